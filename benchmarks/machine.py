@@ -1,0 +1,60 @@
+"""What a number was measured on: processor, cores, versions, BLAS and its threads."""
+
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import threadpoolctl
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def blas() -> str:
+    """NumPy's BLAS, its version and its threads."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    return ", ".join(f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)" for p in pools) or "unknown"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package, without those that are absent."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe() -> dict[str, str]:
+    """One line a fact, for the head of a table."""
+    return {
+        "processor": f"{processor()}, {cores()} cores",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {v}" for name, v in versions("tinygrad_llm", "numpy", "torch").items()),
+        "blas": blas(),
+    }
+
+
+def peak_rss_mb() -> float:
+    """The largest memory this process has held, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB elsewhere

@@ -1,0 +1,76 @@
+"""One side of train_step.py, in a process of its own: it trains when it is told to, and is idle while others do.
+
+Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line.
+Standard output: one line of JSON for each: what was built, then what the steps took.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from machine import peak_rss_mb
+
+CLIP = 1.0
+
+
+def train_step(lib: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> float:
+    """Forward, backward, clip, update: the same lines for both libraries, since the names are the same."""
+    logits = model(ids)
+    loss = lib.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    lib.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    optimizer.step()
+    return loss.item()
+
+
+def build(order: dict) -> tuple[Any, Any, Any]:
+    """The library, the model and the optimizer of an order {peer, config, lr, betas, weight_decay}."""
+    lib: Any
+    model: Any
+    if order["peer"] == "ours":
+        import tinygrad_llm as lib
+        from tinygrad_llm.models import GPTModel
+
+        model = GPTModel(order["config"])
+    else:
+        import torch as lib
+        from torch_gpt import GPT
+
+        model = GPT(order["config"])
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = lib.optim.AdamW(groups, lr=order["lr"], betas=tuple(order["betas"]))
+    return lib, lib.compile(model) if order["peer"] == "torch-compile" else model, optimizer
+
+
+def batches(lib: Any, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
+    """Endless (ids, targets) of shape (B, T), equal for every peer."""
+    rng = np.random.default_rng(0)
+    while True:
+        # Skewed towards small ids, so that there is something to learn and the loss shows that it is learnt.
+        ids = (vocabulary * rng.random((batch, context + 1)) ** 3).astype(np.int64)
+        yield lib.from_numpy(ids[:, :-1].copy()), lib.from_numpy(ids[:, 1:].copy())
+
+
+def main(order: dict, reply: Callable[[dict], None]) -> None:
+    """Builds what is ordered, then trains as many steps as each line asks for."""
+    lib, model, optimizer = build(order)
+    data = batches(lib, order["config"]["vocab_size"], order["batch"], order["context"])
+    reply({"parameters": sum(p.numel() for p in model.parameters())})
+    for line in sys.stdin:
+        milliseconds, losses = [], []
+        for _ in range(int(line)):
+            ids, targets = next(data)
+            start = time.perf_counter()
+            losses.append(train_step(lib, model, optimizer, ids, targets))
+            milliseconds.append(1e3 * (time.perf_counter() - start))
+        reply({"ms": milliseconds, "losses": losses, "peak_rss_mb": peak_rss_mb()})
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.stdin.readline()), lambda record: print(json.dumps(record), flush=True))

@@ -1,0 +1,204 @@
+"""How long a training step takes, against PyTorch: python benchmarks/train_step.py --preset baby --against torch
+
+A step is forward, backward, clipping and AdamW in float32. Each side runs in a process of its own and they take turns
+(ours, PyTorch, ours, ...), so that only one computes at a time and a busy machine slows both alike.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from machine import cores, describe
+
+from tinygrad_llm.training.recipe import PRESETS, Recipe
+
+# nanoGPT's "baby GPT": it learns Shakespeare on a laptop; here with a batch that two cores can take.
+BABY = PRESETS["shakespeare-char"].recipe.replace(layers=6, heads=6, channels=384, context=256, batch=16)
+RECIPES: dict[str, Recipe] = {name: preset.recipe for name, preset in PRESETS.items()} | {"baby": BABY}
+VOCABULARY = {"gpt2-124m": 50257}  # the others spell: 65 characters, as tiny Shakespeare has
+CHARACTERS = 65
+
+# Idle threads of a BLAS or an OpenMP runtime keep a core busy for up to 0.2 s after their last work.
+PAUSE = 0.3
+
+
+class Peer:
+    """A process that runs peer.py."""
+
+    def __init__(self, order: dict, threads: int) -> None:
+        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("peer.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | limits,
+        )
+        self.ms: list[list[float]] = []  # of each round
+        self.losses: list[float] = []
+        self.peak_rss_mb = 0.0
+        self.parameters = self.ask(json.dumps(order))["parameters"]
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Sends one line and waits for the answer. Raises: RuntimeError when the process ends instead."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"a peer ended with exit code {self.process.wait()}; its own message stands above")
+        time.sleep(PAUSE)
+        return json.loads(answer)
+
+    def train(self, steps: int, measured: bool = True) -> None:
+        """Trains so many steps; those of the warm-up are not measured."""
+        answer = self.ask(str(steps))
+        self.losses += answer["losses"]
+        self.peak_rss_mb = answer["peak_rss_mb"]
+        if measured:
+            self.ms.append(answer["ms"])
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+    def result(self) -> dict[str, Any]:
+        """The measured numbers: milliseconds a step, peak memory in MB, losses."""
+        times = [t for turn in self.ms for t in turn]
+        return {
+            "parameters": self.parameters,
+            "median_ms": statistics.median(times),
+            "fastest_ms": min(times),
+            "round_medians_ms": [statistics.median(turn) for turn in self.ms],
+            "peak_rss_mb": self.peak_rss_mb,
+            "first_loss": self.losses[0],
+            "last_loss": self.losses[-1],
+        }
+
+
+def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, threads: int) -> dict[str, dict]:
+    """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
+    running: dict[str, Peer] = {}
+    try:
+        for name in peers:
+            running[name] = Peer({**order, "peer": name}, threads)
+            running[name].train(warmup, measured=False)
+        sizes = {name: peer.parameters for name, peer in running.items()}
+        if len(set(sizes.values())) > 1:
+            raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
+        for turn in range(rounds):
+            for name, peer in running.items():
+                peer.train(steps)
+                print(f"round {turn + 1}: {name} {statistics.median(peer.ms[-1]):.1f} ms", file=sys.stderr, flush=True)
+        return {name: peer.result() for name, peer in running.items()}
+    finally:
+        for peer in running.values():
+            peer.close()
+
+
+def ratios(results: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Our time over each other peer's: of the medians, and the smallest and largest of a round."""
+    ours = results["ours"]
+    found = {}
+    for name, other in results.items():
+        if name == "ours":
+            continue
+        pairs = zip(ours["round_medians_ms"], other["round_medians_ms"], strict=True)
+        of_rounds = [a / b for a, b in pairs]
+        found[name] = {
+            "median": ours["median_ms"] / other["median_ms"],
+            "lowest": min(of_rounds),
+            "highest": max(of_rounds),
+        }
+    return found
+
+
+def table(record: dict) -> str:
+    """The record as text: machine, shapes, one line a peer, the ratios."""
+    order, results = record["order"], record["results"]
+    model = ", ".join(f"{key} {value}" for key, value in order["config"].items())
+    tokens = order["batch"] * order["context"]
+    lines = [f"{name:10} {fact}" for name, fact in record["machine"].items()]
+    lines += [f"{'threads':10} {record['threads']}", f"{'model':10} {model}"]
+    lines += [f"{'step':10} batch {order['batch']}, context {order['context']}: {tokens} tokens", ""]
+    lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10}   loss"]
+    lines += [
+        f"{name:14} {r['median_ms']:10.1f} {r['fastest_ms']:10.1f} {1e3 * tokens / r['median_ms']:10.0f} "
+        f"{r['peak_rss_mb']:10.0f}   {r['first_loss']:.3f} -> {r['last_loss']:.3f}"
+        for name, r in results.items()
+    ]
+    lines += [
+        f"our time / {name}'s: {r['median']:.2f} (rounds {r['lowest']:.2f} to {r['highest']:.2f})"
+        for name, r in record["ratios"].items()
+    ]
+    return "\n".join(lines)
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked."""
+    positive = {"type": int, "metavar": "N"}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=sorted(RECIPES), default="shakespeare-char", help="model and step")
+    parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
+    parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
+    parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        choices=["torch", "torch-compile", "none"],
+        help="the other peers (default: torch where it is installed)",
+    )
+    parser.add_argument("--steps", **positive, default=10, help="steps a round (default %(default)s)")
+    parser.add_argument("--rounds", **positive, default=5, help="turns of each peer (default %(default)s)")
+    parser.add_argument("--warmup", **positive, default=3, help="steps before the first round (default %(default)s)")
+    parser.add_argument("--threads", **positive, default=cores(), help="threads of each peer (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    args = parser.parse_args(argv)
+    for name in ("batch", "context", "steps", "rounds", "warmup", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: must be at least 1")
+    if args.against is None:
+        args.against = ["torch"] if find_spec("torch") else []
+    args.against = [name for name in args.against if name != "none"]
+    if args.against and not find_spec("torch"):
+        parser.error(f"--against {' '.join(args.against)}: PyTorch is not installed; pip install torch")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measures, prints the table and writes the JSON file."""
+    args = arguments(argv)
+    changes = {name: getattr(args, name) for name in ("batch", "context", "dropout") if getattr(args, name) is not None}
+    recipe = RECIPES[args.preset].replace(**changes)
+    order = {
+        "config": recipe.model_config(VOCABULARY.get(args.preset, CHARACTERS)),
+        "batch": recipe.batch,
+        "context": recipe.context,
+        "lr": recipe.lr,
+        "betas": [recipe.beta1, recipe.beta2],
+        "weight_decay": recipe.weight_decay,
+    }
+    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.threads)
+    record = {
+        "preset": args.preset,
+        "order": order,
+        "machine": describe(),
+        "threads": args.threads,
+        "results": results,
+        "ratios": ratios(results),
+    }
+    print(table(record))
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
