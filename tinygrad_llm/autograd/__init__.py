@@ -1,0 +1,31 @@
+"""Reverse-mode automatic differentiation over NumPy and CuPy arrays.
+
+`ops/` holds what can be recorded, `graph` the sweep back, `tensor` the arrays with a place in the graph, `functions/` what
+users call.
+"""
+
+from tinygrad_llm.autograd import functions  # attaches Tensor's methods
+from tinygrad_llm.autograd.derivatives import backward, grad
+from tinygrad_llm.autograd.grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from tinygrad_llm.autograd.tensor import Size, Tensor
+
+__all__ = [
+    "Size",
+    "Tensor",
+    "backward",
+    "enable_grad",
+    "functions",
+    "grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_grad_enabled",
+]

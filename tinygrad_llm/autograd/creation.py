@@ -1,0 +1,269 @@
+"""Functions that make tensors: from data, filled, counted, random."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import devices
+from tinygrad_llm import dtypes, random
+from tinygrad_llm.autograd.functions.common import sizes
+from tinygrad_llm.autograd.tensor import Tensor, wrap
+
+
+def _finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+    """A raw array as a tensor in a dtype, on a device."""
+    if dtype is not None and array.dtype != dtype.numpy:
+        array = array.astype(dtype.numpy)
+    if device is not None:
+        array = devices.move(array, devices.device(device))
+    tensor = Tensor(array)
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _infer(data: Any) -> Any:
+    """Nested numbers, arrays and tensors as one array: floats in the default dtype, integers as int64."""
+    if isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__cuda_array_interface__"):
+        return data.copy()
+    if isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) for x in data):
+        data = [x.detach().tolist() if isinstance(x, Tensor) else x for x in data]
+    try:
+        array = np.array(data)
+    except ValueError:
+        raise ValueError("tensor: expected sequences of equal lengths at every depth, but they differ") from None
+    if array.dtype.kind == "f" and not _holds_numpy(data):
+        array = array.astype(dtypes.get_default_dtype().numpy)
+    return array.astype(dtypes.get_default_dtype().numpy) if array.size == 0 and array.dtype == np.float64 else array
+
+
+def _holds_numpy(data: Any) -> bool:
+    """Whether nested lists end in NumPy scalars or arrays, whose dtype counts."""
+    while isinstance(data, (list, tuple)) and len(data):
+        data = data[0]
+    return isinstance(data, (np.generic, np.ndarray))
+
+
+def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of the data: numbers, nested lists, arrays.
+
+    Raises:
+        ValueError: rows of unequal length. TypeError: something that is no number.
+    """
+    if isinstance(data, Tensor):
+        warnings.warn(
+            "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() rather than "
+            "torch.tensor(sourceTensor).",
+            UserWarning,
+            stacklevel=2,
+        )
+        data = data.array
+    return _finish(_infer(data), dtype, device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Tensor:
+    """data as a tensor, without a copy where it is a tensor or an array of that dtype already."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, device=device)
+    return _finish(data if isinstance(data, np.ndarray) else _infer(data), dtype, device, False)
+
+
+asarray = as_tensor
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares an array's memory.
+
+    Raises:
+        TypeError: array is no NumPy array, or its dtype has no counterpart.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    return Tensor(np.asarray(array))
+
+
+def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+    xp = np if device is None else devices.module_of(devices.device(device))
+    shape = sizes(shape)
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    kind = (dtype or dtypes.get_default_dtype()).numpy
+    array = xp.zeros(shape, kind) if value == 0 else xp.full(shape, value, kind)  # zeros are not touched until used
+    return _finish(array, None, device, requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of a shape."""
+    return _filled(size, 0, dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of a shape."""
+    return _filled(size, 1, dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of a shape whose elements are still to be written; they are zeros here."""
+    return _filled(size, 0, dtype, device, requires_grad)
+
+
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number throughout; its kind decides the dtype unless one is given."""
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    return _filled((tuple(size),), value, dtype or dtypes.of_scalar(value), device, requires_grad)
+
+
+def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    return _finish(np.full_like(input.array, value), dtype, device, requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in input's shape, dtype and device."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones in input's shape, dtype and device."""
+    return _like(input, 1, dtype, device, requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor to be written, in input's shape, dtype and device."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number throughout, in input's shape, dtype and device."""
+    return _like(input, fill_value, dtype, device, requires_grad)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """start, start + step, ... below end; int64 for integers, the default float otherwise."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) / step < 0:
+        raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: arange({start}, {end}, {step})")
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
+    values = np.arange(count, dtype=np.int64 if whole else np.float64) * step + start
+    return _finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """steps numbers from start to end, both included, equally far apart."""
+    return _finish(np.linspace(start, end, steps), dtype or dtypes.get_default_dtype(), device, requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """The identity matrix (n, m): ones on the diagonal."""
+    return _finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Rows and columns of the lower triangle: (2, count)."""
+    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Rows and columns of the upper triangle: (2, count)."""
+    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether something is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+# --- random ---
+
+
+def _float_dtype(dtype: dtypes.dtype | None) -> np.dtype:
+    return (dtype or dtypes.get_default_dtype()).numpy
+
+
+def rand(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    draw = (generator or random.default_generator).uniform(sizes(size), _float_dtype(dtype))
+    return _finish(draw, dtype, device, requires_grad)
+
+
+def randn(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal numbers."""
+    draw = (generator or random.default_generator).normal(sizes(size), _float_dtype(dtype))
+    return _finish(draw, dtype, device, requires_grad)
+
+
+def randint(
+    low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Integers in [low, high), or in [0, low) for randint(low, size)."""
+    if size is None:
+        low, high, size = 0, low, high
+    if high <= low:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    draw = (generator or random.default_generator).integers(int(low), int(high), sizes((tuple(size),)))
+    return _finish(draw, dtype, device, requires_grad)
+
+
+def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
+    """0, ..., n-1 in random order."""
+    return _finish((generator or random.default_generator).permutation(n), dtype, device, False)
+
+
+def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None) -> Tensor:
+    """Uniform numbers in [0, 1) in input's shape and dtype."""
+    return rand(input.array.shape, generator=generator, dtype=dtype or input.dtype, device=input.device)
+
+
+def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None) -> Tensor:
+    """Standard normal numbers in input's shape and dtype."""
+    return randn(input.array.shape, generator=generator, dtype=dtype or input.dtype, device=input.device)
+
+
+def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
+    """1 with the probability that the element gives, else 0."""
+    draw = (generator or random.default_generator).uniform(input.array.shape, np.float64)
+    return wrap((devices.move(draw, input.device) < input.array).astype(input.array.dtype))
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
+    """num_samples places of each row, drawn in proportion to its weights: (V,) or (N, V) -> int64 (num_samples,) or (N, num_samples).
+
+    Without replacement the places with the largest weight / exponential draw win, which is drawing one after the other.
+
+    Raises:
+        RuntimeError: a weight is negative, inf or nan, a row sums to 0, or has fewer positive weights than samples.
+    Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
+    """
+    weights = devices.move(input.array, devices.CPU).astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+    if (weights.sum(axis=-1) <= 0).any():
+        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    stream = generator or random.default_generator
+    if replacement:
+        ends = np.cumsum(weights, axis=-1)
+        draw = stream.uniform((*weights.shape[:-1], num_samples), np.float64) * ends[..., -1:]
+        places = (draw[..., None] >= ends[..., None, :]).sum(axis=-1)
+    else:
+        if num_samples > weights.shape[-1]:
+            raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        if ((weights > 0).sum(axis=-1) < num_samples).any():
+            raise RuntimeError(
+                f"invalid multinomial distribution (with replacement=False, not enough non-negative category to sample {num_samples})"
+            )
+        exponential = -np.log1p(-stream.uniform(weights.shape, np.float64))
+        keys = np.where(weights > 0, weights / np.maximum(exponential, 1e-300), -1.0)
+        places = np.argsort(-keys, axis=-1, kind="stable")[..., :num_samples]
+    return wrap(devices.move(places.astype(np.int64), input.device))

@@ -1,0 +1,323 @@
+"""Functions of each element: torch.exp, torch.add, comparisons, logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.functions.common import (
+    cast,
+    check_broadcast,
+    check_tensor,
+    floating,
+    number,
+    pair,
+    result_type,
+)
+from tinygrad_llm.autograd.ops import elementwise as ops
+from tinygrad_llm.autograd.registry import Op
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+
+
+def _unary(op: Op) -> Callable[[Tensor], Tensor]:
+    """The function and method of an op of one floating argument."""
+
+    def function(input: Tensor) -> Tensor:
+        return apply(op, floating(input))
+
+    function.__name__ = op.name
+    function.__doc__ = op.__doc__
+    in_place(function)
+    return method(function)
+
+
+exp, log, log1p, sqrt, rsqrt = map(_unary, (ops.exp, ops.log, ops.log1p, ops.sqrt, ops.rsqrt))
+tanh, sigmoid, erf, sin, cos = map(_unary, (ops.tanh, ops.sigmoid, ops.erf, ops.sin, ops.cos))
+
+
+@method
+def relu(input: Tensor) -> Tensor:
+    """max(x, 0)."""
+    return apply(ops.relu, input)
+
+
+@method
+def neg(input: Tensor) -> Tensor:
+    """-x."""
+    if check_tensor("neg", input).dtype is dtypes.bool_:
+        raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. Use ~ or logical_not() instead.")
+    return apply(ops.neg, input)
+
+
+@method
+def abs_(input: Tensor) -> Tensor:
+    """|x|."""
+    return apply(ops.abs_, input)
+
+
+@method
+def square(input: Tensor) -> Tensor:
+    """x^2."""
+    return pow_(input, 2)
+
+
+@method
+def reciprocal(input: Tensor) -> Tensor:
+    """1 / x."""
+    return div(1.0, input)
+
+
+def _binary(op: Op, a: Any, b: Any, at_least: int = dtypes.BOOL) -> Tensor:
+    """An op of two operands that promote and broadcast."""
+    a, b = pair(a, b, at_least)
+    try:
+        return apply(op, a, b)
+    except ValueError:
+        check_broadcast(op.name, a, b)
+        raise
+
+
+@method
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input + alpha other."""
+    return _binary(ops.add, input, other if alpha == 1 else mul(other, alpha))
+
+
+@method
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input - alpha other."""
+    if any(isinstance(x, Tensor) and x.dtype is dtypes.bool_ for x in (input, other)) and result_type(
+        input, other
+    ) is dtypes.bool_:
+        raise RuntimeError("Subtraction, the `-` operator, with two bool tensors is not supported. Use ^ or logical_xor().")
+    return _binary(ops.sub, input, other if alpha == 1 else mul(other, alpha))
+
+
+@method
+def mul(input: Any, other: Any) -> Tensor:
+    """input times other."""
+    return _binary(ops.mul, input, other)
+
+
+@method
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other, in floats; rounding_mode "floor" or "trunc" rounds and keeps integers integers."""
+    if rounding_mode is None:
+        return _binary(ops.div, input, other, at_least=dtypes.FLOAT)
+    if rounding_mode not in ("floor", "trunc"):
+        raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}")
+    dtype = result_type(number(input), number(other))
+    quotient = _array(div(input, other))
+    if not dtype.is_floating_point and rounding_mode == "floor":
+        a, b = (x.array if isinstance(x, Tensor) else x for x in pair(input, other))
+        return wrap(np.floor_divide(a, b))
+    rounded = np.floor(quotient) if rounding_mode == "floor" else np.trunc(quotient)
+    return wrap(rounded.astype(dtype.numpy))
+
+
+@method
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """input / other, rounded down."""
+    return div(input, other, rounding_mode="floor")
+
+
+@method
+def remainder(input: Any, other: Any) -> Tensor:
+    """input - other floor(input / other): the sign is other's, as Python's %."""
+    return _binary(ops.remainder, input, other)
+
+
+@method
+def pow_(input: Any, exponent: Any) -> Tensor:
+    """input ** exponent."""
+    exponent = number(exponent)
+    if isinstance(exponent, int) and exponent < 0 and isinstance(input, Tensor) and not input.is_floating_point():
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
+    if isinstance(exponent, (int, float)) and isinstance(input, Tensor) and input.is_floating_point():
+        return apply(ops.pow, input, exponent)
+    a, b = pair(input, exponent)
+    if not isinstance(a, Tensor):
+        a = wrap(np.full_like(b.array, a, shape=()))  # d/db needs an array to take the logarithm of
+    return _binary(ops.pow, a, b)
+
+
+@method
+def maximum(input: Tensor, other: Tensor) -> Tensor:
+    """The larger of two, elementwise."""
+    return _binary(ops.maximum, check_tensor("maximum", input), check_tensor("maximum", other, "other"))
+
+
+@method
+def minimum(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller of two, elementwise."""
+    return _binary(ops.minimum, check_tensor("minimum", input), check_tensor("minimum", other, "other"))
+
+
+@method
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """min(max(x, min), max); bounds are numbers, or tensors that broadcast."""
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        low = input if min is None else maximum(input, _like(min, input))
+        return low if max is None else minimum(low, _like(max, input))
+    bounds = [number(b) for b in (min, max) if b is not None]
+    input = cast(input, result_type(input, *bounds))
+    return apply(ops.clamp, input, min=number(min), max=number(max))
+
+
+def _like(value: Any, tensor: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else wrap(np.full_like(tensor.array, value, shape=()))
+
+
+clip = clamp
+Tensor.clip = clamp  # type: ignore[attr-defined]
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """max(x, min)."""
+    return clamp(input, min=min)
+
+
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """input where the condition holds, else other. With the condition alone: where it holds, an index tensor a dimension."""
+    if check_tensor("where", condition, "condition").dtype is not dtypes.bool_:
+        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+    if input is None and other is None:
+        return tuple(wrap(i) for i in np.nonzero(condition.array))
+    a, b = pair(input, other)
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = wrap(np.asarray(a, result_type(a, b).numpy))
+    check_broadcast("where", *(x for x in (condition, a, b) if isinstance(x, Tensor)))
+    like = a if isinstance(a, Tensor) else b
+    return apply(ops.where, condition, _like(a, like), _like(b, like))
+
+
+def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """self where the condition holds, else other."""
+    return where(condition, self, other)
+
+
+Tensor.where = _where_method  # type: ignore[attr-defined]
+
+
+@method
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """value where the bool mask holds, else input; the mask broadcasts."""
+    if check_tensor("masked_fill", mask, "mask").dtype is not dtypes.bool_:
+        raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.dtype}")
+    if isinstance(value, Tensor) and value.ndim:
+        raise RuntimeError(
+            f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
+        )
+    check_broadcast("masked_fill", input, mask)
+    return apply(ops.masked_fill, input, mask, number(value))
+
+
+def _array(x: Any) -> Any:
+    return x.array if isinstance(x, Tensor) else x
+
+
+def _without_gradient(ufunc: Any, name: str, floats_only: bool = False) -> Callable[..., Tensor]:
+    """A function of one tensor whose derivative is zero or undefined: it returns a tensor outside the graph."""
+
+    def function(input: Tensor) -> Tensor:
+        array = check_tensor(name, input).array
+        if floats_only and not input.is_floating_point():
+            return wrap(array.copy())
+        result = ufunc(array)
+        return wrap(result)
+
+    function.__name__ = name
+    function.__doc__ = f"{name} of each element; it carries no gradient."
+    return method(function)
+
+
+sign = _without_gradient(np.sign, "sign")
+floor = _without_gradient(np.floor, "floor", floats_only=True)
+ceil = _without_gradient(np.ceil, "ceil", floats_only=True)
+trunc = _without_gradient(np.trunc, "trunc", floats_only=True)
+isnan = _without_gradient(np.isnan, "isnan")
+isinf = _without_gradient(np.isinf, "isinf")
+isfinite = _without_gradient(np.isfinite, "isfinite")
+logical_not = _without_gradient(np.logical_not, "logical_not")
+
+
+@method
+def round_(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """To the nearest number of that many decimals, halves to even; it carries no gradient."""
+    return wrap(np.round(input.array, decimals))
+
+
+def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:
+    """A bool function of two operands that promote and broadcast."""
+
+    def function(input: Any, other: Any) -> Tensor:
+        a, b = pair(input, other)
+        check_broadcast(name, a, b)
+        return wrap(np.asarray(ufunc(_array(a), _array(b))) if not isinstance(a, Tensor) else ufunc(a.array, _array(b)))
+
+    function.__name__ = name
+    function.__doc__ = f"Elementwise {name}: a bool tensor."
+    return method(function)
+
+
+eq, ne = _comparison(np.equal, "eq"), _comparison(np.not_equal, "ne")
+lt, le = _comparison(np.less, "lt"), _comparison(np.less_equal, "le")
+gt, ge = _comparison(np.greater, "gt"), _comparison(np.greater_equal, "ge")
+logical_and = _comparison(np.logical_and, "logical_and")
+logical_or = _comparison(np.logical_or, "logical_or")
+logical_xor = _comparison(np.logical_xor, "logical_xor")
+
+
+def _bitwise(ufunc: Any, name: str) -> Callable[..., Tensor]:
+    """A bitwise function of integers or bools."""
+
+    def function(input: Any, other: Any) -> Tensor:
+        a, b = pair(input, other)
+        if result_type(a, b).is_floating_point:
+            raise RuntimeError(f"{name} is not defined for floating tensors; compare first, or use an integer dtype")
+        check_broadcast(name, a, b)
+        return wrap(ufunc(_array(a), _array(b)))
+
+    function.__name__ = name
+    function.__doc__ = f"Elementwise {name} of integers or bools."
+    return method(function)
+
+
+bitwise_and = _bitwise(np.bitwise_and, "bitwise_and")
+bitwise_or = _bitwise(np.bitwise_or, "bitwise_or")
+bitwise_xor = _bitwise(np.bitwise_xor, "bitwise_xor")
+
+
+@method
+def bitwise_not(input: Tensor) -> Tensor:
+    """The bits turned round; for bools the negation."""
+    if input.is_floating_point():
+        raise RuntimeError(f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype")
+    return wrap(np.invert(input.array))
+
+
+@method
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """|input - other| <= atol + rtol |other|, elementwise."""
+    return wrap(np.isclose(input.array, other.array, rtol, atol, equal_nan))
+
+
+@method
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Whether every element is close (see isclose)."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+
+
+@method
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape and elements."""
+    return input.shape == other.shape and bool((input.array == other.array).all())
+
+
+for _function in (add, sub, mul, div, pow_, remainder, neg, abs_, relu, clamp, masked_fill, floor, ceil, round_, square):
+    in_place(_function)

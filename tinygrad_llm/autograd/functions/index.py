@@ -1,0 +1,308 @@
+"""Indexing as PyTorch indexes, and the functions that gather and scatter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number
+from tinygrad_llm.autograd.graph import note_write
+from tinygrad_llm.autograd.ops import index as ops
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.devices import array_module
+
+
+def _component(key: Any) -> Any:
+    """One component of an index: int, slice, None, Ellipsis, or a NumPy/CuPy array of integers or bools."""
+    if isinstance(key, Tensor):
+        key = key.array
+        if key.dtype.kind == "f" or key.dtype == np.uint8:
+            raise IndexError("tensors used as indices must be long, int or bool tensors")
+        if key.ndim == 0 and key.dtype != bool:
+            return int(key)
+    elif isinstance(key, (list, range, tuple)):
+        key = np.asarray([number(k.item() if isinstance(k, Tensor) else k) for k in key] if key else [], dtype=None if key else int)
+        if key.dtype.kind == "f":
+            raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices")
+    elif isinstance(key, slice):
+        key = slice(*(None if v is None else int(v) for v in (key.start, key.stop, key.step)))
+        if key.step is not None and key.step <= 0:
+            raise ValueError("step must be greater than zero")
+    elif isinstance(key, (np.integer, int)) and not isinstance(key, bool):
+        return int(key)
+    elif key is not None and key is not Ellipsis and not isinstance(key, (bool, np.bool_)) and not hasattr(key, "dtype"):
+        raise IndexError(
+            f"only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {type(key).__name__})"
+        )
+    return key
+
+
+def parse(key: Any, ndim: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """An index as two steps: a basic key (ints, slices, None) that gives a view, and index arrays into it, or None.
+
+    In PyTorch an int next to an index array picks a slice first; in NumPy it would count as an index array and could move
+    the result's dimensions. Two steps give PyTorch's order.
+    """
+    parts = [_component(k) for k in (key if isinstance(key, tuple) else (key,))]
+    used = sum(
+        k.ndim if hasattr(k, "ndim") and k.dtype == bool else 0 if k is None or k is Ellipsis or isinstance(k, bool) else 1
+        for k in parts
+    )
+    dots = [i for i, k in enumerate(parts) if k is Ellipsis]
+    if len(dots) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    if used > ndim:
+        raise IndexError(f"too many indices for tensor of dimension {ndim}")
+    if dots:
+        parts[dots[0] : dots[0] + 1] = [slice(None)] * (ndim - used)
+    basic: list[Any] = []
+    advanced: list[Any] = []
+    for k in parts:
+        if hasattr(k, "dtype"):
+            basic += [slice(None)] * (k.ndim if k.dtype == bool else 1)
+            advanced.append(k)
+        elif isinstance(k, (bool, np.bool_)):
+            basic.append(None)
+            advanced.append(np.array([bool(k)]))
+        else:
+            basic.append(k)
+            if not isinstance(k, int):
+                advanced.append(slice(None))
+    arrays = any(hasattr(k, "dtype") for k in advanced)
+    return tuple(basic), tuple(advanced) if arrays else None
+
+
+def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
+    """Refuse index arrays that point outside, before NumPy words it its way."""
+    axis = 0
+    for k in advanced:
+        if hasattr(k, "dtype") and k.dtype == bool:
+            if x.shape[axis : axis + k.ndim] != k.shape:
+                raise IndexError(
+                    f"The shape of the mask {list(k.shape)} at index {axis} does not match the shape of the indexed tensor "
+                    f"{list(x.shape)} at index {axis}"
+                )
+            axis += k.ndim
+            continue
+        if hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
+            bad = int(k.min()) if int(k.min()) < -x.shape[axis] else int(k.max())
+            raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {x.shape[axis]}")
+        axis += 1
+
+
+def _picks_once(advanced: tuple[Any, ...]) -> bool:
+    """Whether index arrays can name no element twice: a mask alone, or no arrays."""
+    return all(not hasattr(k, "dtype") or k.dtype == bool for k in advanced)
+
+
+@method
+def __getitem__(input: Tensor, key: Any) -> Tensor:
+    """input[key]: ints, slices, None and Ellipsis give a view; lists and tensors of integers or bools a copy."""
+    basic, advanced = parse(key, input.ndim)
+    try:
+        x = apply(ops.index, input, key=basic, unique=True)
+    except IndexError as error:
+        raise IndexError(str(error).replace("axis", "dimension")) from None
+    if advanced is None:
+        return x
+    _check_range(x.array, advanced)
+    return apply(ops.index, x, key=advanced, unique=_picks_once(advanced))
+
+
+@method
+def __setitem__(input: Tensor, key: Any, value: Any) -> None:
+    """input[key] = value, which broadcasts into the place. A recorded write makes a new node of input (see Tensor.write)."""
+    basic, advanced = parse(key, input.ndim)
+    value = number(value)
+    if isinstance(value, Tensor):
+        value = cast(value, input.dtype)
+    elif not isinstance(value, (bool, int, float)):
+        value = wrap(np.asarray(value, input.array.dtype))
+    try:
+        view = input.array[basic]
+        if advanced is not None:
+            _check_range(view, advanced)
+        target = view if advanced is None else view[advanced]
+    except IndexError as error:
+        raise IndexError(str(error).replace("axis", "dimension")) from None
+    if isinstance(value, Tensor):
+        value = _fit_into(value, target.shape)
+    recorded = input.node is not None or (isinstance(value, Tensor) and value.node is not None)
+    if not recorded:  # straight into the memory, without the copy that a node would need
+        place = value.array if isinstance(value, Tensor) else value
+        if advanced is None:
+            input.array[basic] = place
+        else:
+            view[advanced] = place
+        note_write(input.array)
+        return
+    input.write(apply(ops.set_index, input, value, basic=basic, advanced=advanced), "__setitem__")
+
+
+def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A value to be broadcast into a place: leading dimensions of size 1 that are too many fall away."""
+    while value.ndim > len(shape) and value.array.shape[0] == 1:
+        value = value.squeeze(0)
+    lead = len(shape) - value.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(value.array.shape, shape[max(lead, 0) :], strict=False)):
+        raise RuntimeError(f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of shape {list(shape)}")
+    return value
+
+
+def _ids(name: str, index: Tensor) -> Tensor:
+    if check_tensor(name, index, "index").dtype not in (dtypes.int64, dtypes.int32):
+        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, not {index.dtype}")
+    return index
+
+
+def _check_ids(name: str, index: Tensor, size: int, axis: int) -> None:
+    ids = index.array
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise IndexError(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
+
+
+@method
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The slices of input that a vector of indices names along dim: a copy."""
+    axis = dimension(dim, input.ndim)
+    ids = _ids("index_select", index).array.reshape(-1)
+    if index.ndim > 1:
+        raise IndexError(f"index_select(): Index is supposed to be a vector, but has {index.ndim} dimensions")
+    if not input.ndim:
+        return input.reshape(1)[wrap(ids)].reshape(())
+    _check_ids("index_select", index, input.array.shape[axis], axis)
+    return apply(ops.index, input, key=(slice(None),) * axis + (ids,), unique=False)
+
+
+def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any = None) -> None:
+    """The rules of gather and scatter: equal rank, index no longer than input except along axis, in range."""
+    _ids(name, index)
+    if index.array.size == 0:
+        return
+    if index.ndim != input.ndim:
+        raise RuntimeError(f"{name}: Index tensor must have the same number of dimensions as input tensor ({index.ndim} and {input.ndim})")
+    for d, (n, m) in enumerate(zip(index.array.shape, input.array.shape, strict=True)):
+        if d != axis and n > m:
+            raise RuntimeError(
+                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than self "
+                f"{list(input.shape)} apart from dimension {axis}"
+            )
+    if isinstance(source, Tensor) and (source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))):
+        raise RuntimeError(f"{name}: expected index {list(index.shape)} to be no larger than src {list(source.shape)}")
+    _check_ids(name, index, input.array.shape[axis], axis)
+
+
+@method
+def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """out[i][j]... = input with index[i][j]... in the place of dim's own: the shape is index's."""
+    axis = dimension(dim, input.ndim)
+    if not input.ndim or not index.ndim:
+        return gather(input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
+    _check_along("gather", input, index, axis)
+    if index.array.size == 0:
+        return input.new_zeros(index.array.shape)
+    return apply(ops.gather, input, index, axis=axis)
+
+
+@method
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """gather for indices that broadcast against input; without dim over the flattened order."""
+    if dim is None:
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
+    axis = dimension(dim, input.ndim)
+    shape = list(np.broadcast_shapes(*(x.shape[:axis] + (1,) + x.shape[axis + 1 :] for x in (input.array, indices.array))))
+    wide = input.expand([input.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
+    ids = indices.expand([indices.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
+    return gather(wide, dim, ids)
+
+
+@method
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
+    """A copy of input with src (a tensor, or one number) written at index along dim."""
+    source = value if src is None else src
+    axis = dimension(dim, input.ndim)
+    _check_along("scatter", input, index, axis, source)
+    if isinstance(source, Tensor):
+        if source.dtype is not input.dtype:
+            raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}")
+        source = source[tuple(slice(n) for n in index.array.shape)]
+    return input.clone() if index.array.size == 0 else apply(ops.scatter, input, index, source, axis=axis)
+
+
+@method
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """A copy of input with src added at index along dim."""
+    axis = dimension(dim, input.ndim)
+    _check_along("scatter_add", input, index, axis, check_tensor("scatter_add", src, "src"))
+    if index.array.size == 0:
+        return input.clone()
+    return apply(ops.scatter_add, input, index, src[tuple(slice(n) for n in index.array.shape)], axis=axis)
+
+
+@method
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """A copy of input with alpha source's slices added to those that a vector of indices names along dim."""
+    axis = dimension(dim, input.ndim)
+    ids = _ids("index_add", index).array.reshape(-1)
+    _check_ids("index_add", index, input.array.shape[axis], axis)
+    if source.array.shape != (*input.array.shape[:axis], len(ids), *input.array.shape[axis + 1 :]):
+        raise RuntimeError(
+            f"index_add(): source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} of {list(input.shape)}"
+        )
+    return apply(ops.index_add, input, wrap(ids), source, axis=axis, alpha=number(alpha))
+
+
+@method
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where a bool mask that broadcasts holds, as a vector."""
+    shape = np.broadcast_shapes(input.array.shape, mask.array.shape)
+    return input.expand(shape)[mask.expand(shape)]
+
+
+@method
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """The places of the non-zero elements: (count, ndim), or with as_tuple a vector for each dimension."""
+    places = np.nonzero(np.atleast_1d(input.array))
+    if as_tuple:
+        return tuple(wrap(p) for p in places)
+    return wrap(np.stack(places, axis=1) if input.ndim else np.zeros((len(places[0]), 0), np.int64))
+
+
+@method
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    """The distinct elements in order; on request where each element of input went, and how often each occurs."""
+    found = np.unique(input.array, return_inverse=True, return_counts=True, axis=dim)
+    results = [wrap(found[0])]
+    if return_inverse:
+        results.append(wrap(found[1].reshape(input.array.shape if dim is None else -1)))
+    if return_counts:
+        results.append(wrap(found[2]))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+@method
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each of 0, 1, 2, ... occurs in a vector."""
+    return wrap(np.bincount(input.array, None if weights is None else weights.array, minlength))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Zeros with a 1 at each class number: ids (...) int64 -> (..., num_classes) int64."""
+    if check_tensor("one_hot", tensor).dtype is not dtypes.int64:
+        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, not {tensor.dtype}")
+    ids = tensor.array
+    if ids.size == 0 and num_classes <= 0:
+        raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    if ids.size and int(ids.min()) < 0:
+        raise RuntimeError(f"Class values must be non-negative, not {int(ids.min())}")
+    classes = int(ids.max()) + 1 if num_classes == -1 else num_classes
+    if ids.size and int(ids.max()) >= classes:
+        raise RuntimeError(f"Class values must be smaller than num_classes, but {int(ids.max())} is not below {classes}")
+    return wrap((ids[..., None] == array_module(ids).arange(classes)).astype(np.int64))
+
+
+for _function in (scatter, scatter_add, index_add):
+    in_place(_function)

@@ -1,0 +1,235 @@
+"""Python's operators on tensors, conversions, and the methods that fill in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import devices
+from tinygrad_llm import dtypes, random
+from tinygrad_llm.autograd.functions import elementwise, linalg
+from tinygrad_llm.autograd.functions.common import cast
+from tinygrad_llm.autograd.graph import note_write
+from tinygrad_llm.autograd.ops import shape as ops
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
+
+
+def _operator(name: str, function: Callable[..., Tensor], reflected: bool = False, in_place: bool = False) -> None:
+    """Give Tensor `__name__`, and on request `__rname__` and `__iname__`."""
+
+    def operator(self: Tensor, other: Any) -> Any:
+        try:
+            return function(self, other)
+        except TypeError:
+            if isinstance(other, (Tensor, bool, int, float, np.generic)):
+                raise
+            return NotImplemented  # so that Python asks the other operand, and names both if it cannot either
+
+    def turned(self: Tensor, other: Any) -> Any:
+        return function(other, self)
+
+    setattr(Tensor, f"__{name}__", operator)
+    if reflected:
+        setattr(Tensor, f"__r{name}__", turned)
+    if in_place:
+        setattr(Tensor, f"__i{name}__", lambda self, other: self.write(function(self, other), f"__i{name}__"))
+
+
+for _name, _function in (
+    ("add", elementwise.add),
+    ("sub", elementwise.sub),
+    ("mul", elementwise.mul),
+    ("truediv", elementwise.div),
+    ("floordiv", elementwise.floor_divide),
+    ("mod", elementwise.remainder),
+    ("pow", elementwise.pow_),
+):
+    _operator(_name, _function, reflected=True, in_place=True)
+for _name, _function in (
+    ("and", elementwise.bitwise_and),
+    ("or", elementwise.bitwise_or),
+    ("xor", elementwise.bitwise_xor),
+):
+    _operator(_name, _function, reflected=True, in_place=True)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    _operator(_name, getattr(elementwise, _name))
+_operator("matmul", linalg.matmul, in_place=False)
+Tensor.__neg__ = elementwise.neg  # type: ignore[attr-defined]
+Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+Tensor.__abs__ = elementwise.abs_  # type: ignore[attr-defined]
+Tensor.__invert__ = elementwise.bitwise_not  # type: ignore[attr-defined]
+
+
+# --- conversions ---
+
+
+@method
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
+    """The tensor in another dtype, on another device, or as another tensor is: `to(float64)`, `to("cuda")`, `to(other)`.
+
+    The tensor itself where nothing changes, unless copy. Gradients go the way back.
+    """
+    for arg in args:
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, dtypes.dtype):
+            dtype = arg
+        elif isinstance(arg, (str, devices.device)):
+            device = arg
+        elif not isinstance(arg, bool) and arg is not None:
+            raise TypeError(f"to(): expected a dtype, a device or a Tensor, not {type(arg).__name__}")
+    result = self
+    if device is not None:
+        target, home = devices.device(device), self.device
+        if devices.move(self.array, target) is not self.array:
+            result = apply(ops.transfer, self, to=lambda a: devices.move(a, target), back=lambda g: devices.move(g, home))
+    if dtype is not None:
+        result = cast(result, dtype)
+    return result.clone() if copy and result is self else result
+
+
+def _converter(name: str, dtype: dtypes.dtype) -> None:
+    def convert(self: Tensor) -> Tensor:
+        return cast(self, dtype)
+
+    convert.__name__, convert.__doc__ = name, f"The tensor as {dtype.name}."
+    setattr(Tensor, name, convert)
+
+
+for _name, _dtype in (
+    ("float", dtypes.float32),
+    ("double", dtypes.float64),
+    ("half", dtypes.float16),
+    ("bfloat16", dtypes.bfloat16),
+    ("int", dtypes.int32),
+    ("long", dtypes.int64),
+    ("short", dtypes.int16),
+    ("char", dtypes.int8),
+    ("byte", dtypes.uint8),
+    ("bool", dtypes.bool_),
+):
+    _converter(_name, _dtype)
+
+
+@method
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """The tensor in other's dtype."""
+    return cast(self, other.dtype)
+
+
+@method
+def cpu(self: Tensor) -> Tensor:
+    """The tensor in main memory."""
+    return to(self, "cpu")
+
+
+@method
+def cuda(self: Tensor, device: Any = "cuda") -> Tensor:
+    """The tensor on a GPU."""
+    return to(self, f"cuda:{device}" if isinstance(device, int) else device)
+
+
+# --- filling in place: straight into the memory ---
+
+
+def _filled(self: Tensor, name: str, values: Any) -> Tensor:
+    self.check_writable(name)
+    if self.node is not None and self.node.op is not None:  # a recorded result: what it was no longer matters
+        self.array, self.node = np.empty_like(self.array), None
+    self.array[...] = values
+    note_write(self.array)
+    return self
+
+
+@method
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Every element becomes a number."""
+    return _filled(self, "fill_", value.array if isinstance(value, Tensor) else value)
+
+
+@method
+def zero_(self: Tensor) -> Tensor:
+    """Every element becomes 0."""
+    return _filled(self, "zero_", 0)
+
+
+@method
+def copy_(self: Tensor, source: Tensor) -> Tensor:
+    """The elements of a tensor that broadcasts to this one, in this one's dtype; a gradient goes to the source."""
+    if source.node is None:
+        try:
+            return _filled(self, "copy_", devices.move(source.array, self.device))
+        except ValueError:
+            raise RuntimeError(
+                f"copy_: a source of shape {list(source.shape)} does not broadcast to {list(self.shape)}"
+            ) from None
+    return self.write(cast(source, self.dtype).expand(self.array.shape).clone(), "copy_")
+
+
+@method
+def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+    """Uniform numbers in [a, b)."""
+    if a > b:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
+    draw = (generator or random.default_generator).uniform(self.array.shape, self.array.dtype)
+    return _filled(self, "uniform_", _on(self, draw * draw.dtype.type(b - a) + draw.dtype.type(a)))
+
+
+@method
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+    """Normal numbers of that mean and standard deviation."""
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    draw = (generator or random.default_generator).normal(self.array.shape, self.array.dtype)
+    return _filled(self, "normal_", _on(self, draw * draw.dtype.type(std) + draw.dtype.type(mean)))
+
+
+@method
+def random_(self: Tensor, low: int, high: int, *, generator: random.Generator | None = None) -> Tensor:
+    """Integers in [low, high)."""
+    draw = (generator or random.default_generator).integers(low, high, self.array.shape)
+    return _filled(self, "random_", _on(self, draw))
+
+
+@method
+def bernoulli_(self: Tensor, p: float = 0.5, *, generator: random.Generator | None = None) -> Tensor:
+    """1 with probability p, else 0."""
+    draw = (generator or random.default_generator).uniform(self.array.shape, np.float64)
+    return _filled(self, "bernoulli_", _on(self, draw < p))
+
+
+def _on(tensor: Tensor, array: np.ndarray) -> Any:
+    return devices.move(array, tensor.device)
+
+
+# --- new tensors like this one ---
+
+
+@method
+def new_zeros(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Tensor:
+    """Zeros of this dtype and device."""
+    return new_full(self, _size(size), 0, dtype=dtype)
+
+
+@method
+def new_ones(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Tensor:
+    """Ones of this dtype and device."""
+    return new_full(self, _size(size), 1, dtype=dtype)
+
+
+@method
+def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """One number throughout, of this dtype and device."""
+    return wrap(np.full_like(self.array, fill_value, dtype=(dtype or self.dtype).numpy, shape=_size((size,))))
+
+
+@method
+def new_tensor(self: Tensor, data: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """Data as a tensor of this dtype and device."""
+    return wrap(_on(self, np.array(data, (dtype or self.dtype).numpy)))
+
+
+def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)

@@ -1,0 +1,253 @@
+"""Functions over a dimension, several, or all of them: sums, extremes, softmax, sorting."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
+from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
+from tinygrad_llm.autograd.functions.index import gather
+from tinygrad_llm.autograd.functions.shape import reshape, squeeze
+from tinygrad_llm.autograd.ops import reduce as ops
+from tinygrad_llm.autograd.registry import Op
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
+
+
+class ValuesIndices(NamedTuple):
+    """What max, min, sort and topk along a dimension return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
+    """input in the dtype that its sums are taken in: int64 for integers and bools."""
+    if dtype is None and not check_tensor("sum", input).is_floating_point():
+        dtype = dtypes.int64
+    return input if dtype is None else cast(input, dtype)
+
+
+@method
+def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """The sum over dim; integers and bools are summed as int64."""
+    return apply(ops.sum_, _summable(input, dtype), axes=dimensions(dim, input.ndim), keepdims=keepdim)
+
+
+def _check_float(name: str, input: Tensor) -> Tensor:
+    if not check_tensor(name, input).is_floating_point():
+        raise RuntimeError(f"{name}(): could not infer output dtype. Input dtype must be a floating point dtype. Got: {input.dtype}")
+    return input
+
+
+@method
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """The mean over dim."""
+    input = _check_float("mean", input if dtype is None else cast(input, dtype))
+    return apply(ops.mean, input, axes=dimensions(dim, input.ndim), keepdims=keepdim)
+
+
+def _spread_of(op: Op, input: Tensor, dim: Any, unbiased: bool | None, correction: float | None, keepdim: bool) -> Tensor:
+    if isinstance(dim, bool):  # var(False) means unbiased=False
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1.0 if unbiased is None else float(unbiased)
+    _check_float(op.name, input)
+    return apply(op, input, axes=dimensions(dim, input.ndim), correction=correction, keepdims=keepdim)
+
+
+@method
+def var(
+    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+) -> Tensor:
+    """sum (x - mean)^2 / (n - correction); the correction is 1 unless unbiased=False or it is given."""
+    return _spread_of(ops.var, input, dim, unbiased, correction, keepdim)
+
+
+@method
+def std(
+    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+) -> Tensor:
+    """The square root of var."""
+    return _spread_of(ops.std, input, dim, unbiased, correction, keepdim)
+
+
+@method
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """The product over one dimension or all."""
+    input = _summable(input, dtype)
+    axes = None if dim is None or not input.ndim else dimension(dim, input.ndim)
+    return apply(ops.prod, input, axes=axes, keepdims=keepdim)
+
+
+def _check_not_empty(name: str, input: Tensor, axes: tuple[int, ...] | None) -> None:
+    lengths = input.array.shape if axes is None else [input.array.shape[a] for a in axes]
+    if 0 in lengths:
+        raise IndexError(f"{name}(): Expected reduction dim to have non-zero size; the shape is {tuple(input.shape)}")
+
+
+@method
+def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    """The largest over dim; elements that tie share the gradient."""
+    axes = dimensions(dim, input.ndim)
+    _check_not_empty("amax", input, axes)
+    return apply(ops.amax, input, axes=axes, keepdims=keepdim)
+
+
+@method
+def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    """The smallest over dim; elements that tie share the gradient."""
+    axes = dimensions(dim, input.ndim)
+    _check_not_empty("amin", input, axes)
+    return apply(ops.amin, input, axes=axes, keepdims=keepdim)
+
+
+@method
+def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest of all; with a dim (values, indices) along it; with a second tensor the elementwise maximum."""
+    if dim is None:
+        return amax(input)
+    return maximum(input, dim) if isinstance(dim, Tensor) else _pick(argmax, input, dim, keepdim)
+
+
+@method
+def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest of all; with a dim (values, indices) along it; with a second tensor the elementwise minimum."""
+    if dim is None:
+        return amin(input)
+    return minimum(input, dim) if isinstance(dim, Tensor) else _pick(argmin, input, dim, keepdim)
+
+
+def _pick(choose: Any, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+    """Values and places of the elements that an arg-function chooses along dim."""
+    if not input.ndim:
+        dimension(dim, 0)
+        return ValuesIndices(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
+    indices = choose(input, dim, keepdim=True)
+    values = gather(input, dim, indices)
+    return ValuesIndices(values, indices) if keepdim else ValuesIndices(squeeze(values, dim), squeeze(indices, dim))
+
+
+def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    axis = None if dim is None or not input.ndim else dimension(dim, input.ndim)
+    _check_not_empty(name, input, None if axis is None else (axis,))
+    return wrap(np.asarray(function(input.array, axis=axis, keepdims=keepdim and bool(input.ndim))))
+
+
+@method
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the largest is along dim, the first of several; over all dimensions its place in the flattened order."""
+    return _arg(np.argmax, "argmax", input, dim, keepdim)
+
+
+@method
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the smallest is along dim, the first of several; over all dimensions its place in the flattened order."""
+    return _arg(np.argmin, "argmin", input, dim, keepdim)
+
+
+@method
+def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    """ln sum e^x over dim."""
+    return apply(ops.logsumexp, floating(input), axes=dimensions(dim, input.ndim), keepdims=keepdim)
+
+
+def _along(op: Op, input: Tensor, dim: int, dtype: dtypes.dtype | None) -> Tensor:
+    """softmax or log_softmax; a 0-d tensor counts as one element."""
+    input = _check_float(op.name, input if dtype is None else cast(input, dtype))
+    axis = dimension(dim, input.ndim)
+    return apply(op, input, axis=axis) if input.ndim else reshape(apply(op, reshape(input, (1,)), axis=0), ())
+
+
+@method
+def softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
+    """e^x / sum e^x along dim."""
+    return _along(ops.softmax, input, dim, dtype)
+
+
+@method
+def log_softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
+    """x - ln sum e^x along dim."""
+    return _along(ops.log_softmax, input, dim, dtype)
+
+
+@method
+def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Tensor:
+    """Running sums along dim."""
+    axis = dimension(dim, input.ndim)
+    input = _summable(input, dtype)
+    return apply(ops.cumsum, input, axis=axis) if input.ndim else reshape(input, ())
+
+
+@method
+def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Tensor:
+    """(sum |x|^p)^(1/p) over dim, the matrix taken as a vector; "fro" is p = 2."""
+    if p == "fro" or p is None:
+        p = 2.0
+    if isinstance(p, str):
+        raise ValueError(f"norm: p is a number, inf, -inf or 'fro', not {p!r}")
+    _check_float("norm", input)
+    return apply(ops.norm, input, p=float(number(p)), axes=dimensions(dim, input.ndim), keepdims=keepdim)
+
+
+def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    return wrap(np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim)))
+
+
+@method
+def all_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Whether every element is true, over dim."""
+    return _truth(np.all, input, dim, keepdim)
+
+
+@method
+def any_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Whether some element is true, over dim."""
+    return _truth(np.any, input, dim, keepdim)
+
+
+@method
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The order that sorts along dim; equal elements keep their order, nan counts as the largest."""
+    if not input.ndim:
+        dimension(dim, 0)
+        return wrap(np.zeros_like(input.array, dtype=np.int64))
+    axis = dimension(dim, input.ndim)
+    if not descending:
+        return wrap(np.argsort(input.array, axis=axis, kind="stable"))
+    # sorting the reversed array and reversing the order keeps equal elements in theirs
+    order = np.argsort(np.flip(input.array, axis), axis=axis, kind="stable")
+    return wrap(np.ascontiguousarray(np.flip(input.array.shape[axis] - 1 - order, axis)))
+
+
+@method
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
+    """The elements in order along dim, and where they were."""
+    indices = argsort(input, dim, descending)
+    return ValuesIndices(gather(input, dim, indices) if input.ndim else reshape(input, ()), indices)
+
+
+@method
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
+    """The k largest (or smallest) along dim, in order, and where they were.
+
+    Raises:
+        RuntimeError: there are fewer than k.
+    """
+    axis = dimension(dim, input.ndim)
+    length = input.array.shape[axis] if input.ndim else 1
+    if not 0 <= k <= length:
+        raise RuntimeError(f"selected index k out of range: topk of {k} along a dimension of {length} elements")
+    if not input.ndim:
+        return ValuesIndices(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
+    order = argsort(input, dim, descending=largest).array
+    indices = wrap(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
+    return ValuesIndices(gather(input, dim, indices), indices)
+
+
+@method
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """How many elements are not zero, over dim."""
+    return wrap(np.asarray(np.count_nonzero(input.array, axis=dimensions(dim, input.ndim))))

@@ -1,0 +1,241 @@
+"""The graph of what was computed, and the sweep back through it.
+
+The graph is made of nodes, never of tensors: an output lives as long as somebody uses it, not as long as the graph.
+A node holds its op's pullbacks, and through them the arrays they captured, until the sweep has passed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd.registry import Op, Partial
+from tinygrad_llm.kernels import column_sums
+
+clock = itertools.count(1)  # a parent is always older than its child; writes in place are dated by the same clock
+
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
+    "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+
+
+class Node:
+    """One result: its op, the nodes of the op's arguments (None where no gradient flows) and the pullbacks.
+
+    A leaf has no op. `sink(gradient, owned)` takes what a leaf, or a result whose gradient is retained, has received;
+    `owned` says whether it may keep the array or must copy it.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "hooks", "op", "parents", "pull", "seq", "shape", "sink")
+
+    def __init__(self, op: Op | None, parents: tuple[Node | None, ...], pull: Any, array: Any):
+        self.op, self.parents, self.pull = op, parents, pull
+        self.shape, self.dtype = array.shape, array.dtype
+        self.seq = next(clock)
+        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.sink: Callable[[Any, bool], None] | None = None
+
+    def name(self) -> str:
+        """The name PyTorch would print: AddBackward0, AccumulateGrad for a leaf."""
+        if self.op is None:
+            return "AccumulateGrad"
+        return "".join(word.capitalize() for word in self.op.name.split("_")) + "Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """The parents, in the order of the op's arguments, as PyTorch lists them."""
+        return tuple((parent, 0) for parent in self.parents)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+
+def newest_first(root: Node) -> list[Node]:
+    """Every node that root depends on, each before its parents: no recursion, so depth has no limit."""
+    seen, stack = {root}, [root]
+    while stack:
+        new = [p for p in stack.pop().parents if p is not None and p not in seen]
+        seen.update(new)
+        stack.extend(new)
+    return sorted(seen, key=lambda n: n.seq, reverse=True)
+
+
+def sweep(
+    roots: Iterable[tuple[Node, Any]], *, retain_graph: bool = False, wanted: set[Node] | None = None
+) -> dict[Node, Any]:
+    """Carry gradients from the roots, newest node first, to the leaves' sinks, or only to the nodes that are wanted.
+
+    roots: pairs of a node and its gradient. Returns the wanted nodes' gradients.
+
+    Source: Linnainmaa, Taylor expansion of the accumulated rounding error (1976); Griewank and Walther, Evaluating
+    Derivatives (2008), chapter 3.
+    """
+    sums: dict[Node, tuple[Any, bool]] = {}  # node -> (gradient so far, is that buffer ours to write into?)
+    order: set[Node] = set()
+    for root, gradient in roots:
+        sums[root] = accumulate(sums.get(root), gradient, gradient)
+        order.update(newest_first(root))
+    nodes = sorted(order, key=lambda n: n.seq, reverse=True)
+    useful = order if wanted is None else _leading_to(wanted, nodes)
+    found: dict[Node, Any] = {}
+    for node in nodes:
+        if node not in sums or node not in useful:
+            continue
+        g, owned = sums.pop(node)
+        if node.hooks:
+            g, owned = _through_hooks(node, g, owned)
+        if wanted is not None and node in wanted:
+            found[node] = g if owned else g.copy()
+        if node.sink is not None and wanted is None:
+            node.sink(g, owned)
+        if node.op is None:
+            continue
+        needs = tuple(parent is not None and parent in useful for parent in node.parents)
+        if any(needs):
+            for parent, needed, d in zip(node.parents, needs, _pull_back(node, g, needs), strict=True):
+                if needed:
+                    sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
+        if not retain_graph:
+            node.pull = None  # frees what the pullbacks captured as the sweep goes
+    return found
+
+
+def _leading_to(wanted: set[Node], nodes: list[Node]) -> set[Node]:
+    """The nodes from which a wanted one can be reached."""
+    useful = set(wanted)
+    for node in reversed(nodes):
+        if not useful.isdisjoint(node.parents):  # None is never among them
+            useful.add(node)
+    return useful
+
+
+def _pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
+    """The gradients of a node's arguments; None where not needed."""
+    pull, op = node.pull, node.op
+    if pull is None:
+        raise RuntimeError(FREED)
+    if last_write > node.seq:
+        _check_untouched(node)
+    half = g.dtype.itemsize == 2 and not op.moves  # type: ignore[union-attr]
+    if half:
+        g = g.astype(np.float32)  # 16-bit floats are storage: `_fit` rounds what comes back
+    try:
+        if callable(pull):
+            return pull(g, needs)
+        return [d(g) if needed else None for d, needed in zip(pull, needs, strict=True)]
+    except Exception as error:
+        error.add_note(f"while computing the gradient of {op.name} for a result of shape {node.shape}")  # type: ignore[union-attr]
+        raise
+
+
+def _fit(d: Any, parent: Node, node: Node) -> Any:
+    """An argument's gradient in the argument's own shape and dtype."""
+    if isinstance(d, Partial):
+        return d
+    if d is None:
+        raise RuntimeError(f"{node.op.name}: no pullback for an argument of shape {parent.shape} that needs one")  # type: ignore[union-attr]
+    if isinstance(d, (float, np.generic)):
+        d = np.asarray(d)
+    if d.shape != parent.shape:
+        if not node.op.broadcasts:  # type: ignore[union-attr]
+            raise RuntimeError(
+                f"{node.op.name}: a gradient of shape {d.shape} for an argument of shape {parent.shape}; "  # type: ignore[union-attr]
+                "a pullback must return its argument's shape"
+            )
+        d = sum_to_shape(d, parent.shape)
+    return d if d.dtype == parent.dtype else d.astype(parent.dtype)
+
+
+def sum_to_shape(g: Any, shape: tuple[int, ...]) -> Any:
+    """Undo broadcasting: sum g over the axes that broadcasting from `shape` added or stretched."""
+    added = g.ndim - len(shape)
+    if added > 0 and g.shape[added:] == shape and len(shape) == 1:
+        return column_sums(g.reshape(-1, shape[0]))
+    stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and g.shape[i + added] != 1)
+    return g.sum(axis=tuple(range(added)) + stretched).reshape(shape)
+
+
+def accumulate(have: tuple[Any, bool] | None, d: Any, g: Any) -> tuple[Any, bool]:
+    """Add d to a gradient so far: the first is taken as it is, the second allocates, the third adds in place.
+
+    The flag says whether the sum may be written into: a fresh array may, but not g itself (which other arguments
+    may share), a view of it, or a view of anything.
+    """
+    if isinstance(d, Partial):
+        if have is None:
+            return d.dense(g), True
+        total = have[0] if have[1] else have[0].copy()
+        d.add_into(total)
+        return total, True
+    if have is None:
+        return d, d is not g and d.base is None
+    total, owned = have
+    if owned:
+        total += d
+        return total, True
+    return total + d, True
+
+
+def _through_hooks(node: Node, g: Any, owned: bool) -> tuple[Any, bool]:
+    for hook in list(node.hooks.values()):  # type: ignore[union-attr]
+        changed = hook(g)
+        if changed is not None:
+            g, owned = changed, False
+    return g, owned
+
+
+# --- writes in place ----------------------------------------------------------------------------------------------
+# In-place methods write into memory that a recorded op may have captured. Each write is dated by the nodes' clock;
+# a pullback older than a write looks, before it runs, whether the memory it captured was written to since.
+
+MOST_WRITES = 65_536  # dates kept; with more buffers than this written to, the oldest are forgotten
+writes: dict[int, int] = {}  # address of a buffer -> date of the last write
+last_write = 0
+
+
+def note_write(array: Any) -> None:
+    """Date a write in place into an array's memory."""
+    global last_write
+    last_write = next(clock)
+    address = _address(array)
+    writes.pop(address, None)  # so that the newest stand last
+    writes[address] = last_write
+    if len(writes) > MOST_WRITES:
+        del writes[next(iter(writes))]
+
+
+def _address(array: Any) -> int:
+    """Where the memory starts that an array is a view of."""
+    while isinstance(array.base, type(array)):
+        array = array.base
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
+    """The arrays that pullbacks hold on to."""
+    if isinstance(pull, FunctionType) and depth:
+        for cell in pull.__closure__ or ():
+            yield from _captured(cell.cell_contents, depth - 1)
+    elif isinstance(pull, (tuple, list)) and depth:
+        for part in pull:
+            yield from _captured(part, depth - 1)
+    elif hasattr(pull, "dtype") and hasattr(pull, "base"):
+        yield pull
+
+
+def _check_untouched(node: Node) -> None:
+    """Raise if memory that a node's pullbacks captured was written to after the node was made."""
+    for array in _captured(node.pull):
+        if array.size and writes.get(_address(array), 0) > node.seq:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"{node.op.name} needs an array of shape {tuple(array.shape)} that was written to after it was used. "  # type: ignore[union-attr]
+                "Write into a clone(), or call backward first."
+            )

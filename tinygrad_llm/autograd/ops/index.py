@@ -1,0 +1,107 @@
+"""Ops that pick and place elements by index. Their gradients are Partials: the engine adds them into the buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd.registry import Partial, register
+from tinygrad_llm.devices import array_module
+
+
+@register(moves=True)
+def index(x: Any, *, key: Any, unique: bool) -> Any:
+    """x[key]: a view for ints and slices, a copy for index arrays. unique: no element is picked twice."""
+    shape = x.shape
+    return x[key], (lambda g: Partial(shape, key, g, unique),)
+
+
+@register(moves=True)
+def set_index(x: Any, value: Any, *, basic: Any, advanced: Any) -> Any:
+    """A copy of x with x[basic][advanced] = value. The gradient of what was overwritten goes to value.
+
+    basic: ints and slices, which give a view. advanced: a key of index arrays into that view, or None.
+    """
+
+    def target(array: Any) -> Any:
+        view = array[basic]
+        return view if advanced is None else view[advanced]
+
+    def place(array: Any, content: Any) -> Any:
+        if advanced is None:
+            array[basic] = content
+        else:
+            array[basic][advanced] = content
+        return array
+
+    value_shape = getattr(value, "shape", ())
+
+    def dvalue(g: Any) -> Any:
+        part = target(g)
+        lead = part.ndim - len(value_shape)  # value may be broadcast into the place
+        summed = part.sum(axis=tuple(range(lead))) if lead > 0 else part
+        for axis, n in enumerate(value_shape):
+            if lead <= 0 and axis < -lead:
+                summed = summed[None]
+            if n == 1 and summed.shape[axis] != 1:
+                summed = summed.sum(axis=axis, keepdims=True)
+        return summed
+
+    return place(x.copy(), value), (lambda g: place(g.copy(), 0), dvalue)
+
+
+@register(moves=True)
+def embedding(weight: Any, ids: Any) -> Any:
+    """weight[ids]: weight (V, C), ids (...) int -> (..., C). Captures the shape and the ids, never the table."""
+    shape = weight.shape
+    return weight[ids], (lambda g: Partial(shape, ids, g, unique=False), None)
+
+
+def along(ids: Any, axis: int) -> tuple[Any, ...]:
+    """The index arrays that pick element ids[i, j, ...] of an axis and the own place of every other one."""
+    places = list(array_module(ids).ogrid[tuple(slice(n) for n in ids.shape)])
+    if len(places) == 1 or ids.ndim == 1:
+        return (ids,)
+    places[axis] = ids
+    return tuple(places)
+
+
+@register(moves=True)
+def gather(x: Any, ids: Any, *, axis: int) -> Any:
+    """x[..., ids[i, j, ...], ...] along an axis: ids as x in rank, no longer than x elsewhere -> ids' shape."""
+    places, shape = along(ids, axis), x.shape
+    return x[places], (lambda g: Partial(shape, places, g, unique=False), None)
+
+
+@register(moves=True)
+def scatter(x: Any, ids: Any, source: Any, *, axis: int) -> Any:
+    """A copy of x with source written at ids along an axis; which of two writes to one place stays is not defined."""
+    places = along(ids, axis)
+    y = x.copy()
+    y[places] = source
+
+    def dx(g: Any) -> Any:
+        d = g.copy()
+        d[places] = 0
+        return d
+
+    return y, (dx, None, lambda g: g[places] if hasattr(source, "shape") and source.ndim else g[places].sum())
+
+
+@register
+def scatter_add(x: Any, ids: Any, source: Any, *, axis: int) -> Any:
+    """A copy of x with source added at ids along an axis."""
+    places = along(ids, axis)
+    y = x.copy()
+    Partial(x.shape, places, source, unique=False).add_into(y)
+    return y, (lambda g: g, None, lambda g: g[places])
+
+
+@register
+def index_add(x: Any, ids: Any, source: Any, *, axis: int, alpha: float) -> Any:
+    """A copy of x with alpha source added to its slices ids along an axis: ids (n,), source with n slices."""
+    places = (slice(None),) * axis + (ids,)
+    y = x.copy()
+    Partial(x.shape, places, alpha * source, unique=False).add_into(y)
+    return y, (lambda g: g, None, lambda g: alpha * g[places])

@@ -1,0 +1,78 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd.registry import register
+from tinygrad_llm.kernels import column_sums
+
+
+@register(broadcasts=True)
+def matmul(a: Any, b: Any) -> Any:
+    """a @ b: (..., m, k) @ (..., k, n) -> (..., m, n), leading axes broadcast. Each gradient captures the other factor."""
+    k, n = b.shape[-2:]
+    if b.ndim == 2:  # one matrix for every leading index of a: two large products, not a batch of small ones
+
+        def da(g: Any) -> Any:
+            return (g.reshape(-1, n) @ b.T).reshape(*g.shape[:-1], k)
+
+        def db(g: Any) -> Any:
+            return a.reshape(-1, k).T @ g.reshape(-1, n)
+
+        return (a.reshape(-1, k) @ b).reshape(*a.shape[:-1], n), (da, db)
+    return np.matmul(a, b), (
+        lambda g: np.matmul(g, b.swapaxes(-1, -2)),
+        lambda g: np.matmul(a.swapaxes(-1, -2), g),
+    )
+
+
+@register
+def linear(x: Any, weight: Any, bias: Any) -> Any:
+    """x weight^T + bias: x (..., K), weight (N, K), bias (N,) or None -> (..., N).
+
+    dx captures weight, dweight captures x: a frozen weight keeps no activation.
+    """
+    n, k = weight.shape
+    rows = x.reshape(-1, k)
+    y = rows @ weight.T
+    if bias is not None:
+        y += bias
+    shape = x.shape
+
+    def dx(g: Any) -> Any:
+        return (g.reshape(-1, n) @ weight).reshape(shape)
+
+    def dweight(g: Any) -> Any:
+        return g.reshape(-1, n).T @ rows
+
+    def dbias(g: Any) -> Any:
+        return column_sums(g.reshape(-1, n))
+
+    return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
+
+
+@register
+def einsum(*xs: Any, inputs: tuple[str, ...], output: str) -> Any:
+    """Sum of products by letters: inputs[i] names the axes of xs[i], no letter twice in one; output those of the result.
+
+    The gradient of xs[i] is the einsum of g and the other factors; a letter that only xs[i] has is repeated over.
+    """
+
+    def pullback(i: int) -> Any:
+        others = [x for j, x in enumerate(xs) if j != i]
+        names = [s for j, s in enumerate(inputs) if j != i]
+        mine, shape = inputs[i], xs[i].shape
+
+        def dx(g: Any) -> Any:
+            known = "".join(c for c in mine if c in output or any(c in s for s in names))
+            d = np.einsum(f"{','.join([output, *names])}->{known}", g, *others, optimize=True)
+            lone = tuple(axis for axis, c in enumerate(mine) if c not in known)
+            return np.broadcast_to(np.expand_dims(d, lone), shape)
+
+        return dx
+
+    y = np.einsum(f"{','.join(inputs)}->{output}", *xs, optimize=True)
+    return y, tuple(pullback(i) for i in range(len(xs)))

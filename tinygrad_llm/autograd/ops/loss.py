@@ -1,0 +1,100 @@
+"""Losses, each in one op where composing them would keep or compute more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import kernels
+from tinygrad_llm.autograd.registry import Partial, register
+from tinygrad_llm.devices import array_module
+
+
+@register
+def cross_entropy(x: Any, targets: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float) -> Any:
+    """-ln softmax(x)[target]: x (N, V), targets (N,) int, weight (V,) or None -> () or, for reduction "none", (N,).
+
+    Rows whose target is ignore_index count for nothing. With smoothing s: (1 - s) times the target's loss plus s / V times
+    the sum of every class's, each weighted. "mean" divides by the sum of the targets' weights.
+    Captures x and one number a row, never probabilities (N, V). Source: Szegedy et al., Rethinking the Inception
+    Architecture (2016), section 7.
+    """
+    n, v = x.shape
+    counted = targets != ignore_index
+    safe = np.where(counted, targets, np.zeros_like(targets))
+    k = kernels.of(x)
+    nll, lse, mean = k.cross_entropy(x, safe)
+    w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(x.dtype)
+    loss = (1 - label_smoothing) * w * nll
+    if label_smoothing:
+        total_weight = v if weight is None else weight.sum()
+        mean_x = v * mean if weight is None else x @ weight  # sum_c w_c x_c
+        loss += label_smoothing / v * counted * (total_weight * lse - mean_x)
+    loss = np.where(counted, loss, np.zeros_like(loss))  # a row that is ignored may hold inf or nan
+    divisor = w.sum() if reduction == "mean" else None
+    y = loss if reduction == "none" else loss.sum() if divisor is None else loss.sum() / divisor
+
+    def dx(g: Any) -> Any:
+        row = np.broadcast_to(g if divisor is None else g / divisor, (n,))
+        g_target = (1 - label_smoothing) * w * row
+        g_softmax, g_all = g_target, np.zeros_like(g_target)
+        if label_smoothing:
+            spread = label_smoothing / v * counted * row
+            g_softmax = g_softmax + spread * total_weight
+            g_all = -spread if weight is None else g_all
+        d = k.cross_entropy_backward(x, safe, lse, g_target, g_softmax, g_all)
+        if label_smoothing and weight is not None:
+            d -= spread[:, None] * weight
+        if not counted.all():
+            d[~counted] = 0
+        return d
+
+    return y, (dx, None, None)
+
+
+@register
+def nll_loss(logp: Any, targets: Any, weight: Any, *, ignore_index: int, reduction: str) -> Any:
+    """-logp[target]: logp (N, V), targets (N,) int, weight (V,) or None -> () or (N,). Captures one number a row."""
+    counted = targets != ignore_index
+    safe = np.where(counted, targets, np.zeros_like(targets))
+    places = (array_module(logp).arange(len(safe)), safe)
+    w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(logp[places]))).astype(logp.dtype)
+    loss = np.where(counted, -w * logp[places], np.zeros_like(w))
+    divisor = w.sum() if reduction == "mean" else None
+    y = loss if reduction == "none" else loss.sum() if divisor is None else loss.sum() / divisor
+    shape = logp.shape
+
+    def dlogp(g: Any) -> Any:
+        return Partial(shape, places, -w * (g if divisor is None else g / divisor))
+
+    return y, (dlogp, None, None)
+
+
+@register(broadcasts=True)
+def binary_cross_entropy(p: Any, y: Any) -> Any:
+    """-(y ln p + (1 - y) ln(1 - p)), elementwise, the logarithms no less than -100. p in [0, 1]."""
+    with np.errstate(divide="ignore"):
+        log_p, log_q = np.maximum(np.log(p), -100), np.maximum(np.log1p(-p), -100)
+    return -(y * log_p + (1 - y) * log_q), (
+        lambda g: g * (p - y) / np.maximum(p * (1 - p), 1e-12),
+        lambda g: g * (log_q - log_p),
+    )
+
+
+@register(broadcasts=True)
+def binary_cross_entropy_with_logits(x: Any, y: Any, pos_weight: Any) -> Any:
+    """-(c y ln s + (1 - y) ln(1 - s)), s = sigmoid(x), c = pos_weight or 1, elementwise, in a form that cannot overflow."""
+    c = 1 if pos_weight is None else pos_weight
+    log_1p = np.log1p(np.exp(-np.abs(x)))
+    minus_log_s, minus_log_1s = log_1p + np.maximum(-x, 0), log_1p + np.maximum(x, 0)
+
+    def dx(g: Any) -> Any:
+        s = 0.5 * (1 + np.tanh(0.5 * x))
+        return g * ((1 - y) * s - c * y * (1 - s))
+
+    return c * y * minus_log_s + (1 - y) * minus_log_1s, (
+        dx,
+        lambda g: g * (c * minus_log_s - minus_log_1s),
+        lambda g: g * y * minus_log_s,
+    )

@@ -1,0 +1,99 @@
+"""Ops that move elements: shapes change, values do not. None captures more than shapes; most results are views."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd.registry import Partial, register
+
+
+@register(moves=True)
+def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """The same elements in order, in another shape; a view where the strides allow."""
+    before = x.shape
+    return x.reshape(shape), (lambda g: g.reshape(before),)
+
+
+@register(moves=True)
+def permute(x: Any, *, axes: tuple[int, ...]) -> Any:
+    """A view whose axis i is x's axis axes[i]."""
+    back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    return x.transpose(axes), (lambda g: g.transpose(back),)
+
+
+@register(moves=True, broadcasts=True)
+def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """A read-only view that repeats x along new axes and axes of length 1; the engine sums the gradient back."""
+    return np.broadcast_to(x, shape), (lambda g: g,)
+
+
+@register(moves=True)
+def flip(x: Any, *, axes: tuple[int, ...]) -> Any:
+    """A copy with the order along the axes turned round."""
+    return np.flip(x, axes).copy(), (lambda g: np.flip(g, axes),)
+
+
+@register(moves=True)
+def roll(x: Any, *, shifts: Any, axes: Any) -> Any:
+    """Elements moved on by shifts along the axes, those that fall off the end coming in at the front."""
+    back = tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts
+    return np.roll(x, shifts, axes), (lambda g: np.roll(g, back, axes),)
+
+
+@register
+def tril(x: Any, *, diagonal: int) -> Any:
+    """The lower triangle of the last two axes, zero above the diagonal."""
+    return np.tril(x, diagonal), (lambda g: np.tril(g, diagonal),)
+
+
+@register
+def triu(x: Any, *, diagonal: int) -> Any:
+    """The upper triangle of the last two axes, zero below the diagonal."""
+    return np.triu(x, diagonal), (lambda g: np.triu(g, diagonal),)
+
+
+@register(moves=True)
+def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
+    """x with widths[i] = (before, after) elements of `value` around axis i; a negative width cuts off."""
+    grown = tuple((max(a, 0), max(b, 0)) for a, b in widths)
+    inside = tuple(
+        slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(widths, x.shape, strict=True)
+    )  # what is left of x
+    kept = x[inside]
+    middle = tuple(slice(a, a + n) for (a, _), n in zip(grown, kept.shape, strict=True))
+    shape = x.shape
+    y = np.pad(kept, grown, constant_values=value)
+    return y, (lambda g: Partial(shape, inside, g[middle]),)
+
+
+@register(moves=True)
+def cat(*xs: Any, axis: int) -> Any:
+    """The arrays one after the other along an axis. Each gradient is a view of its part of g."""
+
+    def part(start: int, stop: int) -> Any:
+        index = (slice(None),) * axis + (slice(start, stop),)
+        return lambda g: g[index]
+
+    ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
+    starts = [0, *ends[:-1]]
+    return np.concatenate(xs, axis=axis), tuple(map(part, starts, ends))
+
+
+@register(moves=True)
+def repeat(x: Any, *, repeats: tuple[int, ...]) -> Any:
+    """x laid out repeats[i] times along axis i; as many repeats as x has axes. The gradient sums over the copies."""
+    shape = x.shape
+
+    def dx(g: Any) -> Any:
+        paired = tuple(n for pair in zip(repeats, shape, strict=True) for n in pair)
+        return g.reshape(paired).sum(axis=tuple(range(0, len(paired), 2)))
+
+    return np.tile(x, repeats), (dx,)
+
+
+@register(moves=True)
+def transfer(x: Any, *, to: Any, back: Any) -> Any:
+    """x through a function that moves it to another device; the gradient goes through its counterpart."""
+    return to(x), (back,)

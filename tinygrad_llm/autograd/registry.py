@@ -1,0 +1,78 @@
+"""The op form: one function, arrays in, an array and its pullbacks out.
+
+An op's positional arguments are arrays, Python scalars or None; its keyword-only arguments are static. It returns
+`(out, pullbacks)`: a tuple with one callable or None per positional argument, each turning the gradient of out
+into that argument's, or one callable `pull(g, needs) -> tuple` where the gradients share work. A pullback never
+writes into g or into what it captured, and returns g, a view, a Partial or a fresh array of its own.
+
+Ops can be called on plain arrays at a prompt: `y, (dx, dw) = matmul(x, w)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import kernels
+
+OPS: dict[str, Op] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A registered op.
+
+    broadcasts: the arguments broadcast against each other, so the engine sums a gradient back to its argument's shape.
+    moves: the op moves elements without computing, so 16-bit floats pass as they are and the result may be a view.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    broadcasts: bool
+    moves: bool
+
+    def __call__(self, *args: Any, **static: Any) -> tuple[Any, Any]:
+        return self.function(*args, **static)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.function.__doc__
+
+
+def register(function: Callable[..., Any] | None = None, *, broadcasts: bool = False, moves: bool = False) -> Any:
+    """Make a function an op and enter it into OPS under its name."""
+    if function is None:
+        return lambda f: register(f, broadcasts=broadcasts, moves=moves)
+    name = function.__name__.rstrip("_")  # `abs_` and `sum_` avoid hiding the builtins
+    assert name not in OPS, f"two ops are called {name}"
+    OPS[name] = Op(name, function, broadcasts, moves)
+    return OPS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The gradient of an indexed part: zeros of `shape` but for `values` added at `index`.
+
+    unique: no element is named twice by the index, so that plain `+=` adds everything.
+    """
+
+    shape: tuple[int, ...]
+    index: Any
+    values: Any
+    unique: bool = True
+
+    def add_into(self, buffer: Any) -> None:
+        """buffer[index] += values, in place."""
+        if self.unique:
+            buffer[self.index] += self.values
+        else:
+            kernels.of(buffer).add_at(buffer, self.index, self.values)
+
+    def dense(self, like: Any) -> Any:
+        """The whole gradient as a fresh array of like's kind and dtype."""
+        buffer = np.zeros_like(like, shape=self.shape)
+        self.add_into(buffer)
+        return buffer

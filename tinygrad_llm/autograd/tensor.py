@@ -1,0 +1,473 @@
+"""Tensor: an array, and the node that says how it was computed.
+
+Ops run through `apply`; the functions and methods that users call stand in `functions/` and are attached here
+by the decorator `method`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_llm import devices
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd import graph
+from tinygrad_llm.autograd.grad_mode import state as grad_state
+from tinygrad_llm.autograd.registry import Op
+
+VIEW, INFERENCE = 1, 2  # bits of Tensor.flags
+
+
+class Size(tuple[int, ...]):
+    """The shape of a tensor: a tuple that prints as PyTorch's and counts its elements."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The product of the dimensions."""
+        return int(np.prod(self, dtype=np.int64))
+
+    def __getitem__(self, key: Any) -> Any:
+        part = tuple.__getitem__(self, key)
+        return Size(part) if isinstance(key, slice) else part
+
+    def __repr__(self) -> str:
+        return f"torch.Size([{', '.join(map(str, self))}])"
+
+
+class Tensor:
+    """A multi-dimensional array that can be differentiated.
+
+    array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without an
+    op makes the tensor a leaf, whose gradients are summed up in `grad`.
+    """
+
+    __slots__ = ("__weakref__", "array", "flags", "grad", "node")
+    __array_priority__ = 1000  # so that `numpy_array * tensor` asks the tensor
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # the methods attached by functions/
+
+    def __init__(self, data: Any = (), *, requires_grad: bool = False):
+        array = data.array if isinstance(data, Tensor) else data
+        if not hasattr(array, "__array_interface__") and not hasattr(array, "__cuda_array_interface__"):
+            array = np.asarray(array, dtypes.get_default_dtype().numpy)
+        dtypes.of(array)
+        self.array = np.asarray(array) if isinstance(array, np.generic) else array
+        self.node: graph.Node | None = None
+        self.grad: Tensor | None = None
+        self.flags = INFERENCE if grad_state.inference else 0
+        if requires_grad:
+            self.requires_grad = True
+
+    # --- what it is ---
+
+    @property
+    def shape(self) -> Size:
+        return Size(self.array.shape)
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def dtype(self) -> dtypes.dtype:
+        return dtypes.of(self.array)
+
+    @property
+    def device(self) -> devices.device:
+        return devices.of(self.array)
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def itemsize(self) -> int:
+        return self.array.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or one dimension of it."""
+        if dim is None:
+            return self.shape
+        if not -self.ndim <= dim < self.ndim:
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-self.ndim}, {self.ndim - 1}], but got {dim})"
+            )
+        return self.array.shape[dim]
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return self.array.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self.array.size
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self.array.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """How many elements lie between neighbours, for each dimension or for one."""
+        strides = tuple(s // self.array.itemsize for s in self.array.strides)
+        return strides if dim is None else strides[dim]
+
+    def data_ptr(self) -> int:
+        """The address of the first element."""
+        return self.array.ctypes.data if isinstance(self.array, np.ndarray) else self.array.data.ptr
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in memory in the order of their indices."""
+        return bool(self.array.flags.c_contiguous)
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating one."""
+        return self.dtype.is_floating_point
+
+    def is_inference(self) -> bool:
+        """Whether the tensor was made in inference mode."""
+        return bool(self.flags & INFERENCE)
+
+    # --- its place in the graph ---
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value == (self.node is not None):
+            return
+        if not value:
+            if not self.is_leaf:
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
+                    "in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+                )
+            self.node = None
+            return
+        if not self.is_floating_point():
+            raise RuntimeError(f"only Tensors of floating point dtype can require gradients, not {self.dtype}")
+        if self.flags & INFERENCE and not grad_state.inference:
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed; take its clone()"
+            )
+        self.node = graph.Node(None, (), None, self.array)
+        self.node.sink = self._sink()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Say whether gradients are wanted for this leaf; returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    def _sink(self) -> Callable[[Any, bool], None]:
+        """What adds a gradient to `grad`. It holds the tensor weakly: no gradient can be read from one that is gone."""
+        reference = weakref.ref(self)
+
+        def add_to_grad(g: Any, owned: bool) -> None:
+            tensor = reference()
+            if tensor is None:
+                return
+            if tensor.grad is None:
+                tensor.grad = wrap(g if owned else g.copy())
+            else:
+                tensor.grad.array += g
+                graph.note_write(tensor.grad.array)
+
+        return add_to_grad
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None or self.node.op is None
+
+    @property
+    def grad_fn(self) -> graph.Node | None:
+        """The node of the op that made this tensor; None for a leaf."""
+        return None if self.is_leaf else self.node
+
+    @property
+    def retains_grad(self) -> bool:
+        return not self.is_leaf and self.node.sink is not None  # type: ignore[union-attr]
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of a result in `grad`, as leaves do."""
+        if self.node is None:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        if self.node.sink is None:
+            self.node.sink = self._sink()
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call hook(gradient) when this tensor's gradient is complete; a tensor it returns takes the gradient's place."""
+        if self.node is None:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+
+        def on_arrays(g: Any) -> Any:
+            changed = hook(wrap(g))
+            return None if changed is None else changed.array
+
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        return RemovableHandle(self.node.hooks, on_arrays)
+
+    def detach(self) -> Tensor:
+        """The same memory outside the graph."""
+        return wrap(self.array)
+
+    def detach_(self) -> Tensor:
+        """Leave the graph; returns the tensor."""
+        self.node = None
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory outside the graph. Assigning replaces the array."""
+        return wrap(self.array)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self.array = value.array
+
+    def backward(
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+    ) -> None:
+        """Add d self / d leaf, times gradient, to the `grad` of every leaf (or of `inputs` only).
+
+        gradient: of self's shape; 1 for a tensor of one element. The graph's captured arrays are freed unless retain_graph.
+
+        Raises:
+            RuntimeError: nothing requires a gradient, the shape does not fit, or the graph was freed already.
+        """
+        from tinygrad_llm.autograd.derivatives import backward
+
+        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+
+    # --- in and out of Python and NumPy ---
+
+    def item(self) -> Any:
+        """The one element as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
+        value = self.array.item()
+        return float(value) if self.is_floating_point() else value
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        array = devices.move(self.array, devices.CPU)
+        return (array.astype(np.float32) if self.dtype is dtypes.bfloat16 else array).tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The elements as a NumPy array that shares the memory; force: detached, and copied from a GPU where needed."""
+        if force:
+            return devices.move(self.array, devices.CPU)
+        if self.requires_grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self.is_cuda:
+            raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() first.")
+        if self.dtype is dtypes.bfloat16:
+            raise TypeError("Got unsupported ScalarType BFloat16; convert with .float() first")
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(
+                "Boolean value of Tensor with more than one value is ambiguous"
+                if self.array.size
+                else "Boolean value of Tensor with no values is ambiguous"
+            )
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating_point or self.array.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.array.item())
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self.array.shape[0]
+
+    def __iter__(self) -> Any:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter([self[i] for i in range(len(self))])
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self.array == (value.array if isinstance(value, Tensor) else value)).any())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        from tinygrad_llm.autograd.printing import tensor_text
+
+        return tensor_text(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 and spec else format(repr(self), spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment; "
+                "detach() it first"
+            )
+        copy = type(self).__new__(type(self))
+        Tensor.__init__(copy, self.array.copy(), requires_grad=self.requires_grad)
+        copy.grad = None if self.grad is None else self.grad.__deepcopy__(memo)
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not self.is_leaf:
+            raise RuntimeError("a recorded Tensor cannot be pickled; detach() it first")
+        return _rebuild, (type(self), self.array, self.requires_grad)
+
+    # --- writing in place ---
+
+    def write(self, result: Tensor, name: str) -> Tensor:
+        """Take over the values of result, which an in-place method has computed; returns the tensor.
+
+        Outside the graph the memory is written to, so that views show it. A recorded result becomes this tensor's
+        node and array instead: what other nodes have captured stays as it was.
+
+        Raises:
+            RuntimeError: self is a leaf that requires a gradient, a view, of another shape, or of a lesser dtype.
+        """
+        self.check_writable(name)
+        if result.array.shape != self.array.shape:
+            raise RuntimeError(
+                f"{name}: output with shape {list(self.shape)} doesn't match the broadcast shape {list(result.shape)}"
+            )
+        if result.dtype.category > self.dtype.category:
+            raise RuntimeError(f"{name}: result type {result.dtype} can't be cast to the desired output type {self.dtype}")
+        if result.node is None:
+            self.array[...] = result.array
+            graph.note_write(self.array)
+        elif self.flags & VIEW:
+            raise RuntimeError(
+                f"{name}: writing a recorded value into a view is not supported; write through the tensor it is a view of "
+                "(base[index] = value), or work on a clone()"
+            )
+        else:
+            result = result.to(self.dtype)
+            self.array, self.node = result.array, result.node
+        return self
+
+    def check_writable(self, name: str) -> None:
+        """Refuse to write into a leaf whose gradient is wanted."""
+        if self.node is not None and self.node.op is None and grad_state.enabled:
+            raise RuntimeError(
+                f"{name}: a leaf Variable that requires grad is being used in an in-place operation; do it under no_grad()"
+            )
+
+
+class RemovableHandle:
+    """What registering a hook returns: `remove()` takes the hook out again."""
+
+    def __init__(self, hooks: dict[int, Any], hook: Any):
+        self._hooks, self.id = hooks, next(graph.clock)
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook out; doing so twice is harmless."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def _rebuild(cls: type[Tensor], array: Any, requires_grad: bool) -> Tensor:
+    tensor = cls.__new__(cls)
+    Tensor.__init__(tensor, array, requires_grad=requires_grad)
+    return tensor
+
+
+def wrap(array: Any) -> Tensor:
+    """A tensor outside the graph around a raw array, unchecked and uncopied."""
+    tensor = Tensor.__new__(Tensor)
+    tensor.array = array if not isinstance(array, np.generic) else np.asarray(array)
+    tensor.node = tensor.grad = None
+    tensor.flags = INFERENCE if grad_state.inference else 0
+    return tensor
+
+
+def apply(op: Op, *args: Any, **static: Any) -> Tensor:
+    """Run an op on tensors, scalars and None, and record it if a gradient is wanted.
+
+    A pullback that nobody needs is dropped here, and with it the arrays that only it captured.
+    """
+    arrays = [a.array if isinstance(a, Tensor) else a for a in args]
+    half = None if op.moves else _half_dtype(arrays)
+    if half is not None:
+        arrays = [a.astype(np.float32) if getattr(a, "dtype", None) == half else a for a in arrays]
+    out, pull = op.function(*arrays, **static)
+    if half is not None and out.dtype == np.float32:
+        out = out.astype(half)
+    result = wrap(out)
+    if op.moves and arrays[0] is not None and (out is arrays[0] or np.may_share_memory(out, arrays[0])):
+        result.flags |= VIEW
+    if grad_state.enabled:
+        parents = tuple([a.node if isinstance(a, Tensor) else None for a in args])
+        for parent in parents:
+            if parent is not None:
+                if type(pull) is tuple:
+                    pull = tuple([d if p is not None else None for d, p in zip(pull, parents, strict=True)])
+                result.node = graph.Node(op, parents, pull, result.array)
+                break
+    return result
+
+
+def _half_dtype(arrays: list[Any]) -> Any:
+    """The 16-bit float dtype among the arguments, if there is one."""
+    for a in arrays:
+        if getattr(a, "itemsize", 0) == 2 and a.dtype.kind in "fV":
+            return a.dtype
+    return None
+
+
+def method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of a tensor a method of Tensor too, under its own name."""
+    setattr(Tensor, public_name(function), function)
+    return function
+
+
+def public_name(function: Callable[..., Any]) -> str:
+    """The name that users see: `sum_` is called so in the source only because `sum` would hide Python's own."""
+    name = function.__name__
+    return name[:-1] if hasattr(builtins, name[:-1]) else name
+
+
+def in_place(function: Callable[..., Tensor]) -> None:
+    """Give Tensor the in-place method `name_` of a function `name`."""
+    name = public_name(function) + "_"
+
+    def write_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.write(function(self, *args, **kwargs), name)
+
+    write_in_place.__name__ = name
+    write_in_place.__doc__ = f"`{name[:-1]}`, written into the tensor; returns it."
+    setattr(Tensor, name, write_in_place)

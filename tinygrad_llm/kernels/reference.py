@@ -1,0 +1,198 @@
+"""The kernels in their shortest correct form: the specification of the others, never tuned.
+
+They run on NumPy and CuPy arrays alike, since NumPy's functions hand CuPy arrays over to CuPy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.devices import array_module, erf_on_gpu
+from tinygrad_llm.kernels import Kernels
+
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
+
+
+def erf(x: Any) -> Any:
+    """The error function, elementwise: (...) -> (...). NumPy has none; C's is exact and, number by number, slow."""
+    if not isinstance(x, np.ndarray):
+        return erf_on_gpu(x)
+    values = np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, count=x.size)
+    return values.astype(x.dtype).reshape(x.shape)
+
+
+def gelu(x: Any, approximate: str) -> Any:
+    """x Phi(x), Phi the normal distribution function, or its tanh form.
+
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units (2016), section 2.
+    """
+    if approximate == "none":
+        return x * 0.5 * (1 + erf(x * math.sqrt(0.5)))
+    return 0.5 * x * (1 + np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)))
+
+
+def gelu_backward(g: Any, x: Any, approximate: str) -> Any:
+    """g (Phi(x) + x phi(x)), or the derivative of the tanh form."""
+    if approximate == "none":
+        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        return g * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
+    t = np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))
+    inner = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
+    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+
+
+def softmax(x: Any) -> Any:
+    """exp(x - max) / sum(exp(x - max)) along the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_backward(g: Any, y: Any) -> Any:
+    """y (g - sum(g y))."""
+    return y * (g - (g * y).sum(axis=-1, keepdims=True))
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
+    """(x - mean) rstd weight + bias, with the biased variance. Source: Ba et al., Layer Normalization (2016), eq. 4."""
+    rows = x.reshape(-1, x.shape[-1])
+    mean = rows.mean(axis=1, keepdims=True)
+    rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + eps)
+    y = (rows - mean) * rstd
+    if weight is not None:
+        y = y * weight
+    if bias is not None:
+        y = y + bias
+    return y.reshape(x.shape), mean, rstd
+
+
+def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
+    """With h the normalised x and u = g weight: dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
+    rows, g_rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, x.shape[-1])
+    h = (rows - mean) * rstd
+    dx = None
+    if needs[0]:
+        u = g_rows if weight is None else g_rows * weight
+        dx = rstd * (u - u.mean(axis=1, keepdims=True) - h * (u * h).mean(axis=1, keepdims=True))
+        dx = dx.reshape(x.shape)
+    return dx, (g_rows * h).sum(axis=0) if needs[1] else None, g_rows.sum(axis=0) if needs[2] else None
+
+
+def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
+    """x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps). Source: Zhang and Sennrich, RMSNorm (2019), eq. 4."""
+    rows = x.reshape(-1, x.shape[-1])
+    rstd = 1 / np.sqrt((rows * rows).mean(axis=1, keepdims=True) + eps)
+    y = rows * rstd
+    return (y if weight is None else y * weight).reshape(x.shape), rstd
+
+
+def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
+    """With h = x rstd and u = g weight: dx = rstd (u - h mean(u h)), dweight = sum g h."""
+    rows, g_rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, x.shape[-1])
+    h = rows * rstd
+    dx = None
+    if needs[0]:
+        u = g_rows if weight is None else g_rows * weight
+        dx = (rstd * (u - h * (u * h).mean(axis=1, keepdims=True))).reshape(x.shape)
+    return dx, (g_rows * h).sum(axis=0) if needs[1] else None
+
+
+def attention(
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
+) -> tuple[Any, Any]:
+    """softmax(q k^T scale + mask) v; backward needs the probabilities.
+
+    Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
+    """
+    scores = np.matmul(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    if causal:
+        scores = np.where(causal_mask(scores), scores, -np.inf)
+    p = softmax(scores)
+    return np.matmul(p if keep is None else p * keep * keep_scale, v), p
+
+
+def causal_mask(scores: Any) -> Any:
+    """True where a query may look: at the keys up to its own place. (..., T, S) -> (T, S)."""
+    t, s = scores.shape[-2:]
+    xp = array_module(scores)
+    return xp.arange(t)[:, None] >= xp.arange(s)
+
+
+def attention_backward(
+    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool
+) -> tuple[Any, Any, Any, Any]:
+    """dv = p'^T g, dp = g v^T, ds = softmax_backward(dp), dq = ds k scale, dk = ds^T q scale; p' is p after dropout."""
+    dropped = p if keep is None else p * keep * keep_scale
+    dv = np.matmul(dropped.swapaxes(-1, -2), g)
+    dp = np.matmul(g, v.swapaxes(-1, -2))
+    if keep is not None:
+        dp = dp * keep * keep_scale
+    ds = softmax_backward(dp, p)
+    return np.matmul(ds, k) * scale, np.matmul(ds.swapaxes(-1, -2), q) * scale, dv, ds if need_scores else None
+
+
+def cross_entropy(x: Any, targets: Any) -> tuple[Any, Any, Any]:
+    """-ln softmax(x)[target], row by row, with the logsumexp and mean of each row."""
+    top = x.max(axis=1)
+    lse = top + np.log(np.exp(x - top[:, None]).sum(axis=1))
+    chosen = np.take_along_axis(x, targets[:, None], axis=1)[:, 0]
+    return lse - chosen, lse, x.mean(axis=1)
+
+
+def cross_entropy_backward(x: Any, targets: Any, lse: Any, g_target: Any, g_softmax: Any, g_all: Any) -> Any:
+    """g_softmax softmax(x) - g_target onehot(target) + g_all."""
+    dx = np.exp(x - lse[:, None]) * g_softmax[:, None] + g_all[:, None]
+    dx[array_module(x).arange(len(x)), targets] -= g_target
+    return dx
+
+
+def add_at(buffer: Any, index: Any, values: Any) -> None:
+    """buffer[index] += values, adding up repeated places."""
+    array_module(buffer).add.at(buffer, index, values)
+
+
+def adamw(
+    p: Any, g: Any, m: Any, v: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+) -> None:
+    """One step of AdamW, in place on p, m and v:
+
+    p -= lr weight_decay p;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+    p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^step),  v_hat = v / (1 - beta2^step).
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
+    """
+    p -= lr * weight_decay * p
+    m += (1 - beta1) * (g - m)
+    v *= beta2
+    v += (1 - beta2) * g * g
+    p -= (lr / (1 - beta1**step)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
+
+
+def sum_squares(x: Any) -> Any:
+    """sum x^2."""
+    return (x * x).sum()
+
+
+REFERENCE = Kernels(
+    erf=erf,
+    gelu=gelu,
+    gelu_backward=gelu_backward,
+    softmax=softmax,
+    softmax_backward=softmax_backward,
+    layer_norm=layer_norm,
+    layer_norm_backward=layer_norm_backward,
+    rms_norm=rms_norm,
+    rms_norm_backward=rms_norm_backward,
+    attention=attention,
+    attention_backward=attention_backward,
+    cross_entropy=cross_entropy,
+    cross_entropy_backward=cross_entropy_backward,
+    add_at=add_at,
+    adamw=adamw,
+    sum_squares=sum_squares,
+)

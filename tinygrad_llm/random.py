@@ -1,0 +1,170 @@
+"""Random numbers, drawn as PyTorch's CPU generator draws them.
+
+The generator is the 32-bit Mersenne Twister with the classic integer seeding, which is NumPy's MT19937 with legacy
+seeding. What turns its words into numbers follows PyTorch's kernels, so that `manual_seed(123)` is followed by
+the same numbers here and there.
+
+Source: Matsumoto and Nishimura, Mersenne Twister (1998); Box and Muller, A Note on the Generation of Random Normal
+Deviates (1958).
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+
+DEFAULT_SEED = 67280421310721
+
+
+class Generator:
+    """A stream of random words and what is made of them. All methods return fresh NumPy arrays."""
+
+    def __init__(self, device: Any = "cpu"):
+        if str(device) != "cpu":
+            raise RuntimeError(f"Generator: only cpu has one, not {device}")
+        self.manual_seed(DEFAULT_SEED)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream anew from an integer seed; the generator keeps its low 32 bits, as PyTorch's does."""
+        self._initial_seed = int(seed)
+        self._twister = np.random.MT19937()
+        self._twister._legacy_seeding(self._initial_seed & 0xFFFFFFFF)
+        self._next_normal: float | None = None
+        self._masks: np.random.SFC64 | None = None
+        return self
+
+    def initial_seed(self) -> int:
+        """The seed this stream was started from."""
+        return self._initial_seed
+
+    def seed(self) -> int:
+        """Start the stream anew from a seed of the operating system, and return it."""
+        seed = secrets.randbits(63)
+        self.manual_seed(seed)
+        return seed
+
+    def words(self, count: int) -> np.ndarray:
+        """The next 32-bit words, as uint64 (count,)."""
+        return self._twister.random_raw(count)
+
+    def words64(self, count: int) -> np.ndarray:
+        """The next pairs of words, as uint64 (count,): the first word of a pair is the high half."""
+        pairs = self.words(2 * count).reshape(count, 2)
+        return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
+
+    def uniform(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Uniform in [0, 1): the low 24 bits of a word times 2^-24; for float64 the low 53 of a pair times 2^-53."""
+        count = int(np.prod(shape))
+        if np.dtype(dtype) == np.float64:
+            values = (self.words64(count) & np.uint64(2**53 - 1)) * 2.0**-53
+        else:
+            values = ((self.words(count) & np.uint64(2**24 - 1)) * 2.0**-24).astype(dtype)
+        return values.reshape(shape)
+
+    def normal(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Standard normal numbers.
+
+        16 numbers or more: groups of 16 uniforms, 8 radii sqrt(-2 ln(1 - u)) and 8 angles 2 pi u; a last group that is not
+        full is drawn again over the last 16 places. Fewer: one pair at a time in double precision, the second kept.
+        """
+        count = int(np.prod(shape))
+        if count < 16:
+            return np.array([self._one_normal() for _ in range(count)], dtype).reshape(shape)
+        values = self.uniform(count, dtype)
+        whole = count - count % 16
+        values[:whole] = _box_muller(values[:whole])
+        if whole < count:
+            values[-16:] = _box_muller(self.uniform(16, dtype))
+        return values.reshape(shape)
+
+    def _one_normal(self) -> float:
+        if self._next_normal is not None:
+            value, self._next_normal = self._next_normal, None
+            return value
+        angle, u = self.uniform(2, np.float64).tolist()
+        radius = float(np.sqrt(-2.0 * np.log1p(-u)))
+        self._next_normal = radius * float(np.sin(2.0 * np.pi * angle))
+        return radius * float(np.cos(2.0 * np.pi * angle))
+
+    def integers(self, low: int, high: int, shape: Any) -> np.ndarray:
+        """Integers in [low, high) as int64: a word modulo the range (a pair of words from 2^32 on)."""
+        count, span = int(np.prod(shape)), high - low
+        words = self.words64(count) if span >= 2**32 else self.words(count)
+        return ((words % np.uint64(span)).astype(np.int64) + low).reshape(shape)
+
+    def permutation(self, n: int) -> np.ndarray:
+        """A random order of 0..n-1, by swapping each place with a later one.
+
+        Source: Durstenfeld, Algorithm 235: Random permutation (1964).
+        """
+        order = list(range(n))
+        jumps = self.words(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
+        for i, jump in enumerate(jumps.tolist()):
+            order[i], order[i + jump] = order[i + jump], order[i]
+        return np.array(order, dtype=np.int64)
+
+    def keep_mask(self, shape: Any, p: float) -> np.ndarray:
+        """A bool array for dropout: each element is True (kept) with probability 1 - p.
+
+        Masks are the bulk of what training draws, so they come from a fast stream of their own (SFC64, seeded by this one):
+        16 random bits an element, which give p to within 1/65,536.
+        """
+        if self._masks is None:
+            self._masks = np.random.SFC64(self.words(4))
+        count = int(np.prod(shape))
+        bits = self._masks.random_raw(-(-count // 4)).view(np.uint16)[:count]
+        return (bits >= round(p * 65536)).reshape(shape)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that decides the numbers to come."""
+        masks = self._masks.state if self._masks is not None else None
+        return {"twister": self._twister.state, "next_normal": self._next_normal, "masks": masks, "seed": self._initial_seed}
+
+    def set_state(self, state: dict[str, Any]) -> Generator:
+        """Go on from a state that get_state returned."""
+        self.manual_seed(state["seed"])
+        self._twister.state = state["twister"]
+        self._next_normal = state["next_normal"]
+        if state["masks"] is not None:
+            self._masks = np.random.SFC64(0)
+            self._masks.state = state["masks"]
+        return self
+
+
+def _box_muller(uniforms: np.ndarray) -> np.ndarray:
+    """Groups of 16 uniforms -> groups of 16 normals: (16 n,) -> (16 n,)."""
+    groups = uniforms.reshape(-1, 2, 8)
+    one, angle_scale, minus_two = (uniforms.dtype.type(v) for v in (1.0, 2.0 * np.pi, -2.0))
+    radius = np.sqrt(minus_two * np.log(one - groups[:, 0]))
+    angle = angle_scale * groups[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default stream anew from a seed."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """The seed of the default stream."""
+    return default_generator.initial_seed()
+
+
+def seed() -> int:
+    """Start the default stream anew from a seed of the operating system, and return it."""
+    return default_generator.seed()
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The state of the default stream."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put the default stream into a state that get_rng_state returned."""
+    default_generator.set_state(state)
