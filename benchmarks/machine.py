@@ -51,6 +51,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {v}" for name, v in versions("tinygrad_llm", "numpy", "torch").items()),
         "blas": blas(),
+        "load": f"{os.getloadavg()[0]:.1f} processes in the last minute" if hasattr(os, "getloadavg") else "unknown",
     }
 
 

@@ -143,7 +143,7 @@ def table(record: dict) -> str:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
-    positive = {"type": int, "metavar": "N"}
+    positive: dict[str, Any] = {"type": int, "metavar": "N"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(RECIPES), default="shakespeare-char", help="model and step")
     parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")

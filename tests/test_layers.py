@@ -10,7 +10,7 @@ PACKAGE = "tinygrad_llm"
 
 # The number of each module or folder right below the package; the package itself is the face and stands on all of them.
 LAYERS = {
-    "dtypes": 0, "device": 0, "random": 0, "files": 0, "kernels": 0,
+    "dtypes": 0, "devices": 0, "random": 0, "files": 0, "kernels": 0,
     "autograd": 1,
     "nn": 2, "optim": 2, "utils": 2,
     "text": 3, "data": 3, "models": 3,
@@ -25,7 +25,7 @@ BLIND_TO = {
     "autograd.graph": (*TENSOR_LEVEL, "autograd.ops"),
 }
 
-NAMES_CUPY = ("kernels", "device")
+NAMES_CUPY = ("kernels", "devices")
 
 
 def below(module: str, folder: str) -> bool:
@@ -63,7 +63,7 @@ def violations(module: str, source: str, modules: set[str], is_package: bool = F
         where = f"{module or '__init__'}, line {getattr(node, 'lineno', '?')}"
         for target in imported(node, module, is_package, modules):
             if target.split(".")[0] in ("cupy", "cupyx") and not any(below(module, name) for name in NAMES_CUPY):
-                found.append(f"{where}: {target} belongs to kernels/ and device.py alone")
+                found.append(f"{where}: {target} belongs to kernels/ and devices.py alone")
             if not below(target, PACKAGE):
                 continue
             target = target.removeprefix(PACKAGE).lstrip(".")
@@ -75,7 +75,7 @@ def violations(module: str, source: str, modules: set[str], is_package: bool = F
                 if below(module, reader) and hit:
                     found.append(f"{where}: {reader} never sees {target}")
         if isinstance(node, ast.Name) and node.id == "cupy" and not any(below(module, name) for name in NAMES_CUPY):
-            found.append(f"{where}: the name cupy belongs to kernels/ and device.py alone")
+            found.append(f"{where}: the name cupy belongs to kernels/ and devices.py alone")
     return found
 
 
@@ -106,7 +106,7 @@ def test_every_file_has_a_layer():
 KNOWN = {
     f"{PACKAGE}{name}"
     for name in (
-        "", ".kernels", ".device", ".autograd", ".autograd.tensor", ".autograd.graph", ".autograd.registry",
+        "", ".kernels", ".devices", ".autograd", ".autograd.tensor", ".autograd.graph", ".autograd.registry",
         ".autograd.ops", ".autograd.ops.shape", ".autograd.functions.math", ".nn", ".nn.functional", ".optim",
         ".models", ".training",
     )
@@ -144,7 +144,7 @@ def test_a_violation_is_caught(module, source):
     [
         ("", "from tinygrad_llm.training import trainer"),
         ("kernels.cuda", "import cupy"),
-        ("device", "import cupy"),
+        ("devices", "import cupy"),
         ("autograd.ops.shape", "from tinygrad_llm import kernels\nfrom ..registry import register"),
         ("autograd.ops.shape", "from . import shape"),
         ("autograd.graph", "from tinygrad_llm.autograd.registry import Partial"),

@@ -1,0 +1,67 @@
+"""The benchmarks run, and compare like with like. No test looks at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--batch", "2", "--context", "8", "--steps", "2", "--rounds", "2", "--warmup", "1", "--threads", "1"]
+
+
+def bench(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def train_step(tmp_path: Path, *flags: str) -> dict:
+    """The record of a very short run."""
+    done = bench("train_step.py", *TINY, "--json", str(tmp_path / "record.json"), *flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / "record.json").read_text())
+
+
+def test_train_step_measures_each_step(tmp_path):
+    record = train_step(tmp_path, "--against", "none")
+    assert list(record["results"]) == ["ours"]
+    ours = record["results"]["ours"]
+    assert ours["parameters"] == 801_152  # of the preset's shape with 8 positions, the head tied
+    assert len(ours["round_medians_ms"]) == 2
+    assert ours["last_loss"] < ours["first_loss"]
+
+
+@pytest.mark.torch
+def test_both_peers_do_the_same_work(tmp_path):
+    record = train_step(tmp_path, "--against", "torch")
+    ours, torch = record["results"]["ours"], record["results"]["torch"]
+    assert ours["parameters"] == torch["parameters"]
+    assert ours["first_loss"] == pytest.approx(torch["first_loss"], abs=0.1)
+    assert ours["last_loss"] == pytest.approx(torch["last_loss"], abs=0.3)
+    ratio = record["ratios"]["torch"]
+    assert ratio["median"] == pytest.approx(ours["median_ms"] / torch["median_ms"])
+    assert ratio["lowest"] <= ratio["highest"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), [(["--steps", "0"], "--steps 0: must be at least 1"), (["--preset", "huge"], "'huge'")]
+)
+def test_train_step_refuses_bad_flags(flags, message):
+    done = bench("train_step.py", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_overhead_prints_a_line_a_measure():
+    done = bench("overhead.py", "--repeat", "100", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    for measure in ("a * b, recorded", "a * b, no_grad", "backward, an op"):
+        assert any(line.startswith(measure) and float(line.split()[-1]) > 0 for line in done.stdout.splitlines())
+
+
+def test_import_time_lists_the_slowest_modules():
+    done = bench("import_time.py", "--rounds", "1", "--top", "3")
+    assert done.returncode == 0, done.stderr
+    assert "import tinygrad_llm" in done.stdout
+    assert len(done.stdout.split("slowest modules of their own, ms\n")[1].splitlines()) == 3
