@@ -1,0 +1,284 @@
+"""examples/pretrain.py, in this process where a message or a file is asked for, as a process of its own for the rest."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import models, text
+from tinygrad_llm.training import memory, read_metrics
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "pretrain.py"
+ALL_FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"}
+KEYS = {"step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_second"}
+TINY = """--layers 1 --heads 2 --channels 16 --context 16 --batch 4 --steps 6 --eval-every 3 --eval-windows 8
+          --samples 2 --sample-tokens 12""".split()  # fmt: skip
+
+specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+assert specification and specification.loader
+pretrain = importlib.util.module_from_spec(specification)
+sys.modules["pretrain"] = pretrain
+specification.loader.exec_module(pretrain)
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("the cat sat on the mat, and the dog sat on the cat.\n" * 40)
+    return path
+
+
+def main(*arguments):
+    return pretrain.main([str(a) for a in arguments])
+
+
+def refused(capsys, out, *arguments):
+    """The one sentence that a run with these arguments is refused with; asserts the exit code and that nothing is left."""
+    try:
+        code = main(*arguments, "--out", out)
+    except SystemExit as error:  # the parser's own refusals
+        code = error.code
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.err.count("\n") == 1 and shown.err.startswith("pretrain.py: ") and "Traceback" not in shown.err
+    assert not out.exists()
+    return shown.err
+
+
+def test_a_run_writes_its_files_and_they_hold_what_was_trained(book, tmp_path, capsys):
+    out = tmp_path / "runs" / "deep"
+    assert main("--data", book, "--out", out, *TINY) == 0
+    assert {p.name for p in out.iterdir()} == ALL_FILES
+    records = read_metrics(out / "metrics.jsonl")
+    assert [r["step"] for r in records] == [0, 3, 6] and [r["tokens"] for r in records] == [0, 192, 384]
+    assert all(set(r) >= KEYS and all(math.isfinite(r[k]) for k in KEYS) for r in records)
+    assert records[-1]["val_loss"] < records[0]["val_loss"]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+    model, tokenizer = models.load(out), text.load(out / "tokenizer.json")
+    config = json.loads((out / "config.json").read_text())
+    assert (config["n_layers"], config["emb_dim"], config["vocab_size"]) == (1, 16, tokenizer.vocab_size)
+    logits = model(tg.tensor([tokenizer.encode("the cat sat on")]))
+    assert logits.shape == (1, 14, tokenizer.vocab_size) and np.isfinite(logits.array).all()
+
+    shown = capsys.readouterr().out
+    assert shown.count("--- a sample after step") == 2
+    for expected in ("the first step's loss", "perplexity", "tokens/s", "peak memory", "time", "model.safetensors"):
+        assert expected in shown
+    assert f"{records[-1]['val_loss']:.4f}" in shown
+
+
+def test_the_same_seed_gives_the_same_run(book, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert main("--data", book, "--out", tmp_path / name, "--seed", seed, *TINY, "--dropout", 0.1) == 0
+
+    def losses(name):
+        return [(r["train_loss"], r["val_loss"]) for r in read_metrics(tmp_path / name / "metrics.jsonl")]
+
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in "abc"}
+    assert losses("a") == losses("b") and weights["a"] == weights["b"]
+    assert losses("a") != losses("c")
+
+
+def test_the_stories_come_with_their_floor(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pretrain.data.corpora, "STORIES_CHARACTERS", 40_000)
+    assert main("--out", tmp_path / "run", *TINY) == 0
+    shown = capsys.readouterr().out
+    line = next(line for line in shown.splitlines() if "no model can pay less than" in line)
+    words = line.replace(";", "").split()
+    loss, floor = float(words[words.index("pays") + 1]), float(words[-1])
+    assert 0.1 < floor < 1.5 < loss
+    assert f"it is {loss - floor:.4f} nats a token above the floor" in shown or f"{loss - floor:.3f}" in shown
+
+
+def test_a_second_run_in_a_folder_replaces_the_first(book, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    for steps in (6, 3):
+        assert main("--data", book, "--out", out, *TINY, "--steps", steps) == 0
+    assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
+    assert (out / "notes.txt").read_text() == "mine"
+    assert "held an earlier run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--preset", "tiny"], "--preset tiny: there is no such preset; choose one of stories,"),
+        (["--tokenizer", "morse"], "--tokenizer morse: unknown; choose one of char, gpt2"),
+        (["--steps", "-3"], "--steps -3: must be at least 1"),
+        (["--steps", "1.5"], "--steps: invalid int value: '1.5'"),
+        (["--lr", "nan"], "--lr nan: must be"),
+        (["--heads", "3"], "--heads 3 does not divide --channels 16"),
+        (["--batch", "100000"], "--batch 100000: the training text has only"),
+        (["--context", "5000"], "the training text has 1872 tokens and one window needs 5000 + 1"),
+        (["--val-fraction", "0.001"], "the validation text has 2 tokens and one window needs 16 + 1"),
+        (["--val-fraction", "1"], "--val-fraction 1.0: must lie between 0 and 1"),
+        (["--prompt", "ZEBRA"], "--prompt 'ZEBRA': char tokenizer: character 'Z' (U+005A) at position 0"),
+        (["--prompt", ""], "--prompt is empty"),
+        (["--seed", "-1"], "--seed -1: must lie in"),
+        (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["--batch", "1000", "--context", "1000", "--channels", "100000"], "needs about"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_refused_in_one_sentence(book, tmp_path, capsys, flags, message):
+    assert message in refused(capsys, tmp_path / "run", "--data", book, *TINY, *flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such file or folder"),
+        (b"", "the file is empty"),
+        ("caf\xe9".encode("latin-1"), "not UTF-8: byte 0xe9 at position 3"),
+        (b"too short", "the training text has 8 tokens and one window needs 16 + 1"),
+    ],
+)
+def test_a_text_that_cannot_be_learned_from_is_refused(tmp_path, capsys, content, message):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    error = refused(capsys, tmp_path / "run", "--data", path, *TINY)
+    assert message in error
+    if content is None or b"short" not in content:
+        assert "text.txt" in error
+
+
+def test_a_preset_without_a_text_asks_for_one(tmp_path, capsys):
+    error = refused(capsys, tmp_path / "run", "--preset", "shakespeare-char")
+    assert "--preset shakespeare-char has no text of its own; name one with --data" in error
+
+
+def test_a_gpu_that_is_not_there_is_refused(book, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pretrain, "cuda_problem", lambda: "this machine has no CUDA device; use device cpu")
+    error = refused(capsys, tmp_path / "run", "--data", book, "--device", "cuda", *TINY)
+    assert "--device cuda: this machine has no CUDA device" in error
+
+
+def test_a_missing_library_is_named_before_training(book, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pretrain, "find_spec", lambda name: None if name == "matplotlib" else object())
+    error = refused(capsys, tmp_path / "run", "--data", book, *TINY)
+    assert "matplotlib is not installed; pip install -e '.[examples]'" in error
+
+
+def test_a_tokenizer_without_its_files_says_how_to_go_on(book, tmp_path, capsys, monkeypatch):
+    def offline():
+        raise ConnectionError("gpt2 tokenizer: its files are not there; go on with --tokenizer char")
+
+    monkeypatch.setattr(text.tiktoken, "_gpt2_encoding", offline)
+    error = refused(capsys, tmp_path / "run", "--data", book, "--tokenizer", "gpt2", *TINY)
+    assert "go on with --tokenizer char" in error
+
+
+def test_a_run_larger_than_the_machine_is_refused_with_the_estimate(book, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 2**16)
+    error = refused(capsys, tmp_path / "run", "--data", book, *TINY)
+    assert "a batch of 4 windows of 16 tokens needs about" in error and "has 64.0 KiB" in error
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file"])
+def test_a_folder_that_cannot_be_written_is_refused(book, capsys, kind):
+    out = book if kind == "a file" else book / "run"
+    assert main("--data", book, "--out", out, *TINY) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"--out {out}: " in error and "name another" in error
+    assert book.read_text().startswith("the cat")
+
+
+def test_an_exploding_run_ends_with_one_sentence_and_no_model(book, tmp_path, capsys, monkeypatch):
+    real, calls = pretrain.Trainer.train_step, []
+
+    def spoiled(trainer):
+        calls.append(trainer.step)
+        if trainer.step == 4:
+            trainer.model.out_head.weight.array[:] = np.nan
+        return real(trainer)
+
+    monkeypatch.setattr(pretrain.Trainer, "train_step", spoiled)
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "step 5: the loss is nan; the last good loss was" in error and "at step 4" in error
+    assert {p.name for p in out.iterdir()} == {"metrics.jsonl"}
+    assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
+
+
+def test_a_full_disk_ends_with_one_sentence(book, tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrain, "save_pretrained", full)
+    assert main("--data", book, "--out", tmp_path / "run", *TINY) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "No space left on device" in error
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"metrics.jsonl"}
+
+
+def test_ctrl_c_before_training_leaves_nothing(book, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain.text, "build", interrupted)
+    assert main("--data", book, "--out", tmp_path / "run", *TINY) == 130
+    assert "nothing was written" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def start(*arguments, **keywords):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **keywords)
+
+
+def test_ctrl_c_keeps_whole_files_of_the_step_it_stopped_at(book, tmp_path):
+    out = tmp_path / "run"
+    process = start("--data", book, "--out", out, *TINY, "--steps", 1_000_000)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "the first step's loss" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == ""
+    assert "stopped by Ctrl-C after step" in shown and "of 1000000; the files above were kept" in shown
+    assert {p.name for p in out.iterdir()} == ALL_FILES
+    assert models.load(out).config.n_layers == 1
+
+
+def test_as_a_process_it_takes_a_folder_and_logs_calmly(book, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.md"):
+        (tmp_path / "texts" / name).write_text(book.read_text())
+    process = start("--data", tmp_path / "texts", "--out", tmp_path / "run", *TINY)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and errors == "", errors
+    assert "\r" not in shown and "step 3/6   train" in shown
+
+
+def test_as_a_process_it_refuses_without_a_stack_trace(tmp_path):
+    process = start("--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and shown == ""
+    assert errors.count("\n") == 1 and "there is no such file or folder" in errors
+
+
+def test_help_is_a_page_with_every_flag_and_its_values(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main("--help")
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    for expected in ("--data", "--min-lr", "--no-tie-weights", "[4, 4, 12]", "examples:", "files,", "exit codes:"):
+        assert expected in shown
+    assert max(map(len, shown.splitlines())) <= 100

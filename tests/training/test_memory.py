@@ -1,0 +1,61 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.models import GPTModel
+from tinygrad_llm.training import PRESETS, memory
+
+CONFIGS = st.builds(
+    lambda heads, width, **rest: {**rest, "n_heads": heads, "emb_dim": heads * width},
+    heads=st.integers(1, 3),
+    width=st.integers(1, 5),
+    vocab_size=st.integers(1, 30),
+    context_length=st.integers(1, 12),
+    n_layers=st.integers(1, 3),
+    drop_rate=st.sampled_from([0.0, 0.1]),
+    qkv_bias=st.booleans(),
+    tie_weights=st.booleans(),
+)
+
+
+@given(CONFIGS)
+def test_parameters_are_counted_as_the_model_has_them(config):
+    assert memory.parameter_count(config) == sum(p.numel() for p in GPTModel(config).parameters())
+
+
+def test_the_known_counts():
+    config = PRESETS["gpt2-124m"].recipe.replace(context=1024).model_config(50257)
+    assert memory.parameter_count(config) == 163_009_536
+    assert memory.parameter_count({**config, "tie_weights": True}) == 124_412_160
+    assert memory.parameter_count({**config, "tie_weights": True, "qkv_bias": True}) == 124_439_808
+
+
+@given(CONFIGS, st.integers(1, 50))
+def test_the_estimate_grows_with_the_batch_and_holds_the_optimizers_arrays(config, batch):
+    here = memory.training_bytes(config, batch)
+    assert 16 * memory.parameter_count(config) < here < memory.training_bytes(config, batch + 1)
+
+
+def test_what_does_not_fit_is_refused_with_the_estimate(monkeypatch):
+    config = PRESETS["shakespeare-char"].recipe.model_config(65)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 2**28)
+    memory.check_fits(config, 12)
+    with pytest.raises(MemoryError, match=r"a batch of 10000 windows of 64 tokens needs about .* has 256\.0 MiB; lower"):
+        memory.check_fits(config, 10_000)
+
+
+def test_a_machine_that_does_not_tell_is_trusted(monkeypatch):
+    monkeypatch.setattr(memory, "machine_bytes", lambda: None)
+    memory.check_fits(PRESETS["shakespeare-char"].recipe.model_config(65), 10**9)
+
+
+def test_this_machine_has_some_memory():
+    there = memory.machine_bytes()
+    assert there is None or 2**24 < there < 2**50
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**51, "2,048.0 TiB")]
+)
+def test_bytes_are_shown_in_a_fitting_unit(count, shown):
+    assert memory.format_bytes(count) == shown

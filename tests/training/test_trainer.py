@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import nn
+from tinygrad_llm.data import Windows
+from tinygrad_llm.models import GPTModel
+from tinygrad_llm.training import PRESETS, NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss
+
+RECIPE = PRESETS["shakespeare-char"].recipe.replace(
+    layers=1, heads=2, channels=16, context=8, batch=4, steps=6, eval_every=2, eval_windows=10, lr=1e-2
+)
+IDS = np.arange(400) * 7 % 11
+
+
+def trainer(recipe=RECIPE, seed=0):
+    tg.manual_seed(seed)
+    train, validation = Windows(IDS[:300], recipe.context), Windows(IDS[300:], recipe.context, stride=recipe.context)
+    return Trainer(GPTModel(recipe.model_config(11)), recipe, train, validation, np.random.default_rng(seed))
+
+
+def losses(recipe=RECIPE, seed=0):
+    found = []
+    trainer(recipe, seed).run(on_step=lambda t: found.append(t.last_loss))
+    return found
+
+
+def test_the_first_loss_is_that_of_an_even_guess():
+    assert losses()[0] == pytest.approx(math.log(11), abs=0.05)
+
+
+def test_it_learns_a_rule_to_the_end():
+    t = trainer(RECIPE.replace(steps=150, warmup=10))
+    assert t.run()
+    assert t.evaluations[-1].val_loss < 0.1 < math.log(11) < t.evaluations[0].val_loss + 0.1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_seed_decides_every_loss_to_the_last_bit(dropout):
+    recipe = RECIPE.replace(dropout=dropout)
+    assert losses(recipe) == losses(recipe)
+    assert losses(recipe) != losses(recipe, seed=1)
+
+
+def test_evaluations_come_when_the_recipe_says_and_count_the_tokens():
+    t = trainer(RECIPE.replace(steps=5))
+    seen = []
+    t.run(on_evaluation=lambda _, evaluation: seen.append(evaluation))
+    assert seen == t.evaluations
+    assert [e.step for e in seen] == [0, 2, 4, 5]
+    assert [e.tokens for e in seen] == [0, 64, 128, 160]  # 4 windows of 8 tokens a step
+    assert seen[0].tokens_per_second == 0 and all(e.tokens_per_second > 0 for e in seen[1:])
+    assert seen[-1].lr == pytest.approx(t.recipe.min_lr)
+
+
+def test_evaluating_changes_nothing_in_the_training():
+    often, seldom = RECIPE.replace(eval_every=1, dropout=0.2), RECIPE.replace(eval_every=6, dropout=0.2)
+    assert losses(often) == losses(seldom)
+
+
+def test_stop_ends_the_run_after_the_step_at_work():
+    t = trainer()
+    assert not t.run(stop=lambda: t.step == 3)
+    assert t.step == 3 and t.schedule.last_epoch == 3
+
+
+def test_accumulated_parts_are_the_mean_of_one_large_batch():
+    whole, parts = trainer(RECIPE.replace(batch=8, clip=0.0)), trainer(RECIPE.replace(accumulate=2, clip=0.0))
+    for t in (whole, parts):
+        t.train_step()
+    assert parts.last_loss == pytest.approx(whole.last_loss, rel=1e-6)
+    assert parts.tokens == whole.tokens
+    for a, b in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        np.testing.assert_allclose(a.grad.array, b.grad.array, atol=1e-6, rtol=1e-4)
+
+
+def test_the_gradient_is_clipped_as_a_whole_and_0_means_never():
+    norms = {}
+    for clip in (0.01, 0.0):
+        t = trainer(RECIPE.replace(clip=clip))
+        t.train_step()
+        norms[clip] = math.sqrt(sum(float((p.grad.array**2).sum()) for p in t.model.parameters()))
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3) and norms[0.0] > 0.1
+
+
+def test_only_matrices_are_decayed():
+    model = GPTModel(RECIPE.model_config(11))
+    groups = adamw(model, RECIPE).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert decay[id(p)] == (0.1 if p.ndim >= 2 else 0.0), name
+
+
+def test_a_frozen_parameter_is_left_alone():
+    model = GPTModel(RECIPE.model_config(11))
+    model.tok_emb.weight.requires_grad_(False)
+    trained = {id(p) for group in adamw(model, RECIPE).param_groups for p in group["params"]}
+    assert id(model.tok_emb.weight) not in trained and len(trained) == len(list(model.parameters())) - 1
+
+
+def test_the_mean_loss_weighs_every_token_the_same_and_restores_the_mode():
+    t = trainer(RECIPE.replace(dropout=0.5))
+    t.model.train()
+    batches = list(t.validation.batches(5))  # 12 windows: 5, 5, 2
+    assert len(batches[-1][0]) != len(batches[0][0])
+    one = mean_loss(t.model, [t.validation.take(range(len(t.validation)))])
+    assert mean_loss(t.model, batches) == pytest.approx(one, rel=1e-5)
+    assert t.model.training and t.model.drop_emb.training
+    with pytest.raises(ValueError, match="no batch"):
+        mean_loss(t.model, [])
+
+
+def test_the_loss_is_the_mean_surprise_at_the_next_token():
+    t = trainer()
+    x, y = t.validation.take([0, 3])
+    t.model.eval()
+    logits = t.model(tg.from_numpy(x)).array.astype(np.float64)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -np.log(np.take_along_axis(p, y[..., None], -1)).mean()
+    assert next_token_loss(t.model, x, y).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_with_more_windows_than_the_text_has_is_refused():
+    with pytest.raises(ValueError, match="--batch 293: the training text has only 292 windows of 8 tokens"):
+        trainer(RECIPE.replace(batch=293))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run_before_the_parameters_are_touched(value):
+    t = trainer()
+    t.train_step()
+    t.train_step()
+    good = t.last_loss
+    t.model.out_head.weight.array[3, 5] = value
+    before = [p.array.copy() for p in t.model.parameters()]
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteLoss, match=rf"step 3: .* {good:.4f} at step 2; try a lower"):
+        t.train_step()
+    assert t.step == 2
+    for p, old in zip(t.model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.array, old)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_the_parameters_are_touched():
+    t = trainer()
+    t.model.final_norm.weight.register_hook(lambda g: g * math.nan)
+    before = [p.array.copy() for p in t.model.parameters()]
+    with pytest.raises(NonFiniteLoss, match="step 1: the norm of the gradient is nan; no step before it went well"):
+        t.train_step()
+    for p, old in zip(t.model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.array, old)
+
+
+def test_an_evaluation_that_is_no_number_is_not_recorded():
+    t = trainer()
+    t.model.out_head.weight.array[:] = math.nan
+    with pytest.raises(NonFiniteLoss, match="step 0: the training loss is nan"):
+        t.evaluate()
+    assert t.evaluations == []
+
+
+def test_any_module_from_ids_to_logits_can_be_trained():
+    class Bigram(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(11, 11)
+
+        def forward(self, ids):
+            return self.table(ids)
+
+    recipe = RECIPE.replace(steps=100, lr=0.5, warmup=1)
+    t = Trainer(Bigram(), recipe, Windows(IDS, 8), Windows(IDS, 8, stride=8), np.random.default_rng(0))
+    assert t.run() and t.evaluations[-1].val_loss < 0.1

@@ -1,0 +1,112 @@
+"""What every tokenizer is, and the table of their names."""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tinygrad_llm.files import write_atomically
+
+
+class Tokenizer(ABC):
+    """A map from text to ids in [0, vocab_size) and back: decode(encode(text)) == text.
+
+    A subclass gives `name`, the attribute `vocab_size`, `build`, `encode`, `decode`, `to_dict` and `from_dict`.
+    """
+
+    name: ClassVar[str]
+    vocab_size: int
+
+    @classmethod
+    @abstractmethod
+    def build(cls, text: str) -> "Tokenizer":
+        """The tokenizer for this text: learned from it, or fixed whatever the text is."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text.
+
+        Raises: ValueError naming the first id outside [0, vocab_size).
+        """
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the name that `from_dict` needs, as JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Tokenizer":
+        """The inverse of `to_dict`. Raises: ValueError for fields that do not make a tokenizer."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tokenizer as one JSON object, under a temporary name first."""
+        text = json.dumps({"tokenizer": self.name, **self.to_dict()}, ensure_ascii=False, indent=1)
+        write_atomically(path, (text + "\n").encode())
+
+    def check_ids(self, ids: Iterable[int]) -> list[int]:
+        """The ids as a list of Python ints, each inside [0, vocab_size)."""
+        checked = [int(i) for i in ids]
+        for position, i in enumerate(checked):
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(
+                    f"{self.name} tokenizer: id {i} at position {position} is outside [0, {self.vocab_size})"
+                )
+        return checked
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size})"
+
+
+_KINDS: dict[str, type[Tokenizer]] = {}
+
+
+def register(kind: type[Tokenizer]) -> type[Tokenizer]:
+    """Make a kind of tokenizer known to `build` and `load` by its `name`; used as a class decorator.
+
+    Raises: ValueError when the name is taken.
+    """
+    if kind.name in _KINDS:
+        raise ValueError(f"register: the name {kind.name!r} already belongs to {_KINDS[kind.name].__name__}")
+    _KINDS[kind.name] = kind
+    return kind
+
+
+def names() -> list[str]:
+    """The names that `build` accepts, sorted."""
+    return sorted(_KINDS)
+
+
+def _kind(name: object, where: str) -> type[Tokenizer]:
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(f"{where}: unknown tokenizer {name!r}; choose one of {', '.join(names())}")
+    return _KINDS[name]
+
+
+def build(name: str, text: str) -> Tokenizer:
+    """The tokenizer called `name` for this text.
+
+    Raises: ValueError for an unknown name, naming those that exist.
+    """
+    return _kind(name, "build").build(text)
+
+
+def load(path: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote to `path`.
+
+    Raises: ValueError when the file is not such a tokenizer; OSError when it cannot be read.
+    """
+    try:
+        fields = json.loads(Path(path).read_bytes())
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise ValueError(f"{path}: not a tokenizer file: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not a tokenizer file: nested too deep") from None
+    if not isinstance(fields, dict) or "tokenizer" not in fields:
+        raise ValueError(f'{path}: not a tokenizer file: a JSON object with the key "tokenizer" is expected')
+    return _kind(fields.pop("tokenizer"), str(path)).from_dict(fields)

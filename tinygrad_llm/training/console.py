@@ -1,0 +1,116 @@
+"""What a run shows: a progress bar on a terminal, a calm log elsewhere, samples, and the table at the end."""
+
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from tinygrad_llm.training.metrics import Evaluation
+
+
+class Progress(Protocol):
+    """Shows how a run goes on; `write` prints a text without hurting what is shown."""
+
+    def step(self, loss: float, tokens_per_second: float) -> None:
+        """One more step was done."""
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """The model was judged."""
+
+    def write(self, text: str) -> None:
+        """Print a text of its own."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+def progress(steps: int, stream: TextIO = sys.stdout) -> Progress:
+    """A bar when stream is a terminal, else a log of one line per evaluation."""
+    return Bar(steps, stream) if stream.isatty() else Log(steps, stream)
+
+
+def evaluation_line(evaluation: Evaluation, steps: int) -> str:
+    """One evaluation in one line whose columns stand under each other."""
+    e, width = evaluation, len(str(steps))
+    speed = f"{e.tokens_per_second:>9,.0f} tokens/s" if e.tokens_per_second else ""
+    return f"step {e.step:>{width}}/{steps}   train {e.train_loss:7.4f}   validation {e.val_loss:7.4f} {speed}".rstrip()
+
+
+class Bar:
+    """A tqdm bar with loss, speed and time left; evaluations and samples scroll above it."""
+
+    def __init__(self, steps: int, stream: TextIO) -> None:
+        from tqdm import tqdm
+
+        self.steps = steps
+        self._loss: float | None = None
+        form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps{postfix} [{elapsed}, {remaining} left]"
+        self._bar: Any = tqdm(total=steps, file=stream, bar_format=form, dynamic_ncols=True, mininterval=0.2, leave=False)
+
+    def step(self, loss: float, tokens_per_second: float) -> None:
+        """Move on by one; the loss shown is a running mean over about twenty steps."""
+        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        self._bar.set_postfix_str(f"loss {self._loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
+        self._bar.update()
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Print it above the bar."""
+        self.write(evaluation_line(evaluation, self.steps))
+
+    def write(self, text: str) -> None:
+        """Print text above the bar."""
+        self._bar.write(text, file=self._bar.fp)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+class Log:
+    """A line per evaluation, with the time left, for files and pipes."""
+
+    def __init__(self, steps: int, stream: TextIO) -> None:
+        self.steps, self._stream, self._start = steps, stream, time.monotonic()
+
+    def step(self, loss: float, tokens_per_second: float) -> None:
+        """Say nothing: a log is read later."""
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Print it with the time left, should the rest take as long as what was done."""
+        line = evaluation_line(evaluation, self.steps)
+        if 0 < evaluation.step < self.steps:
+            spent = time.monotonic() - self._start
+            line += f"   {clock(spent * (self.steps - evaluation.step) / evaluation.step)} left"
+        self.write(line)
+
+    def write(self, text: str) -> None:
+        """Print text at once."""
+        print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def clock(seconds: float) -> str:
+    """83.4 -> '1:23'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def sample_block(text: str, step: int) -> str:
+    """A sample of generated text, set apart from the numbers; characters that would steer a terminal are escaped."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.strip("\n"))
+    return f"\n--- a sample after step {step}\n" + textwrap.indent(shown, "    ") + "\n"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as aligned columns, the first to the left, the others to the right; row 0 is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,66 @@
+"""Will a run fit? An estimate made before anything is allocated, and what the machine has."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+FLOAT32 = 4
+
+
+def parameter_count(config: dict[str, Any]) -> int:
+    """Parameters of `models.GPTModel` with these keys, counted without making it."""
+    v, t, c, n = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers"))
+    qkv = 3 * c * c + (3 * c if config["qkv_bias"] else 0)
+    block = qkv + (c * c + c) + (8 * c * c + 5 * c) + 4 * c  # qkv, out_proj, feed-forward, two norms
+    return v * c + t * c + n * block + 2 * c + (0 if config["tie_weights"] else v * c)
+
+
+def training_bytes(config: dict[str, Any], batch: int) -> int:
+    """About the most memory that training holds at once: batch windows of the whole context, float32.
+
+    Parameters, gradients and AdamW's two moments: 4 numbers a parameter. Kept for backward, for each token: 16 C a
+    block (inputs of the norms, of the four matrix products and of the GELU, with its result twice), with dropout
+    its masks too, and H T attention weights while a block is at work; the logits and their gradient, 2 V.
+    """
+    v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
+    per_token = n * c * (16 + (3 if config["drop_rate"] else 0)) + n * h * t + 2 * v
+    return FLOAT32 * (4 * parameter_count(config) + batch * t * per_token)
+
+
+def machine_bytes() -> int | None:
+    """The memory this process may use: what is free now, or the limit of its container; None where nobody tells."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        if limit.isdigit():
+            limits.append(int(limit) - used)
+    except (OSError, ValueError):
+        pass
+    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits) if limits else None
+
+
+def check_fits(config: dict[str, Any], batch: int) -> None:
+    """Refuse a run that this machine cannot hold. Raises: MemoryError with the estimate and what is there."""
+    needed, there = training_bytes(config, batch), machine_bytes()
+    if there is not None and needed > there:
+        raise MemoryError(
+            f"a batch of {batch} windows of {config['context_length']} tokens needs about {format_bytes(needed)} for "
+            f"this model of {parameter_count(config):,} parameters, and this machine has {format_bytes(there)}; lower "
+            f"--batch (--accumulate makes up for it), --context, --channels or --layers"
+        )
+
+
+def format_bytes(count: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
