@@ -32,6 +32,10 @@ def test_readme_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     names: dict = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test()
 
 
 @pytest.mark.parametrize("name", modules_with_examples())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 COMMANDS = ["pip install -e '.[examples]' && python examples/pretrain.py", "pip install -e '.[test]' && pytest"]
 
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home)/|/tmp/venv")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home)/|/tmp/(?:venv|brief)")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 
