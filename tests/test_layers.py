@@ -126,7 +126,7 @@ KNOWN = {
         ("autograd.ops.shape", "from tinygrad_llm.autograd import Tensor"),
         ("autograd.ops.shape", "from ..tensor import Tensor"),
         ("autograd.ops.shape", "from tinygrad_llm.autograd.functions.math import exp"),
-        ("autograd.ops.shape", "from .. import graph"),
+        ("autograd.ops.shape", "from .. import tensor"),
         ("autograd.graph", "from .tensor import Tensor"),
         ("autograd.graph", "from tinygrad_llm.autograd.ops import shape"),
         ("autograd.graph", "from . import ops"),
