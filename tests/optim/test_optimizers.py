@@ -1,0 +1,279 @@
+"""Optimizers: PyTorch's trajectories, groups, state, errors."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_llm as tg
+from tinygrad_llm import kernels, nn, optim
+
+OPTIMIZERS = [optim.SGD, optim.Adam, optim.AdamW]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+START = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate([(3, 4), (4,), (1, 1)])]
+
+
+def trajectory(lib, name, steps, dtype, groups=False, **options):
+    """The parameters after each step down a bowl whose slopes differ by direction, with a little noise."""
+    dtype = getattr(lib, dtype)
+    params = [lib.nn.Parameter(lib.tensor(start, dtype=dtype)) for start in START]
+    given = [{"params": params[:1], "weight_decay": 0.3}, {"params": params[1:], "lr": 0.05}] if groups else params
+    optimizer = getattr(lib.optim, name)(given, **options)
+    slopes = [lib.tensor(np.abs(start) + 0.1, dtype=dtype) for start in START]
+    noise, found = np.random.default_rng(7), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = 0.0
+        for p, slope in zip(params, slopes, strict=True):
+            push = lib.tensor(noise.standard_normal(tuple(p.shape)) * 0.3, dtype=dtype)
+            loss = loss + (slope * p * p + push * p).sum()
+        loss.backward()
+        optimizer.step()
+        found.append(np.concatenate([p.detach().numpy().ravel().copy() for p in params]))
+    return np.array(found)
+
+
+def compare(torch, name, steps=100, **options):
+    ours = trajectory(tg, name, steps, "float64", **options)
+    theirs = trajectory(torch, name, steps, "float64", **options)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+rates = st.floats(1e-4, 0.05)
+decays = st.sampled_from([0.0, 0.01, 0.3])
+
+
+@pytest.mark.torch
+@settings(max_examples=10)
+@given(
+    lr=rates,
+    weight_decay=decays,
+    momentum=st.sampled_from([0.0, 0.5, 0.9]),
+    dampening=st.sampled_from([0.0, 0.2]),
+    nesterov=st.booleans(),
+    maximize=st.booleans(),
+)
+def test_sgd_walks_as_pytorchs(lr, weight_decay, momentum, dampening, nesterov, maximize):
+    torch = pytest.importorskip("torch")
+    if nesterov and not momentum:
+        nesterov = False
+    if nesterov:
+        dampening = 0.0
+    if maximize:
+        lr = lr / 50  # uphill the bowl has no end
+    compare(torch, "SGD", lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening, nesterov=nesterov,
+            maximize=maximize)  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+@settings(max_examples=10)
+@given(
+    lr=rates,
+    weight_decay=decays,
+    beta1=st.sampled_from([0.0, 0.8, 0.9]),
+    beta2=st.sampled_from([0.9, 0.99, 0.999]),
+    eps=st.sampled_from([1e-8, 1e-3]),
+    maximize=st.booleans(),
+)
+def test_adam_walks_as_pytorchs(name, lr, weight_decay, beta1, beta2, eps, maximize):
+    torch = pytest.importorskip("torch")
+    compare(torch, name, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps, maximize=maximize)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_defaults_groups_and_single_precision(torch, name):
+    compare(torch, name)
+    compare(torch, name, groups=True)
+    ours, theirs = (trajectory(lib, name, 100, "float32", lr=0.01, weight_decay=0.1) for lib in (tg, torch))
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.torch
+def test_decoupled_adam_is_adamw(torch):
+    options = {"lr": 0.02, "weight_decay": 0.3}
+    a = trajectory(tg, "Adam", 20, "float64", decoupled_weight_decay=True, **options)
+    np.testing.assert_array_equal(a, trajectory(tg, "AdamW", 20, "float64", **options))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_001])
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_tiles_change_nothing(make, size):
+    """A large parameter, one that is transposed, and the reference kernels agree."""
+    draw = np.random.default_rng(size)
+    start, grads = draw.standard_normal((2, size)), draw.standard_normal((3, 2, size))
+
+    def run(shape_of):
+        p = nn.Parameter(shape_of(tg.tensor(start)))
+        memory = p.array
+        optimizer = make([p], lr=0.1, weight_decay=0.1, **({"momentum": 0.9} if make is optim.SGD else {}))
+        for g in grads:
+            p.grad = shape_of(tg.tensor(g))
+            optimizer.step()
+            np.testing.assert_array_equal(p.grad.array, shape_of(tg.tensor(g)).array)  # left as it was
+        assert p.array is memory
+        return p.array
+
+    whole = run(lambda t: t)
+    transposed = run(lambda t: tg.tensor(t.numpy().T.copy()).T)
+    np.testing.assert_allclose(whole, transposed, rtol=1e-12, atol=1e-14)
+    with kernels.use("reference"):
+        np.testing.assert_allclose(whole, run(lambda t: t), rtol=1e-12, atol=1e-14)
+
+
+def state_arrays(optimizer):
+    return [
+        (key, value.numpy().copy() if isinstance(value, tg.Tensor) else value)
+        for state in optimizer.state_dict()["state"].values()
+        for key, value in sorted(state.items())
+    ]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_state_round_trip_goes_on_exactly(make):
+    def build():
+        tg.manual_seed(3)
+        model = nn.Linear(3, 2)
+        options = {"momentum": 0.9} if make is optim.SGD else {}
+        return model, make([{"params": [model.weight]}, {"params": [model.bias], "lr": 0.3}], lr=0.1, **options)
+
+    def walk(model, optimizer, steps):
+        x = tg.ones(4, 3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model(x) ** 2).sum().backward()
+            optimizer.step()
+
+    one, first = build()
+    walk(one, first, 3)
+    two, second = build()
+    two.load_state_dict(one.state_dict())
+    saved = copy.deepcopy(first.state_dict())
+    second.load_state_dict(saved)
+    assert second.param_groups[1]["lr"] == 0.3 and second.param_groups[1]["params"] == [two.bias]
+    walk(one, first, 5)
+    walk(two, second, 5)
+    np.testing.assert_array_equal(one.weight.array, two.weight.array)
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(state_arrays(first), state_arrays(second), strict=True))
+    for (_, a), (_, b) in zip(state_arrays(first), state_arrays(second), strict=True):
+        assert not (isinstance(a, np.ndarray) and np.shares_memory(a, b))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_state_dict_has_pytorchs_names(torch, name):
+    def build(lib):
+        p, q = lib.nn.Parameter(lib.ones(2)), lib.nn.Parameter(lib.ones(3))
+        optimizer = getattr(lib.optim, name)([p, q], lr=0.5, **({"momentum": 0.9} if name == "SGD" else {}))
+        (p.sum() + q.sum()).backward()
+        optimizer.step()
+        return optimizer
+
+    ours, theirs = build(tg).state_dict(), build(torch).state_dict()
+    assert ours.keys() == theirs.keys() and ours["state"].keys() == theirs["state"].keys()
+    assert ours["state"][0].keys() == theirs["state"][0].keys()
+    for mine, its in zip(ours["param_groups"], theirs["param_groups"], strict=True):
+        assert mine.items() <= its.items()  # what is there is the same; PyTorch has switches for its kernels besides
+    lines = repr(build(tg)).splitlines()
+    assert set(lines) <= set(repr(build(torch)).splitlines()) and lines[0] == f"{name} ("
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_only_parameters_with_gradients_move(make):
+    p, q = nn.Parameter(tg.ones(2)), nn.Parameter(tg.ones(2))
+    optimizer = make([p, q], lr=0.1)
+    p.sum().backward()
+    optimizer.step()
+    assert q.tolist() == [1.0, 1.0] and p.tolist() != [1.0, 1.0] and q not in optimizer.state
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad.tolist() == [0.0, 0.0]
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_closure_and_convergence(make):
+    target, p = tg.tensor([1.0, -2.0]), nn.Parameter(tg.zeros(2))
+    optimizer = make([p], lr=0.1, weight_decay=0.0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = ((p - target) ** 2).sum()
+        loss.backward()
+        return loss
+
+    with tg.no_grad():  # the closure records all the same
+        losses = [float(optimizer.step(closure)) for _ in range(200)]
+    assert losses[0] == 5.0 and losses[-1] < 1e-4
+    assert optimizer.step() is None
+
+
+def test_a_step_after_forward_makes_the_old_graph_unusable():
+    p = nn.Parameter(tg.ones(2))
+    loss = (p * p).sum()
+    p.grad = tg.ones(2)
+    optim.SGD([p], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_wrong_parameters_are_refused(make):
+    p = nn.Parameter(tg.ones(2))
+    with pytest.raises(ValueError, match="optimizer got an empty parameter list"):
+        make([])
+    with pytest.raises(TypeError, match="should be an iterable of Tensors or dicts, but got"):
+        make(p)
+    with pytest.raises(ValueError, match="duplicate parameters"):
+        make([p, p])
+    with pytest.raises(ValueError, match="can't optimize a non-leaf Tensor"):
+        make([p * 2])
+    with pytest.raises(TypeError, match="optimizer can only optimize Tensors, but one of the params is int"):
+        make([3])
+    with pytest.raises(ValueError, match="some parameters appear in more than one parameter group"):
+        make([{"params": [p]}, {"params": p}])
+    with pytest.raises(TypeError, match="param_group must be a dict"):
+        make([p]).add_param_group([p])
+    with pytest.raises(TypeError, match="Please use a list instead"):
+        make([{"params": {p}}])
+    with pytest.raises(TypeError, match="fused"):
+        make([p], fused=True)  # what is not supported is not ignored
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (optim.SGD, {"lr": -1}, "Invalid learning rate: -1"),
+        (optim.SGD, {"momentum": -0.5}, "Invalid momentum value: -0.5"),
+        (optim.SGD, {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        (optim.SGD, {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+        (optim.Adam, {"lr": float("nan")}, "Invalid learning rate: nan"),
+        (optim.Adam, {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+        (optim.Adam, {"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+        (optim.Adam, {"eps": -1}, "Invalid epsilon value: -1"),
+        (optim.AdamW, {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ],
+)
+def test_wrong_options_are_refused(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make([nn.Parameter(tg.ones(1))], **options)
+
+
+def test_state_of_another_shape_is_refused_and_changes_nothing():
+    p, q = nn.Parameter(tg.ones(1)), nn.Parameter(tg.ones(1))
+    one, two = optim.SGD([p], lr=0.1), optim.SGD([{"params": [p]}, {"params": [q]}], lr=0.2)
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        one.load_state_dict(two.state_dict())
+    with pytest.raises(ValueError, match="doesn't match the size of optimizer's group"):
+        one.load_state_dict(optim.SGD([p, q], lr=0.2).state_dict())
+    assert one.param_groups[0]["lr"] == 0.1
