@@ -1,0 +1,102 @@
+"""Models on disk: what is written is read, what is damaged is refused by name."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import tinygrad_llm as tg
+from tinygrad_llm.models import GPTConfig, GPTModel, load, save_pretrained
+
+CONFIG = GPTConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.3, qkv_bias=True)
+
+
+def model(**changes):
+    return GPTModel({**CONFIG.to_dict(), **changes})
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_round_trip(tmp_path, tie_weights, dtype):
+    gpt = model(tie_weights=tie_weights).to(getattr(tg, dtype))
+    folder = tmp_path / "deep" / "folder"
+    save_pretrained(gpt, folder)
+    again = load(folder)
+    assert again.config == gpt.config and not again.training
+    assert (again.out_head.weight is again.tok_emb.weight) == tie_weights
+    for (name, a), (other, b) in zip(gpt.state_dict().items(), again.state_dict().items(), strict=True):
+        assert name == other and a.dtype is b.dtype
+        np.testing.assert_array_equal(a.array, b.array)
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+
+
+def test_files_are_plain(tmp_path):
+    save_pretrained(model(tie_weights=True), tmp_path)
+    assert GPTConfig.from_dict(json.loads((tmp_path / "config.json").read_text())).tie_weights
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert "tok_emb.weight" in tensors and "out_head.weight" not in tensors
+    umask = os.umask(0)
+    os.umask(umask)
+    for name in ("config.json", "model.safetensors"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    save_pretrained(model(), tmp_path)
+    tg.manual_seed(1)
+    load(tmp_path)
+    after = tg.rand(2).tolist()
+    tg.manual_seed(1)
+    assert after == tg.rand(2).tolist()
+
+
+def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
+    old = model()
+    save_pretrained(old, tmp_path)
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(model(), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+    np.testing.assert_array_equal(load(tmp_path).out_head.weight.array, old.out_head.weight.array)
+
+
+def test_every_wrong_tensor_is_listed(tmp_path):
+    save_pretrained(model(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    del tensors["final_norm.bias"], tensors["pos_emb.weight"]
+    tensors["extra"] = np.ones(2, np.float32)
+    tensors["tok_emb.weight"] = np.ones((3, 8), np.float32)
+    safetensors.numpy.save_file(tensors, path)
+    with pytest.raises(RuntimeError) as caught:
+        load(tmp_path)
+    text = str(caught.value)
+    for part in ("pos_emb.weight", "final_norm.bias", '"extra"', "size mismatch for tok_emb.weight"):
+        assert part in text
+
+
+def test_damaged_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load(tmp_path)
+    save_pretrained(model(), tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    good_config, good_weights = config.read_bytes(), weights.read_bytes()
+    for content in (b"{", b"[1]", b"\xff\xfe", b'{"emb_dim": -1}', b'{"colour": 3}'):
+        config.write_bytes(content)
+        with pytest.raises(ValueError, match=r"config\.json: "):
+            load(tmp_path)
+    config.write_bytes(good_config)
+    for content in (b"", b"nonsense", good_weights[:-8], b"\xff" * 64):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.safetensors: not a readable safetensors file"):
+            load(tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: there is no such file"):
+        load(tmp_path)

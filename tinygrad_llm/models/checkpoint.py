@@ -1,0 +1,92 @@
+"""Models on disk: a folder with `model.safetensors` (the weights) and `config.json` (the architecture's numbers)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from tinygrad_llm import devices
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.nn import Module, init
+
+from .gpt import GPTConfig, GPTModel
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_pretrained(model: GPTModel, folder: str | os.PathLike[str]) -> None:
+    """Write both files into the folder, which is made if need be; tied weights once, under their first name.
+
+    Each file replaces an older one whole, after both have been written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = aliases(model)
+    arrays = {
+        name: np.ascontiguousarray(devices.move(tensor.array, devices.CPU))
+        for name, tensor in model.state_dict().items()
+        if name not in shared
+    }
+    with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        safetensors.numpy.save_file(arrays, Path(temporary, WEIGHTS), metadata={"format": "np"})
+        Path(temporary, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(Path(temporary, CONFIG), Path(temporary, WEIGHTS))  # safetensors makes its files private
+        for name in (WEIGHTS, CONFIG):
+            os.replace(Path(temporary, name), folder / name)
+
+
+def load(folder: str | os.PathLike[str]) -> GPTModel:
+    """The model that `save_pretrained` wrote, in evaluation mode and in the dtype of its file.
+
+    Raises: FileNotFoundError for a file that is missing; ValueError naming the file for one that is damaged or has a
+    configuration out of range; RuntimeError listing every tensor that is missing, unexpected or of another shape.
+    """
+    config = _read_config(Path(folder, CONFIG))
+    tensors = _read_tensors(Path(folder, WEIGHTS))
+    with init.skip_random():
+        model = GPTModel(config)
+    for alias, first in aliases(model).items():
+        if first in tensors:
+            tensors.setdefault(alias, tensors[first])
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    if len(kinds) == 1:
+        model.to(kinds.pop())
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def aliases(model: Module) -> dict[str, str]:
+    """Names in the state dict of a tensor that has an earlier name already, each with that name."""
+    first: dict[int, str] = {}
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if first.setdefault(id(tensor), name) != name:
+            found[name] = first[id(tensor)]
+    return found
+
+
+def _read_config(path: Path) -> GPTConfig:
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("expected an object with the configuration's keys")
+        return GPTConfig.from_dict(values)
+    except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; save_pretrained writes {WEIGHTS} and {CONFIG}")
+    try:
+        return {name: Tensor(array) for name, array in safetensors.numpy.load_file(path).items()}
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error

@@ -1,0 +1,129 @@
+"""GPT: a decoder-only transformer language model, with GPT-2's architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.creation import arange
+from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock, init
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The numbers that make a GPT; the defaults are GPT-2 small.
+
+    vocab_size: different tokens. context_length: the most positions the model can see. emb_dim: width C of a position's
+    vector. n_heads: attention heads, each C / n_heads wide. n_layers: transformer blocks. drop_rate: probability of
+    dropout in training. qkv_bias: whether queries, keys and values have a bias (OpenAI's weights do). tie_weights:
+    whether the output layer shares the token embedding's weights.
+
+    Raises: ValueError naming the key and its value.
+    """
+
+    vocab_size: int = 50257
+    context_length: int = 1024
+    emb_dim: int = 768
+    n_heads: int = 12
+    n_layers: int = 12
+    drop_rate: float = 0.1
+    qkv_bias: bool = False
+    tie_weights: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"GPTConfig: {name} must be a whole number of at least 1, not {value!r}")
+        if self.emb_dim % self.n_heads:
+            raise ValueError(f"GPTConfig: emb_dim {self.emb_dim} must be divisible by n_heads {self.n_heads}")
+        rate = self.drop_rate
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ValueError(f"GPTConfig: drop_rate must be a number in 0 <= drop_rate < 1, not {rate!r}")
+        for name in ("qkv_bias", "tie_weights"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"GPTConfig: {name} must be true or false, not {getattr(self, name)!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
+        """From a dictionary with these keys; what it leaves out takes the default, another key is a ValueError."""
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise ValueError(f"GPTConfig: unknown key(s) {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys and values as a dictionary."""
+        return asdict(self)
+
+
+class GPTModel(Module):
+    """Logits of the next token at every position: ids (B, T) integers -> (B, T, V), T up to context_length.
+
+    logits = out_head(final_norm(blocks(drop(tok_emb[ids] + pos_emb[0..T-1])))). `out_head` has no bias; with
+    `tie_weights` its weight is `tok_emb.weight`, one array under two names.
+
+    Weights start as GPT-2's: N(0, 0.02^2), and N(0, 0.02^2 / (2 n_layers)) for the two layers of each block that write
+    into the shortcut, so that its size does not grow with depth; biases 0. (A model put together from `nn` layers alone
+    starts as those layers do.) The loss of an untrained model is then near ln V.
+
+    Raises: ValueError for ids of another rank or longer than the context; IndexError for an id outside 0..V - 1.
+    Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
+    Using the output embedding to improve language models (2017), for the tied head.
+    """
+
+    def __init__(self, cfg: GPTConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = cfg = cfg if isinstance(cfg, GPTConfig) else GPTConfig.from_dict(cfg)
+        with init.skip_random():  # reset_parameters draws all there is to draw
+            self.tok_emb = Embedding(cfg.vocab_size, cfg.emb_dim)
+            self.pos_emb = Embedding(cfg.context_length, cfg.emb_dim)
+            self.drop_emb = Dropout(cfg.drop_rate)
+            self.trf_blocks = Sequential(
+                *(
+                    TransformerBlock(cfg.emb_dim, cfg.n_heads, cfg.context_length, cfg.drop_rate, cfg.qkv_bias)
+                    for _ in range(cfg.n_layers)
+                )
+            )
+            self.final_norm = LayerNorm(cfg.emb_dim)
+            self.out_head = Linear(cfg.emb_dim, cfg.vocab_size, bias=False)
+        if cfg.tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        std = 0.02
+        into_shortcut = {id(layer) for b in self.trf_blocks for layer in (b.att.out_proj, b.ff.layers[-1])}
+        for module in self.modules():
+            if isinstance(module, Embedding):
+                init.normal_(module.weight, std=std)
+            elif isinstance(module, Linear):
+                if module.weight is not self.tok_emb.weight:
+                    scale = math.sqrt(2 * self.config.n_layers) if id(module) in into_shortcut else 1.0
+                    init.normal_(module.weight, std=std / scale)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
+            elif isinstance(module, LayerNorm):
+                module.reset_parameters()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        context = self.config.context_length
+        if ids.ndim != 2:
+            raise ValueError(f"GPTModel: ids must be (B, T), not of shape {tuple(ids.shape)}; a row alone is ids[None]")
+        if not 1 <= ids.shape[1] <= context:
+            raise ValueError(
+                f"GPTModel: {ids.shape[1]} positions do not fit the context of 1 to {context}; "
+                f"pass the last ones with ids[:, -{context}:]"
+            )
+        x = self.tok_emb(ids) + self.pos_emb(arange(ids.shape[1], device=ids.device))  # (B, T, C)
+        x = self.trf_blocks(self.drop_emb(x))
+        return self.out_head(self.final_norm(x))
+
+    def num_parameters(self) -> int:
+        """How many numbers training changes; tied weights count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
