@@ -238,6 +238,8 @@ class Tensor:
     @data.setter
     def data(self, value: Tensor) -> None:
         self.array = value.array
+        if self.node is not None:  # gradients come in the new array's shape and dtype
+            self.node.shape, self.node.dtype = value.array.shape, value.array.dtype
 
     def backward(
         self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
