@@ -70,18 +70,21 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, which reads like a page of a manual."""
-    page = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG)
+    usage = "%(prog)s [--preset NAME] [--data PATH] [--out FOLDER] [flags]"
+    page = Parser(prog=PROGRAM, usage=usage, description=DESCRIPTION, epilog=EPILOG)
     run = page.add_argument_group("the run")
     run.add_argument("--preset", default="stories", metavar="NAME", help="where the values come from [stories]")
-    run.add_argument(
-        "--data", metavar="PATH", help="text file, folder of .txt and .md files, or stories [the preset's, if it has one]"
-    )
+    run.add_argument("--data", metavar="PATH", help="text file, folder of .txt and .md files, or the word stories")
     run.add_argument("--tokenizer", metavar="NAME", help=f"{' or '.join(text.names())} [the preset's]")
-    run.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text to judge by [0.1]")
+    run.add_argument(
+        "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
+    )
     run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [a line break]")
     run.add_argument("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
-    run.add_argument("--out", type=Path, default=Path("runs/pretrain"), metavar="FOLDER", help="[runs/pretrain]")
+    run.add_argument(
+        "--out", type=Path, default=Path("runs/pretrain"), metavar="FOLDER", help="for the files [runs/pretrain]"
+    )
     add_recipe_flags(page)
     return page
 
@@ -113,7 +116,8 @@ def prepare(args: argparse.Namespace) -> Run:
     tg.manual_seed(args.seed)
     model = GPTModel(config).to(args.device)
     trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
-    return Run(recipe, corpus, tokenizer, model, trainer, validation, first_ids(args.prompt, tokenizer, corpus), args.out)
+    prompt = first_ids(args.prompt, tokenizer, corpus)
+    return Run(recipe, corpus, tokenizer, model, trainer, validation, prompt, args.out)
 
 
 def check_machine(args: argparse.Namespace) -> None:
@@ -135,9 +139,10 @@ def check_machine(args: argparse.Namespace) -> None:
 
 def source(args: argparse.Namespace, preset: Preset) -> str:
     """The path or the name of the text."""
-    if args.data is None and preset.data is None:
+    chosen = args.data if args.data is not None else preset.data
+    if chosen is None:
         raise ValueError(f"--preset {args.preset} has no text of its own; name one with --data PATH, or --data stories")
-    return args.data or preset.data
+    return chosen
 
 
 def windows(part: str, passage: str, tokenizer: text.Tokenizer, context: int, stride: int) -> Windows:
@@ -152,7 +157,7 @@ def windows(part: str, passage: str, tokenizer: text.Tokenizer, context: int, st
 
 
 def first_ids(prompt: str | None, tokenizer: text.Tokenizer, corpus: Corpus) -> list[int]:
-    """The ids that samples begin with: the prompt's; else a line break where there is one, else how the text begins."""
+    """The ids that samples begin with: the prompt's; else a line break if there is one, else how the text begins."""
     if prompt is None:
         prompt = "\n" if "\n" in corpus.train else corpus.train[0]
     if not prompt:
@@ -171,14 +176,15 @@ def introduce(run: Run) -> None:
     print(f"text       {run.corpus.name}: {train:,} tokens to learn from, {validation:,} to judge by")
     print(f"tokenizer  {tokenizer.name}, {tokenizer.vocab_size:,} different tokens")
     print(
-        f"model      {parameters:,} parameters: {recipe.layers} layers, {recipe.heads} heads, {recipe.channels} channels, "
-        f"{recipe.context} tokens of context"
+        f"model      {parameters:,} parameters: {recipe.layers} layers, {recipe.heads} heads, "
+        f"{recipe.channels} channels, {recipe.context} tokens of context"
     )
     print(
         f"training   {recipe.steps:,} steps of {recipe.tokens_per_step:,} tokens, learning rate {recipe.lr:g} to "
         f"{recipe.min_lr:g}"
     )
-    print(f"an even guess costs ln {tokenizer.vocab_size} = {math.log(tokenizer.vocab_size):.4f} nats a token\n", flush=True)
+    guess = math.log(tokenizer.vocab_size)
+    print(f"an even guess costs ln {tokenizer.vocab_size} = {guess:.4f} nats a token\n", flush=True)
 
 
 def train(run: Run, stop: StopOnInterrupt, seed: int) -> None:

@@ -14,7 +14,8 @@ def test_a_file_is_read_with_its_line_ends_made_uniform(tmp_path):
 def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
-    for name, content in {"c.txt": "third\n", "a.md": "first", "b/x.txt": "second\n\n", "d.py": "no", ".git/e.txt": "no"}.items():
+    texts = {"c.txt": "third\n", "a.md": "first", "b/x.txt": "second\n\n", "d.py": "no", ".git/e.txt": "no"}
+    for name, content in texts.items():
         (tmp_path / name).write_text(content)
     assert read(tmp_path) == "first\n\nsecond\n\nthird\n"
 

@@ -1,9 +1,13 @@
+import tracemalloc
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm.data import Windows
 from tinygrad_llm.models import GPTModel
-from tinygrad_llm.training import PRESETS, memory
+from tinygrad_llm.training import PRESETS, Trainer, memory
 
 CONFIGS = st.builds(
     lambda heads, width, **rest: {**rest, "n_heads": heads, "emb_dim": heads * width},
@@ -36,11 +40,28 @@ def test_the_estimate_grows_with_the_batch_and_holds_the_optimizers_arrays(confi
     assert 16 * memory.parameter_count(config) < here < memory.training_bytes(config, batch + 1)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch": 64}, {"batch": 2, "context": 512}, {"batch": 16, "dropout": 0.1}, {"batch": 4, "channels": 256}],
+    ids=str,
+)
+def test_the_estimate_is_near_what_a_step_takes(changes):
+    recipe = PRESETS["shakespeare-char"].recipe.replace(**{"layers": 2, "channels": 64, **changes})
+    windows = Windows(np.arange(2000) % 65, recipe.context)
+    tracemalloc.start()
+    trainer = Trainer(GPTModel(recipe.model_config(65)), recipe, windows, windows, np.random.default_rng(0))
+    for _ in range(2):
+        trainer.train_step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert memory.training_bytes(recipe.model_config(65), recipe.batch) == pytest.approx(peak, rel=0.3)
+
+
 def test_what_does_not_fit_is_refused_with_the_estimate(monkeypatch):
     config = PRESETS["shakespeare-char"].recipe.model_config(65)
     monkeypatch.setattr(memory, "machine_bytes", lambda: 2**28)
     memory.check_fits(config, 12)
-    with pytest.raises(MemoryError, match=r"a batch of 10000 windows of 64 tokens needs about .* has 256\.0 MiB; lower"):
+    with pytest.raises(MemoryError, match=r"10000 windows of 64 tokens needs about .* has 256\.0 MiB; lower"):
         memory.check_fits(config, 10_000)
 
 
@@ -55,7 +76,8 @@ def test_this_machine_has_some_memory():
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**51, "2,048.0 TiB")]
+    ("count", "shown"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**51, "2,048.0 TiB")],
 )
 def test_bytes_are_shown_in_a_fitting_unit(count, shown):
     assert memory.format_bytes(count) == shown

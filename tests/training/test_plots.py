@@ -58,7 +58,9 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, tinygrad_llm.training; print([m for m in ('matplotlib', 'tqdm', 'tiktoken') if m in sys.modules])"
+    code = (
+        "import sys, tinygrad_llm.training; print([m for m in ('matplotlib', 'tqdm', 'tiktoken') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
     )

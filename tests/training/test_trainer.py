@@ -136,7 +136,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_parameters_are_touched
     good = t.last_loss
     t.model.out_head.weight.array[3, 5] = value
     before = [p.array.copy() for p in t.model.parameters()]
-    with np.errstate(all="ignore"), pytest.raises(NonFiniteLoss, match=rf"step 3: .* {good:.4f} at step 2; try a lower"):
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteLoss, match=rf"step 3: .* {good:.4f} at step 2; try"):
         t.train_step()
     assert t.step == 2
     for p, old in zip(t.model.parameters(), before, strict=True):

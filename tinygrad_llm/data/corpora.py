@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinygrad_llm.data import stories
 from tinygrad_llm.data.windows import split
 
 SUFFIXES = (".txt", ".md")
@@ -45,6 +44,8 @@ def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Co
 
 def embedded_stories(characters: int, validation_fraction: float = 0.1) -> Corpus:
     """About `characters` characters of stories, the same at every call; both parts are whole stories."""
+    from tinygrad_llm.data import stories  # here, because a run on another text need not read the grammar
+
     validation = stories.generate(STORIES_SEED + 1, round(characters * validation_fraction))
     train = stories.generate(STORIES_SEED, characters - round(characters * validation_fraction))
     floor = Floor(-stories.log_probability(validation), stories.entropy().nats_per_character)
@@ -54,7 +55,7 @@ def embedded_stories(characters: int, validation_fraction: float = 0.1) -> Corpu
 def read(path: str | os.PathLike[str]) -> str:
     """The text of a file, or of every .txt and .md file below a folder, in the order of their paths.
 
-    Files are strict UTF-8; line ends become "\\n"; the files of a folder are joined by a blank line.
+    Files are strict UTF-8; line ends are made uniform; the files of a folder are joined by a blank line.
 
     Raises: FileNotFoundError when there is nothing at path; ValueError for a folder without texts, an empty file or
     one that is not UTF-8, naming the byte.

@@ -55,7 +55,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _short(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"  # type: ignore[str-format]
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"
 
 
 def chosen_recipe(args: argparse.Namespace) -> tuple[Preset, Recipe]:

@@ -25,8 +25,9 @@ class Progress(Protocol):
         """Nothing more will come."""
 
 
-def progress(steps: int, stream: TextIO = sys.stdout) -> Progress:
-    """A bar when stream is a terminal, else a log of one line per evaluation."""
+def progress(steps: int, stream: TextIO | None = None) -> Progress:
+    """A bar when stream, by default standard output, is a terminal, else a log of one line per evaluation."""
+    stream = stream or sys.stdout
     return Bar(steps, stream) if stream.isatty() else Log(steps, stream)
 
 
@@ -46,7 +47,9 @@ class Bar:
         self.steps = steps
         self._loss: float | None = None
         form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps{postfix} [{elapsed}, {remaining} left]"
-        self._bar: Any = tqdm(total=steps, file=stream, bar_format=form, dynamic_ncols=True, mininterval=0.2, leave=False)
+        self._bar: Any = tqdm(
+            total=steps, file=stream, bar_format=form, dynamic_ncols=True, mininterval=0.2, leave=False
+        )
 
     def step(self, loss: float, tokens_per_second: float) -> None:
         """Move on by one; the loss shown is a running mean over about twenty steps."""

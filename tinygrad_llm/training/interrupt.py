@@ -1,7 +1,7 @@
 """Ctrl-C as a request, so that a step, a file or a record is never cut in two."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -30,6 +30,6 @@ class StopOnInterrupt:
             self._before = None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)

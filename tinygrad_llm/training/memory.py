@@ -19,11 +19,11 @@ def training_bytes(config: dict[str, Any], batch: int) -> int:
     """About the most memory that training holds at once: batch windows of the whole context, float32.
 
     Parameters, gradients and AdamW's two moments: 4 numbers a parameter. Kept for backward, for each token: 16 C a
-    block (inputs of the norms, of the four matrix products and of the GELU, with its result twice), with dropout
-    its masks too, and H T attention weights while a block is at work; the logits and their gradient, 2 V.
+    block (inputs of the norms, of the four matrix products and of the GELU, and its result), with dropout 3 C more,
+    and H T attention weights; the logits and their gradient, 2 V; and the gradients at work in one block, 8 C.
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
-    per_token = n * c * (16 + (3 if config["drop_rate"] else 0)) + n * h * t + 2 * v
+    per_token = n * c * (16 + (3 if config["drop_rate"] else 0)) + n * h * t + 2 * v + 8 * c
     return FLOAT32 * (4 * parameter_count(config) + batch * t * per_token)
 
 

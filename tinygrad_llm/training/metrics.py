@@ -35,7 +35,7 @@ class MetricsFile:
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
                 os.truncate(self.path, len(whole))
-        self._file = open(self.path, "ab" if append else "wb")
+        self._file = self.path.open("ab" if append else "wb")
 
     def write(self, record: Evaluation | dict[str, Any]) -> None:
         """Append one record. Raises: ValueError for a value that is not finite."""
@@ -50,7 +50,7 @@ class MetricsFile:
     def __enter__(self) -> "MetricsFile":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -54,7 +54,8 @@ def plot_loss(
     top = axes.get_ylim()[1]
     right = axes.secondary_yaxis("right", functions=(np.asarray, np.asarray))  # same height, labelled in perplexity
     perplexities = _round_perplexities(math.exp(min(top, 700)))
-    right.set_yticks([math.log(p) for p in perplexities], [f"{p:,.0f}" if p < 1e6 else f"{p:.0e}" for p in perplexities])
+    labels = [f"{p:,.0f}" if p < 1e6 else f"{p:.0e}" for p in perplexities]
+    right.set_yticks([math.log(p) for p in perplexities], labels)
     right.set_ylabel("perplexity = exp(loss)")
     right.spines["right"].set_color(QUIET)
 

@@ -33,7 +33,7 @@ class Recipe:
     batch: int = setting(OPTIMIZER, "windows in a forward pass", 1)
     accumulate: int = setting(OPTIMIZER, "forward and backward passes whose gradients make one step", 1, default=1)
     lr: float = setting(OPTIMIZER, "highest learning rate", 0)
-    min_lr: float = setting(OPTIMIZER, "learning rate at the last step; a half cosine leads there", 0)
+    min_lr: float = setting(OPTIMIZER, "learning rate at the end of the cosine", 0)
     warmup: int = setting(OPTIMIZER, "steps of linear warm-up to the highest rate", 0)
     beta1: float = setting(OPTIMIZER, "AdamW: decay of the mean gradient", 0, 1, default=0.9)
     beta2: float = setting(OPTIMIZER, "AdamW: decay of the mean squared gradient", 0, 1)
@@ -44,7 +44,7 @@ class Recipe:
     eval_windows: int = setting(EVALUATION, "windows of each part of the text in an evaluation", 1)
     samples: int = setting(EVALUATION, "samples of generated text, evenly over the run; 0 = none", 0, default=4)
     sample_tokens: int = setting(EVALUATION, "tokens in a sample", 1)
-    temperature: float = setting(EVALUATION, "of a sample: 0 takes the likeliest token, 1 the model's odds", 0, default=0.8)
+    temperature: float = setting(EVALUATION, "of samples: 0 = the likeliest token, 1 = as it thinks", 0, default=0.8)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -124,7 +124,7 @@ PRESETS = {
         ),
     ),
     "gpt2-124m": Preset(
-        about="GPT-2 small at 256 tokens, untied head, constant rate: the setting for a short text",
+        about="GPT-2 small at 256 tokens of context, constant learning rate",
         tokenizer="gpt2",
         recipe=Recipe(
             layers=12, heads=12, channels=768, context=256, dropout=0.1, qkv_bias=False, tie_weights=False,
