@@ -35,11 +35,13 @@ def build(order: dict) -> tuple[Any, Any, Any]:
         import tinygrad_llm as lib
         from tinygrad_llm.models import GPTModel
 
+        lib.manual_seed(0)
         model = GPTModel(order["config"])
     else:
         import torch as lib
         from torch_gpt import GPT
 
+        lib.manual_seed(0)
         model = GPT(order["config"])
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]

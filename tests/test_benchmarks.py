@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = ["--batch", "2", "--context", "8", "--steps", "2", "--rounds", "2", "--warmup", "1", "--threads", "1"]
+TINY = ["--batch", "8", "--context", "16", "--steps", "5", "--rounds", "2", "--warmup", "1", "--threads", "1"]
 
 
 def bench(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -27,9 +27,9 @@ def test_train_step_measures_each_step(tmp_path):
     record = train_step(tmp_path, "--against", "none")
     assert list(record["results"]) == ["ours"]
     ours = record["results"]["ours"]
-    assert ours["parameters"] == 801_152  # of the preset's shape with 8 positions, the head tied
+    assert ours["parameters"] == 802_176  # of the preset's shape with 16 positions, the head tied
     assert len(ours["round_medians_ms"]) == 2
-    assert ours["last_loss"] < ours["first_loss"]
+    assert ours["last_loss"] < ours["first_loss"] - 0.2
 
 
 @pytest.mark.torch

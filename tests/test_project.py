@@ -11,7 +11,12 @@ import tinygrad_llm
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-COMMANDS = ["pip install -e '.[examples]' && python examples/pretrain.py", "pip install -e '.[test]' && pytest"]
+
+# The README's commands, and what CI adds to make them short.
+COMMANDS = {
+    "pip install -e '.[examples]' && python examples/pretrain.py": " --steps 60 --out '$scratch/pretrain'",
+    "pip install -e '.[test]' && pytest": "",
+}
 
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home)/|/tmp/(?:venv|brief)")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
@@ -39,10 +44,10 @@ def test_extras():
     assert not any("torch" in requirement for group in extras.values() for requirement in group)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_readme_shows_the_commands_that_ci_runs(command):
+@pytest.mark.parametrize(("command", "shorter"), COMMANDS.items())
+def test_the_readme_shows_the_commands_that_ci_runs(command, shorter):
     assert command in (ROOT / "README.md").read_text("utf-8").splitlines()
-    assert f'run "{command}' in (ROOT / ".ci/run").read_text("utf-8")
+    assert f'run "{command}{shorter}"' in (ROOT / ".ci/run").read_text("utf-8").splitlines()
 
 
 def test_links_of_the_documents_lead_somewhere():
