@@ -203,6 +203,7 @@ from tinygrad_llm.dtypes import (
     uint8,
 )
 from tinygrad_llm.dtypes import bool_ as bool
+from tinygrad_llm.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_llm.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 
 __version__ = "0.1.0"
@@ -288,6 +289,7 @@ __all__ = [
     "gather",
     "ge",
     "get_default_dtype",
+    "get_num_threads",
     "get_rng_state",
     "gt",
     "half",
@@ -377,6 +379,7 @@ __all__ = [
     "select",
     "set_default_dtype",
     "set_grad_enabled",
+    "set_num_threads",
     "set_rng_state",
     "short",
     "sigmoid",

@@ -1,4 +1,4 @@
-"""The kernels tuned for NumPy: tiles that stay in the cache, work in place, row sums as products with ones.
+"""The kernels tuned for NumPy: tiles that stay in the cache, spread over threads, work in place, row sums as products.
 
 Each function computes what `reference` specifies under the same name.
 """
@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
+from tinygrad_llm.kernels.threads import for_each, single_threaded_blas
 
-TILE = 32_768  # elements worked on at a time: three of these in float32 fit a level-2 cache
+TILE = 32_768  # elements worked on at a time: smaller ones lose to the calls, larger ones leave the level-2 cache
 
-
-def tiles(count: int, size: int = TILE) -> Iterator[slice]:
-    """Slices that cut count elements into tiles."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+keep_freed_memory()
 
 
-def row_tiles(rows: int, columns: int) -> Iterator[slice]:
+def tiles(count: int, size: int | None = None) -> list[slice]:
+    """Slices that cut count elements into tiles of equal size, TILE at most."""
+    number = -(-count // (size or TILE))
+    bounds = [count * i // number for i in range(number + 1)] if number else []
+    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def row_tiles(rows: int, columns: int) -> list[slice]:
     """Slices that cut rows into tiles of about TILE elements, one row at least."""
     return tiles(rows, max(1, TILE // max(columns, 1)))
 
@@ -57,12 +61,15 @@ def erf(x: np.ndarray) -> np.ndarray:
     limit, series = _erf_series(x.dtype)
     out = np.empty(x.shape, x.dtype)
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    for part in tiles(x.size):
+
+    def work(part: slice) -> None:
         clipped = np.clip(flat_x[part], -limit, limit)
         t = clipped * clipped
         t *= 2 / (limit * limit)
         t -= 1
         np.multiply(clipped, chebyshev.chebval(t, series), out=flat_out[part])
+
+    for_each(work, tiles(x.size))
     return out
 
 
@@ -70,12 +77,15 @@ def gelu(x: np.ndarray, approximate: str) -> np.ndarray:
     """0.5 x (1 + t), t = tanh(sqrt(2/pi) (x + 0.044715 x^3)) or erf(x / sqrt(2))."""
     y = np.empty(x.shape, x.dtype)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for part in tiles(x.size):
+
+    def work(part: slice) -> None:
         a, t = flat_x[part], flat_y[part]
         _gelu_t(a, approximate, out=t)
         t += 1
         t *= a
         t *= 0.5
+
+    for_each(work, tiles(x.size))
     return y
 
 
@@ -95,10 +105,10 @@ def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
     """g (0.5 (1 + t) + x t'/2): t is computed again rather than kept."""
     dx = np.empty(x.shape, x.dtype)
     flat_g, flat_x, flat_dx = g.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    scratch = np.empty(min(TILE, x.size), x.dtype)
-    for part in tiles(x.size):
+
+    def work(part: slice) -> None:
         a, d = flat_x[part], flat_dx[part]
-        t = _gelu_t(a, approximate, out=scratch[: a.size])
+        t = _gelu_t(a, approximate, out=np.empty(a.shape, a.dtype))
         np.multiply(a, a, out=d)
         if approximate == "none":  # x t'/2 = x exp(-x^2 / 2) / sqrt(2 pi)
             d *= -0.5
@@ -114,6 +124,8 @@ def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
         t *= 0.5
         d += t
         d *= flat_g[part]
+
+    for_each(work, tiles(x.size))
     return dx
 
 
@@ -125,11 +137,14 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def softmax_in_place(scores: np.ndarray) -> np.ndarray:
     """The same, overwriting a fresh contiguous array that the caller owns."""
     rows = scores.reshape(-1, scores.shape[-1])
-    for part in row_tiles(*rows.shape):
+
+    def work(part: slice) -> None:
         e = rows[part]
         e -= e.max(axis=1, keepdims=True, initial=-np.inf)
         np.exp(e, out=e)
         e /= row_sums(e)
+
+    for_each(work, row_tiles(*rows.shape))
     return scores
 
 
@@ -146,7 +161,8 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
     rows = x.reshape(-1, columns)
     y = np.empty(rows.shape, x.dtype)
     mean, rstd = np.empty((len(rows), 1), x.dtype), np.empty((len(rows), 1), x.dtype)
-    for part in row_tiles(*rows.shape):
+
+    def work(part: slice) -> None:
         out = y[part]
         mean[part] = row_sums(rows[part]) / columns
         np.subtract(rows[part], mean[part], out=out)
@@ -156,6 +172,8 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
             out *= weight
         if bias is not None:
             out += bias
+
+    for_each(work, row_tiles(*rows.shape))
     return y.reshape(x.shape), mean, rstd
 
 
@@ -163,18 +181,20 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rs
     """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
     columns = x.shape[-1]
     rows, g_rows = x.reshape(-1, columns), g.reshape(-1, columns)
+    parts = row_tiles(*rows.shape)
     dx = np.empty(rows.shape, x.dtype) if needs[0] else None
-    dweight = np.zeros(columns, x.dtype) if needs[1] else None
-    dbias = np.zeros(columns, x.dtype) if needs[2] else None
-    for part in row_tiles(*rows.shape):
+    dweights, dbiases = np.zeros((2, len(parts), columns), x.dtype)  # a row for each tile, summed up at the end
+
+    def work(i: int) -> None:
+        part = parts[i]
         g_part = g_rows[part]
         h = rows[part] - mean[part]
         h *= rstd[part]
         ones = np.ones(len(h), x.dtype)
-        if dweight is not None:
-            dweight += ones @ (g_part * h)
-        if dbias is not None:
-            dbias += ones @ g_part
+        if needs[1]:
+            np.matmul(ones, g_part * h, out=dweights[i])
+        if needs[2]:
+            np.matmul(ones, g_part, out=dbiases[i])
         if dx is not None:
             u = g_part if weight is None else np.multiply(g_part, weight, out=dx[part])
             mean_u, mean_uh = row_sums(u) / columns, row_dots(u, h) / columns
@@ -182,7 +202,13 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rs
             np.subtract(u, h, out=dx[part])
             dx[part] -= mean_u
             dx[part] *= rstd[part]
-    return None if dx is None else dx.reshape(x.shape), dweight, dbias
+
+    for_each(work, range(len(parts)))
+    return (
+        None if dx is None else dx.reshape(x.shape),
+        dweights.sum(axis=0) if needs[1] else None,
+        dbiases.sum(axis=0) if needs[2] else None,
+    )
 
 
 def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -198,19 +224,43 @@ def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.nda
 def attention(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """softmax(q k^T scale + mask) v. The result lies in memory as (B, T, H, D), so that joining the heads copies nothing."""
-    t, s = q.shape[-2], k.shape[-2]
-    p = np.matmul(q, k.swapaxes(-1, -2))  # (B, H, T, S)
-    p *= scale
-    if mask is not None:
-        p += np.where(mask, 0.0, -np.inf).astype(p.dtype) if mask.dtype == bool else mask
-    if causal:
-        p += np.triu(np.full((t, s), -np.inf, p.dtype), 1)
-    softmax_in_place(p)
-    dropped = p if keep is None else _dropped(p, keep, keep_scale)
-    batch, heads = p.shape[:-2][0], p.shape[-3]
-    y = np.empty((batch, t, heads, v.shape[-1]), p.dtype).swapaxes(1, 2)
-    return np.matmul(dropped, v, out=y), p
+    """softmax(q k^T scale + mask) v, a sequence at a time for all its heads.
+
+    The result lies in memory as (B, T, H, D), so that joining the heads copies nothing.
+    """
+    (batch, heads, t, _), s = q.shape, k.shape[-2]
+    p = np.empty((batch, heads, t, s), q.dtype)
+    y = np.empty((batch, t, heads, v.shape[-1]), q.dtype).swapaxes(1, 2)
+    added = None if mask is None else np.broadcast_to(_added(mask, q.dtype), p.shape)
+    future = np.triu(np.full((t, s), -np.inf, q.dtype), 1) if causal else None
+
+    def work(group: tuple[int, slice]) -> None:
+        scores = p[group]
+        np.matmul(q[group], k[group].swapaxes(-1, -2), out=scores)
+        scores *= scale
+        if added is not None:
+            scores += added[group]
+        if future is not None:
+            scores += future
+        scores -= scores.max(axis=-1, keepdims=True, initial=-np.inf)
+        np.exp(scores, out=scores)
+        scores /= (scores @ np.ones(s, scores.dtype))[..., None]
+        np.matmul(scores if keep is None else _dropped(scores, keep[group], keep_scale), v[group], out=y[group])
+
+    with single_threaded_blas():
+        for_each(work, _head_groups(batch, heads, t * s))
+    return y, p
+
+
+def _head_groups(batch: int, heads: int, size: int) -> list[tuple[int, slice]]:
+    """Heads of one sequence in groups of about TILE scores."""
+    group = max(1, min(heads, TILE // max(size, 1)))
+    return [(b, slice(h, min(h + group, heads))) for b in range(batch) for h in range(0, heads, group)]
+
+
+def _added(mask: np.ndarray, dtype: Any) -> np.ndarray:
+    """A mask in the form that is added to the scores."""
+    return np.where(mask, 0.0, -np.inf).astype(dtype) if mask.dtype == bool else mask
 
 
 def _dropped(p: np.ndarray, keep: np.ndarray, keep_scale: float) -> np.ndarray:
@@ -223,30 +273,44 @@ def attention_backward(
     g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool
 ) -> tuple[Any, Any, Any, Any]:
     """dv = p'^T g, ds = p (dp - sum(dp p)), dq = ds k scale, dk = ds^T q scale."""
-    dropped = p if keep is None else _dropped(p, keep, keep_scale)
-    dv = np.matmul(dropped.swapaxes(-1, -2), g)
-    ds = np.matmul(g, v.swapaxes(-1, -2))  # dp, turned into ds in place
-    if keep is not None:
-        ds *= keep
-        ds *= keep_scale
-    ds -= row_dots(ds, p)
-    ds *= p
-    dscores = ds.copy() if need_scores else None
-    ds *= scale
-    return np.matmul(ds, k), np.matmul(ds.swapaxes(-1, -2), q), dv, dscores
+    dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
+    dscores = np.empty(p.shape, p.dtype) if need_scores else None
+
+    def work(group: tuple[int, slice]) -> None:
+        weights = p[group]
+        dropped = weights if keep is None else _dropped(weights, keep[group], keep_scale)
+        np.matmul(dropped.swapaxes(-1, -2), g[group], out=dv[group])
+        ds = np.matmul(g[group], v[group].swapaxes(-1, -2))  # dp, turned into ds in place
+        if keep is not None:
+            ds *= keep[group]
+            ds *= keep_scale
+        ds -= row_dots(ds, weights)
+        ds *= weights
+        if dscores is not None:
+            dscores[group] = ds
+        ds *= scale
+        np.matmul(ds, k[group], out=dq[group])
+        np.matmul(ds.swapaxes(-1, -2), q[group], out=dk[group])
+
+    with single_threaded_blas():
+        for_each(work, _head_groups(*p.shape[:2], p.shape[2] * p.shape[3]))
+    return dq, dk, dv, dscores
 
 
 def cross_entropy(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-ln softmax(x)[target], the logsumexp and the mean of each row."""
     n, v = x.shape
     lse, mean = np.empty(n, x.dtype), np.empty(n, x.dtype)
-    for part in row_tiles(n, v):
+
+    def work(part: slice) -> None:
         rows = x[part]
         top = rows.max(axis=1, keepdims=True)
         e = rows - top
         np.exp(e, out=e)
         lse[part] = (top + np.log(row_sums(e)))[:, 0]
         mean[part] = row_sums(rows)[:, 0] / v
+
+    for_each(work, row_tiles(n, v))
     return lse - x[np.arange(n), targets], lse, mean
 
 
@@ -256,13 +320,16 @@ def cross_entropy_backward(
     """g_softmax softmax(x) - g_target onehot(target) + g_all."""
     dx = np.empty(x.shape, x.dtype)
     smoothed = bool(g_all.any())
-    for part in row_tiles(*x.shape):
+
+    def work(part: slice) -> None:
         d = dx[part]
         np.subtract(x[part], lse[part, None], out=d)
         np.exp(d, out=d)
         d *= g_softmax[part, None]
         if smoothed:
             d += g_all[part, None]
+
+    for_each(work, row_tiles(*x.shape))
     dx[np.arange(len(x)), targets] -= g_target
     return dx
 
@@ -293,11 +360,10 @@ def adamw(
     step_size = lr / (1 - beta1**step)
     root_scale = 1 / math.sqrt(1 - beta2**step)
     flat_p, flat_g, flat_m, flat_v = (a.reshape(-1) for a in (p, g, m, v))
-    scratch = np.empty(min(TILE, p.size), p.dtype)
-    for part in tiles(p.size):
+
+    def work(part: slice) -> None:
         p_, g_, m_, v_ = flat_p[part], flat_g[part], flat_m[part], flat_v[part]
-        t = scratch[: p_.size]
-        np.subtract(g_, m_, out=t)
+        t = g_ - m_
         t *= 1 - beta1
         m_ += t
         np.multiply(g_, g_, out=t)
@@ -312,6 +378,8 @@ def adamw(
         if weight_decay:
             p_ *= 1 - lr * weight_decay
         p_ -= t
+
+    for_each(work, tiles(p.size))
 
 
 def sum_squares(x: np.ndarray) -> Any:

@@ -1,0 +1,108 @@
+"""Worker threads for the kernels: NumPy lets go of the interpreter's lock while it computes.
+
+Work is cut into parts whose number does not depend on the threads, and no two parts write to the same place, so the
+result has the same bits whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """How many threads the kernels use, the calling one included."""
+    return _count
+
+
+def set_num_threads(count: int) -> None:
+    """Let the kernels and the BLAS use this many threads.
+
+    Raises:
+        RuntimeError: count is not a positive integer.
+    """
+    global _count
+    if not isinstance(count, int) or count < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, not {count!r}")
+    _count = count
+    _blas().limit(limits=count, user_api="blas")
+
+
+class _InWorker(threading.local):
+    active = False
+
+
+_in_worker = _InWorker()
+
+
+@lru_cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="tinygrad_llm")
+
+
+@lru_cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads: it starts its own
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def for_each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
+    """work(part) for every part, the calling thread taking its share. An exception in one is raised here, after all ended."""
+    workers = 1 if _in_worker.active else min(_count, len(parts))
+    if workers <= 1:
+        for part in parts:
+            work(part)
+        return
+
+    def share(first: int) -> None:
+        _in_worker.active = True  # work that calls for_each itself goes on alone: waiting for the pool could last for ever
+        try:
+            for part in parts[first::workers]:
+                work(part)
+        finally:
+            _in_worker.active = False
+
+    others = [_pool(_count).submit(share, i) for i in range(1, workers)]
+    try:
+        share(0)
+    finally:
+        errors = [other.exception() for other in others]  # waits, so that nobody writes after we have left
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+class single_threaded_blas:
+    """Inside, each BLAS product runs on the thread that calls it, so that for_each can run several side by side.
+
+    The limit is the process's: of several threads inside at once, the first sets it and the last lifts it.
+    """
+
+    _lock = threading.Lock()
+    _inside = 0
+    _limit: Any = None
+
+    def __enter__(self) -> None:
+        cls = single_threaded_blas
+        with cls._lock:
+            cls._inside += 1
+            if cls._inside == 1:
+                cls._limit = _blas().limit(limits=1, user_api="blas")
+
+    def __exit__(self, *exc: object) -> None:
+        cls = single_threaded_blas
+        with cls._lock:
+            cls._inside -= 1
+            if cls._inside == 0:
+                cls._limit.restore_original_limits()
