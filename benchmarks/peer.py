@@ -28,21 +28,18 @@ def train_step(lib: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> 
 
 
 def build(order: dict) -> tuple[Any, Any, Any]:
-    """The library, the model and the optimizer of an order {peer, config, lr, betas, weight_decay}."""
+    """The library, the model and the optimizer of an order {peer, threads, config, lr, betas, weight_decay}."""
     lib: Any
-    model: Any
+    make: Any
     if order["peer"] == "ours":
         import tinygrad_llm as lib
-        from tinygrad_llm.models import GPTModel
-
-        lib.manual_seed(0)
-        model = GPTModel(order["config"])
+        from tinygrad_llm.models import GPTModel as make
     else:
         import torch as lib
-        from torch_gpt import GPT
-
-        lib.manual_seed(0)
-        model = GPT(order["config"])
+        from torch_gpt import GPT as make
+    lib.set_num_threads(order["threads"])
+    lib.manual_seed(0)
+    model = make(order["config"])
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]

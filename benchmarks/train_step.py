@@ -32,8 +32,8 @@ PAUSE = 0.3
 class Peer:
     """A process that runs peer.py."""
 
-    def __init__(self, order: dict, threads: int) -> None:
-        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    def __init__(self, order: dict) -> None:
+        limits = {f"{library}_NUM_THREADS": str(order["threads"]) for library in ("OMP", "OPENBLAS", "MKL")}
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("peer.py"))],
             stdin=subprocess.PIPE,
@@ -83,12 +83,12 @@ class Peer:
         }
 
 
-def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, threads: int) -> dict[str, dict]:
+def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int) -> dict[str, dict]:
     """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
     running: dict[str, Peer] = {}
     try:
         for name in peers:
-            running[name] = Peer({**order, "peer": name}, threads)
+            running[name] = Peer({**order, "peer": name})
             running[name].train(warmup, measured=False)
         sizes = {name: peer.parameters for name, peer in running.items()}
         if len(set(sizes.values())) > 1:
@@ -126,7 +126,7 @@ def table(record: dict) -> str:
     model = ", ".join(f"{key} {value}" for key, value in order["config"].items())
     tokens = order["batch"] * order["context"]
     lines = [f"{name:10} {fact}" for name, fact in record["machine"].items()]
-    lines += [f"{'threads':10} {record['threads']}", f"{'model':10} {model}"]
+    lines += [f"{'threads':10} {order['threads']}", f"{'model':10} {model}"]
     lines += [f"{'step':10} batch {order['batch']}, context {order['context']}: {tokens} tokens", ""]
     lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10}   loss"]
     lines += [
@@ -179,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     changes = {name: getattr(args, name) for name in ("batch", "context", "dropout") if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
     order = {
+        "threads": args.threads,
         "config": recipe.model_config(VOCABULARY.get(args.preset, CHARACTERS)),
         "batch": recipe.batch,
         "context": recipe.context,
@@ -186,12 +187,11 @@ def main(argv: list[str] | None = None) -> None:
         "betas": [recipe.beta1, recipe.beta2],
         "weight_decay": recipe.weight_decay,
     }
-    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.threads)
+    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup)
     record = {
         "preset": args.preset,
         "order": order,
         "machine": describe(),
-        "threads": args.threads,
         "results": results,
         "ratios": ratios(results),
     }

@@ -25,17 +25,25 @@ def modules_with_examples() -> list[str]:
     return found
 
 
-def test_readme_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = python_blocks((ROOT / "README.md").read_text("utf-8"))
-    assert len(blocks) >= 2
-    names: dict = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    tests = [value for name, value in names.items() if name.startswith("test_")]
+def run(document: Path) -> dict:
+    """The names that the Python of a document leaves behind, run from top to bottom."""
+    names: dict = {"__name__": document.stem}
+    for block in python_blocks(document.read_text("utf-8")):
+        exec(compile(block, document.name, "exec"), names)
+    return names
+
+
+def test_the_readme_runs_and_so_does_the_test_it_shows():
+    tests = [value for name, value in run(ROOT / "README.md").items() if name.startswith("test_")]
     assert tests
     for test in tests:
         test()
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_the_python_of_the_documents_runs(document):
+    assert python_blocks(document.read_text("utf-8"))
+    run(document)
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
