@@ -50,6 +50,8 @@ def test_sequential_chains_and_names():
     named.twice.load_state_dict({"weight": tg.full((1, 1), 2.0), "bias": tg.zeros(1)})
     assert named(tg.tensor([[3.0], [-3.0]])).tolist() == [[6.0], [0.0]]
     assert nn.Sequential()(5) == 5
+    del named[0]
+    assert [name for name, _ in named.named_children()] == ["0"]  # what is left is numbered
     with pytest.raises(ValueError, match="only objects of Sequential class"):
         named + [nn.ReLU()]
 

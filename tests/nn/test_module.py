@@ -173,6 +173,11 @@ def test_wrong_assignments_are_refused():
     with pytest.raises(NotImplementedError, match='missing the required "forward" function'):
         module(1)
 
+    computed = nn.Parameter(tg.zeros(1), requires_grad=False)
+    computed.add_(module.p)  # recorded: no leaf any more
+    with pytest.raises(ValueError, match="Cannot assign non-leaf Tensor to parameter 'c'"):
+        module.c = computed
+
     class Early(nn.Module):
         def __init__(self, value):
             self.value = value
