@@ -9,6 +9,7 @@ N rows, C channels, V classes, B batch, H heads, T queries, S keys, D head dimen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Kernels:
     """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is."""
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
+
+
+def as_rows(x: Any) -> Any:
+    """(..., C) -> (N, C). N is counted: where C is 0, reshape(-1, C) cannot tell it."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def column_sums(x: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each, single_threaded_blas
@@ -136,7 +137,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def softmax_in_place(scores: np.ndarray) -> np.ndarray:
     """The same, overwriting a fresh contiguous array that the caller owns."""
-    rows = scores.reshape(-1, scores.shape[-1])
+    rows = as_rows(scores)
 
     def work(part: slice) -> None:
         e = rows[part]
@@ -158,7 +159,7 @@ def softmax_backward(g: np.ndarray, y: np.ndarray) -> np.ndarray:
 def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(x - mean) rstd weight + bias."""
     columns = x.shape[-1]
-    rows = x.reshape(-1, columns)
+    rows = as_rows(x)
     y = np.empty(rows.shape, x.dtype)
     mean, rstd = np.empty((len(rows), 1), x.dtype), np.empty((len(rows), 1), x.dtype)
 
@@ -180,7 +181,7 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
 def layer_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
     """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
     columns = x.shape[-1]
-    rows, g_rows = x.reshape(-1, columns), g.reshape(-1, columns)
+    rows, g_rows = as_rows(x), as_rows(g)
     parts = row_tiles(*rows.shape)
     dx = np.empty(rows.shape, x.dtype) if needs[0] else None
     dweights, dbiases = np.zeros((2, len(parts), columns), x.dtype)  # a row for each tile, summed up at the end
@@ -213,7 +214,7 @@ def layer_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rs
 
 def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """x rstd weight."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = as_rows(x)
     rstd = 1 / np.sqrt(row_dots(rows, rows) / x.shape[-1] + eps)
     y = rows * rstd
     if weight is not None:

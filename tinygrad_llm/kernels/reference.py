@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, erf_on_gpu
-from tinygrad_llm.kernels import Kernels
+from tinygrad_llm.kernels import Kernels, as_rows
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -19,7 +19,7 @@ GELU_CUBIC = 0.044715
 
 def erf(x: Any) -> Any:
     """The error function, elementwise: (...) -> (...). NumPy has none; C's is exact and, number by number, slow."""
-    if not isinstance(x, np.ndarray):
+    if array_module(x) is not np:
         return erf_on_gpu(x)
     values = np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, count=x.size)
     return values.astype(x.dtype).reshape(x.shape)
@@ -58,7 +58,7 @@ def softmax_backward(g: Any, y: Any) -> Any:
 
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
     """(x - mean) rstd weight + bias, with the biased variance. Source: Ba et al., Layer Normalization (2016), eq. 4."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = as_rows(x)
     mean = rows.mean(axis=1, keepdims=True)
     rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + eps)
     y = (rows - mean) * rstd
@@ -71,7 +71,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, An
 
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
     """With h the normalised x and u = g weight: dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
-    rows, g_rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, x.shape[-1])
+    rows, g_rows = as_rows(x), as_rows(g)
     h = (rows - mean) * rstd
     dx = None
     if needs[0]:
@@ -83,7 +83,7 @@ def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs
 
 def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     """x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps). Source: Zhang and Sennrich, RMSNorm (2019), eq. 4."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = as_rows(x)
     rstd = 1 / np.sqrt((rows * rows).mean(axis=1, keepdims=True) + eps)
     y = rows * rstd
     return (y if weight is None else y * weight).reshape(x.shape), rstd
@@ -91,7 +91,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
 
 def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
     """With h = x rstd and u = g weight: dx = rstd (u - h mean(u h)), dweight = sum g h."""
-    rows, g_rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, x.shape[-1])
+    rows, g_rows = as_rows(x), as_rows(g)
     h = rows * rstd
     dx = None
     if needs[0]:

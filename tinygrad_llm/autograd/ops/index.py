@@ -86,7 +86,8 @@ def scatter(x: Any, ids: Any, source: Any, *, axis: int) -> Any:
         d[places] = 0
         return d
 
-    return y, (dx, None, lambda g: g[places] if hasattr(source, "shape") and source.ndim else g[places].sum())
+    one = not getattr(source, "ndim", 0)
+    return y, (dx, None, lambda g: g[places].sum() if one else g[places])
 
 
 @register

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.registry import register
-from tinygrad_llm.kernels import column_sums
+from tinygrad_llm.kernels import as_rows, column_sums
 
 
 @register(broadcasts=True)
@@ -17,12 +17,12 @@ def matmul(a: Any, b: Any) -> Any:
     if b.ndim == 2:  # one matrix for every leading index of a: two large products, not a batch of small ones
 
         def da(g: Any) -> Any:
-            return (g.reshape(-1, n) @ b.T).reshape(*g.shape[:-1], k)
+            return (as_rows(g) @ b.T).reshape(*g.shape[:-1], k)
 
         def db(g: Any) -> Any:
-            return a.reshape(-1, k).T @ g.reshape(-1, n)
+            return as_rows(a).T @ as_rows(g)
 
-        return (a.reshape(-1, k) @ b).reshape(*a.shape[:-1], n), (da, db)
+        return (as_rows(a) @ b).reshape(*a.shape[:-1], n), (da, db)
     return np.matmul(a, b), (
         lambda g: np.matmul(g, b.swapaxes(-1, -2)),
         lambda g: np.matmul(a.swapaxes(-1, -2), g),
@@ -36,20 +36,20 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     dx captures weight, dweight captures x: a frozen weight keeps no activation.
     """
     n, k = weight.shape
-    rows = x.reshape(-1, k)
+    rows = as_rows(x)
     y = rows @ weight.T
     if bias is not None:
         y += bias
     shape = x.shape
 
     def dx(g: Any) -> Any:
-        return (g.reshape(-1, n) @ weight).reshape(shape)
+        return (as_rows(g) @ weight).reshape(shape)
 
     def dweight(g: Any) -> Any:
-        return g.reshape(-1, n).T @ rows
+        return as_rows(g).T @ rows
 
     def dbias(g: Any) -> Any:
-        return column_sums(g.reshape(-1, n))
+        return column_sums(as_rows(g))
 
     return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
 
