@@ -156,7 +156,7 @@ def _fit(d: Any, parent: Node, node: Node) -> Any:
 def sum_to_shape(g: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum g over the axes that broadcasting from `shape` added or stretched."""
     added = g.ndim - len(shape)
-    if added > 0 and g.shape[added:] == shape and len(shape) == 1:
+    if added > 0 and g.shape[added:] == shape and len(shape) == 1 and g.size:
         return column_sums(g.reshape(-1, shape[0]))
     stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and g.shape[i + added] != 1)
     return g.sum(axis=tuple(range(added)) + stretched).reshape(shape)
@@ -222,7 +222,11 @@ def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
     """The arrays that pullbacks hold on to."""
     if isinstance(pull, FunctionType) and depth:
         for cell in pull.__closure__ or ():
-            yield from _captured(cell.cell_contents, depth - 1)
+            try:
+                held = cell.cell_contents
+            except ValueError:  # a name that was not assigned on the way the op took
+                continue
+            yield from _captured(held, depth - 1)
     elif isinstance(pull, (tuple, list)) and depth:
         for part in pull:
             yield from _captured(part, depth - 1)
