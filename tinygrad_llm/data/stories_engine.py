@@ -67,7 +67,7 @@ class Derivation:
 
 
 class Grammar:
-    """The language of the table `story` of a grammar in the notation above.
+    """The language of the table `story` of a grammar in the notation of `stories_notation`.
 
     Raises: ValueError for a slot whose table, fact or column does not exist, and for a table that contains itself.
     """
@@ -91,15 +91,14 @@ class Grammar:
         self.start = self.push((STORY,), None)
 
     def _check(self, slot: Slot) -> None:
-        known = self.tables if slot.table else self.tables_of
-        if (slot.table or slot.fact) not in known:
-            kind = "table" if slot.table else "table or fact"
-            raise ValueError(f"stories: there is no {kind} {slot.table or slot.fact!r}")
+        if slot.table and slot.table not in self.tables:
+            raise ValueError(f"stories: there is no table {slot.table!r}, nor a fact of that name")
         for row in self.rows_of(slot):
             if slot.column not in row.columns:
                 raise ValueError(f"stories: table {row.table!r} has no column {slot.column!r}, it has {[*row.columns]}")
 
     def slots(self, table: str) -> list[Slot]:
+        """Every slot in the rows of a table."""
         return [piece for row in self.tables[table] for template in row.columns.values()
                 for piece in template if isinstance(piece, Slot)]
 
@@ -121,6 +120,7 @@ class Grammar:
         return first[0].upper() + first[1:] if slot.capital else first, *others
 
     def push(self, template: Iterable[str | float | Slot], rest: Stack | None) -> Stack | None:
+        """The stack that prints the template and then the rest."""
         for piece in reversed([*template]):
             rest = self._stacks.setdefault((piece, rest), Stack(piece, rest))
         return rest
@@ -214,7 +214,7 @@ class Grammar:
 
         Rows that differ in their words alone are of one kind. Exchange two of them and the draws to come keep their
         probabilities, so the recursion goes over kinds instead of rows, each word as long as the mean of its kind
-        (lengths add up, and expectation is linear). That keeps the states few: which of forty nouns is held does
+        (lengths add up, and expectation is linear). That keeps the states few: which of the nouns is held does
         not matter, that one is held does.
 
         Raises: ValueError for a grammar that may mention a fact before it is drawn or run out of rows.
@@ -292,7 +292,7 @@ class Grammar:
         Returns the number of slots.
         Raises: ValueError naming the slot and the text that two of its rows share.
         """
-        slots = {(slot.fact, slot.table, slot.column): slot
+        slots = {(slot.table, slot.column, slot.fact if self.slots(slot.table) else ""): slot  # words read no facts
                  for table in self.tables for slot in self.slots(table) if slot.table}
         for slot in [STORY, *slots.values()]:
             for one, two in combinations(self.tables[slot.table], 2):

@@ -65,7 +65,7 @@ def read_tables(source: str) -> dict[str, list[Row]]:
         if line[0].isspace() and name:
             lines[name].append(line.strip())
             continue
-        header = HEADER.fullmatch(line.strip())
+        header = HEADER.fullmatch(line.rstrip())
         if header is None or header[1] in headers:
             raise ValueError(f"stories: {line!r} must be the name of a new table")
         name = header[1]
