@@ -38,9 +38,17 @@ exp, log, log1p, sqrt, rsqrt = map(_unary, (ops.exp, ops.log, ops.log1p, ops.sqr
 tanh, sigmoid, erf, sin, cos = map(_unary, (ops.tanh, ops.sigmoid, ops.erf, ops.sin, ops.cos))
 
 
+def _no_bool(name: str, input: Any) -> Tensor:
+    if check_tensor(name, input).dtype is dtypes.bool_:
+        raise NotImplementedError(f"{name}: not implemented for bool tensors; convert with .int() or .float()")
+    return input
+
+
 @method
 def relu(input: Tensor) -> Tensor:
     """max(x, 0)."""
+    if check_tensor("relu", input).dtype is dtypes.bool_:
+        raise RuntimeError("Boolean inputs not supported for relu; convert with .int() or .float()")
     return apply(ops.relu, input)
 
 
@@ -55,7 +63,7 @@ def neg(input: Tensor) -> Tensor:
 @method
 def abs_(input: Tensor) -> Tensor:
     """|x|."""
-    return apply(ops.abs_, input)
+    return apply(ops.abs_, _no_bool("abs", input))
 
 
 @method
@@ -83,17 +91,23 @@ def _binary(op: Op, a: Any, b: Any, at_least: int = dtypes.BOOL) -> Tensor:
 @method
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input + alpha other."""
-    return _binary(ops.add, input, other if alpha == 1 else mul(other, alpha))
+    return _binary(ops.add, input, other if alpha == 1 else _scaled("add", input, other, alpha))
+
+
+def _scaled(name: str, input: Any, other: Any, alpha: Any) -> Any:
+    """alpha other, which must not lift the dtype of the sum."""
+    if isinstance(alpha, float) and not result_type(input, other).is_floating_point:
+        raise RuntimeError(f"{name}: For integral input tensors, argument alpha must not be a floating point number, not {alpha}")
+    return cast(mul(other, alpha), other.dtype) if isinstance(other, Tensor) else other * alpha
 
 
 @method
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input - alpha other."""
-    if any(isinstance(x, Tensor) and x.dtype is dtypes.bool_ for x in (input, other)) and result_type(
-        input, other
-    ) is dtypes.bool_:
-        raise RuntimeError("Subtraction, the `-` operator, with two bool tensors is not supported. Use ^ or logical_xor().")
-    return _binary(ops.sub, input, other if alpha == 1 else mul(other, alpha))
+    for x in (input, other):
+        if isinstance(x, Tensor) and x.array.dtype == bool:
+            raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported. Use ~, ^ or logical_not().")
+    return _binary(ops.sub, input, other if alpha == 1 else _scaled("sub", input, other, alpha))
 
 
 @method
@@ -109,13 +123,16 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         return _binary(ops.div, input, other, at_least=dtypes.FLOAT)
     if rounding_mode not in ("floor", "trunc"):
         raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}")
-    dtype = result_type(number(input), number(other))
-    quotient = _array(div(input, other))
-    if not dtype.is_floating_point and rounding_mode == "floor":
-        a, b = (x.array if isinstance(x, Tensor) else x for x in pair(input, other))
-        return wrap(np.floor_divide(a, b))
-    rounded = np.floor(quotient) if rounding_mode == "floor" else np.trunc(quotient)
-    return wrap(rounded.astype(dtype.numpy))
+    a, b = pair(input, other)
+    dtype = result_type(a, b)
+    check_broadcast("div", a, b)
+    if not dtype.is_floating_point and not np.all(_array(b)):
+        raise RuntimeError("ZeroDivisionError: div of integers by 0")
+    a, b = (x.array if isinstance(x, Tensor) else dtype.numpy.type(x) for x in (a, b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if rounding_mode == "floor":
+            return wrap(np.floor_divide(a, b))
+        return wrap(np.trunc(a / b) if dtype.is_floating_point else (a - np.fmod(a, b)) // b)
 
 
 @method
@@ -127,6 +144,8 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 @method
 def remainder(input: Any, other: Any) -> Tensor:
     """input - other floor(input / other): the sign is other's, as Python's %."""
+    if result_type(number(input), number(other)) is dtypes.bool_:
+        raise NotImplementedError("remainder: not implemented for bool tensors; convert with .int()")
     return _binary(ops.remainder, input, other)
 
 
@@ -158,13 +177,13 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
 @method
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """min(max(x, min), max); bounds are numbers, or tensors that broadcast."""
-    if min is None and max is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    if isinstance(min, Tensor) or isinstance(max, Tensor):
-        low = input if min is None else maximum(input, _like(min, input))
-        return low if max is None else minimum(low, _like(max, input))
+    """min(max(x, min), max); bounds are two numbers, or two tensors that broadcast. At a bound the gradient goes to x."""
     bounds = [number(b) for b in (min, max) if b is not None]
+    if not bounds:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(bounds[0], Tensor) or isinstance(bounds[-1], Tensor):
+        low = input if min is None else where(lt(input, check_tensor("clamp", min, "min")), min, input)
+        return low if max is None else where(gt(low, check_tensor("clamp", max, "max")), max, low)
     input = cast(input, result_type(input, *bounds))
     return apply(ops.clamp, input, min=number(min), max=number(max))
 
@@ -177,6 +196,7 @@ clip = clamp
 Tensor.clip = clamp  # type: ignore[attr-defined]
 
 
+@method
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(x, min)."""
     return clamp(input, min=min)
@@ -184,10 +204,10 @@ def clamp_min(input: Tensor, min: Any) -> Tensor:
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """input where the condition holds, else other. With the condition alone: where it holds, an index tensor a dimension."""
+    if input is None and other is None:
+        return tuple(wrap(i) for i in np.nonzero(np.atleast_1d(check_tensor("where", condition, "condition").array)))
     if check_tensor("where", condition, "condition").dtype is not dtypes.bool_:
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
-    if input is None and other is None:
-        return tuple(wrap(i) for i in np.nonzero(condition.array))
     a, b = pair(input, other)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = wrap(np.asarray(a, result_type(a, b).numpy))
@@ -221,35 +241,48 @@ def _array(x: Any) -> Any:
     return x.array if isinstance(x, Tensor) else x
 
 
-def _without_gradient(ufunc: Any, name: str, floats_only: bool = False) -> Callable[..., Tensor]:
-    """A function of one tensor whose derivative is zero or undefined: it returns a tensor outside the graph."""
+def _test(ufunc: Any, name: str) -> Callable[..., Tensor]:
+    """A bool function of one tensor."""
 
     def function(input: Tensor) -> Tensor:
-        array = check_tensor(name, input).array
-        if floats_only and not input.is_floating_point():
-            return wrap(array.copy())
-        result = ufunc(array)
-        return wrap(result)
+        return wrap(np.asarray(ufunc(check_tensor(name, input).array)))
 
     function.__name__ = name
-    function.__doc__ = f"{name} of each element; it carries no gradient."
+    function.__doc__ = f"{name} of each element: a bool tensor."
     return method(function)
 
 
-sign = _without_gradient(np.sign, "sign")
-floor = _without_gradient(np.floor, "floor", floats_only=True)
-ceil = _without_gradient(np.ceil, "ceil", floats_only=True)
-trunc = _without_gradient(np.trunc, "trunc", floats_only=True)
-isnan = _without_gradient(np.isnan, "isnan")
-isinf = _without_gradient(np.isinf, "isinf")
-isfinite = _without_gradient(np.isfinite, "isfinite")
-logical_not = _without_gradient(np.logical_not, "logical_not")
+isnan, isinf, isfinite = _test(np.isnan, "isnan"), _test(np.isinf, "isinf"), _test(np.isfinite, "isfinite")
+logical_not = _test(np.logical_not, "logical_not")
+
+
+def _rounding(ufunc: Any, name: str, words: str) -> Callable[..., Tensor]:
+    """A function that rounds floats and leaves integers as they are; its gradient is 0."""
+
+    def function(input: Tensor) -> Tensor:
+        return apply(ops.step, _no_bool(name, input), function=ufunc if input.is_floating_point() else np.copy)
+
+    function.__name__ = name
+    function.__doc__ = f"{words}; the gradient is 0."
+    return method(function)
+
+
+floor, ceil = _rounding(np.floor, "floor", "Rounded down"), _rounding(np.ceil, "ceil", "Rounded up")
+trunc = _rounding(np.trunc, "trunc", "Rounded towards 0")
 
 
 @method
 def round_(input: Tensor, *, decimals: int = 0) -> Tensor:
-    """To the nearest number of that many decimals, halves to even; it carries no gradient."""
-    return wrap(np.round(input.array, decimals))
+    """To the nearest number of that many decimals, halves to even; the gradient is 0."""
+    return apply(ops.step, _no_bool("round", input), function=lambda x: np.round(x, decimals))
+
+
+@method
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1, and 0 for nan; the gradient is 0."""
+    if check_tensor("sign", input).dtype is dtypes.bool_:
+        return wrap(input.array.copy())
+    return apply(ops.step, input, function=lambda x: np.nan_to_num(np.sign(x)))
 
 
 def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:
@@ -279,7 +312,7 @@ def _bitwise(ufunc: Any, name: str) -> Callable[..., Tensor]:
     def function(input: Any, other: Any) -> Tensor:
         a, b = pair(input, other)
         if result_type(a, b).is_floating_point:
-            raise RuntimeError(f"{name} is not defined for floating tensors; compare first, or use an integer dtype")
+            raise NotImplementedError(f"{name} is not defined for floating tensors; compare first, or use an integer dtype")
         check_broadcast(name, a, b)
         return wrap(ufunc(_array(a), _array(b)))
 
@@ -297,7 +330,7 @@ bitwise_xor = _bitwise(np.bitwise_xor, "bitwise_xor")
 def bitwise_not(input: Tensor) -> Tensor:
     """The bits turned round; for bools the negation."""
     if input.is_floating_point():
-        raise RuntimeError(f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype")
+        raise NotImplementedError(f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype")
     return wrap(np.invert(input.array))
 
 

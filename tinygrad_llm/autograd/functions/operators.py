@@ -16,9 +16,7 @@ from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
 
 
-def _operator(name: str, function: Callable[..., Tensor], reflected: bool = False, in_place: bool = False) -> None:
-    """Give Tensor `__name__`, and on request `__rname__` and `__iname__`."""
-
+def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
     def operator(self: Tensor, other: Any) -> Any:
         try:
             return function(self, other)
@@ -27,12 +25,14 @@ def _operator(name: str, function: Callable[..., Tensor], reflected: bool = Fals
                 raise
             return NotImplemented  # so that Python asks the other operand, and names both if it cannot either
 
-    def turned(self: Tensor, other: Any) -> Any:
-        return function(other, self)
+    return operator
 
-    setattr(Tensor, f"__{name}__", operator)
+
+def _operator(name: str, function: Callable[..., Tensor], reflected: bool = False, in_place: bool = False) -> None:
+    """Give Tensor `__name__`, and on request `__rname__` and `__iname__`."""
+    setattr(Tensor, f"__{name}__", _or_not_implemented(function))
     if reflected:
-        setattr(Tensor, f"__r{name}__", turned)
+        setattr(Tensor, f"__r{name}__", _or_not_implemented(lambda self, other: function(other, self)))
     if in_place:
         setattr(Tensor, f"__i{name}__", lambda self, other: self.write(function(self, other), f"__i{name}__"))
 
@@ -59,7 +59,16 @@ _operator("matmul", linalg.matmul, in_place=False)
 Tensor.__neg__ = elementwise.neg  # type: ignore[attr-defined]
 Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
 Tensor.__abs__ = elementwise.abs_  # type: ignore[attr-defined]
-Tensor.__invert__ = elementwise.bitwise_not  # type: ignore[attr-defined]
+
+
+def _invert(self: Tensor) -> Tensor:
+    """The bits turned round; for bools the negation."""
+    if self.is_floating_point():
+        raise TypeError(f"~ is only implemented on integer and bool tensors, not on {self.dtype}")
+    return elementwise.bitwise_not(self)
+
+
+Tensor.__invert__ = _invert  # type: ignore[attr-defined]
 
 
 # --- conversions ---
