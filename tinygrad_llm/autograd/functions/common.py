@@ -107,14 +107,14 @@ def dimensions(dim: Any, ndim: int) -> tuple[int, ...] | None:
     """One dim or several as a tuple counted from the front; None and () mean all, which is None."""
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return None
-    dims = tuple(dimension(d, ndim) for d in ([dim] if isinstance(dim, int) else dim))
-    if len(set(dims)) < len(dims):
-        raise RuntimeError(f"dim {next(d for d in dims if dims.count(d) > 1)} appears multiple times in the list of dims")
+    dims = distinct([dim] if isinstance(dim, int) else dim, ndim)
     return None if not ndim else dims
 
 
-def sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """f(2, 3) and f((2, 3)) alike -> (2, 3)."""
+def sizes(args: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
+    """f(2, 3), f((2, 3)) and f(name=(2, 3)) alike -> (2, 3)."""
+    if named is not None:
+        return tuple(int(n) for n in (named if isinstance(named, (tuple, list)) else (named,)))
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
     return tuple(int(n) for n in args)
@@ -129,6 +129,18 @@ def check_tensor(name: str, x: Any, argument: str = "input") -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
     return x
+
+
+def distinct(dims: Sequence[int], ndim: int) -> tuple[int, ...]:
+    """dims counted from the front.
+
+    Raises:
+        RuntimeError: one is named twice. IndexError: there is no such dimension.
+    """
+    axes = tuple(dimension(d, ndim) for d in dims)
+    if len(set(axes)) < len(axes):
+        raise RuntimeError(f"dim {next(d for d in axes if axes.count(d) > 1)} appears multiple times in the list of dims")
+    return axes
 
 
 def check_broadcast(name: str, *operands: Any) -> None:

@@ -10,7 +10,7 @@ from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
 from tinygrad_llm.autograd.functions.index import gather
-from tinygrad_llm.autograd.functions.shape import reshape, squeeze
+from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
@@ -33,7 +33,9 @@ def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
 @method
 def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The sum over dim; integers and bools are summed as int64."""
-    return apply(ops.sum_, _summable(input, dtype), axes=dimensions(dim, input.ndim), keepdims=keepdim)
+    x = _summable(input, dtype)
+    y = apply(ops.sum_, x, axes=dimensions(dim, x.ndim), keepdims=keepdim)
+    return y if dtype is None else cast(y, dtype)  # NumPy widens the narrow integers
 
 
 def _check_float(name: str, input: Tensor) -> Tensor:
@@ -74,17 +76,24 @@ def std(
     return _spread_of(ops.std, input, dim, unbiased, correction, keepdim)
 
 
+def _one_dim(dim: int | None, input: Tensor) -> int | None:
+    """dim counted from the front; None where it means everything."""
+    axis = None if dim is None else dimension(dim, input.ndim)
+    return axis if input.ndim else None
+
+
 @method
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The product over one dimension or all."""
-    input = _summable(input, dtype)
-    axes = None if dim is None or not input.ndim else dimension(dim, input.ndim)
-    return apply(ops.prod, input, axes=axes, keepdims=keepdim)
+    x = _summable(input, dtype)
+    y = apply(ops.prod, x, axes=_one_dim(dim, x), keepdims=keepdim)
+    return y if dtype is None else cast(y, dtype)
 
 
 def _check_not_empty(name: str, input: Tensor, axes: tuple[int, ...] | None) -> None:
-    lengths = input.array.shape if axes is None else [input.array.shape[a] for a in axes]
-    if 0 in lengths:
+    if axes is None and not input.array.size:
+        raise RuntimeError(f"{name}(): Expected reduction dim to be specified for an empty tensor; the shape is {tuple(input.shape)}")
+    if axes is not None and 0 in [input.array.shape[a] for a in axes]:
         raise IndexError(f"{name}(): Expected reduction dim to have non-zero size; the shape is {tuple(input.shape)}")
 
 
@@ -109,7 +118,7 @@ def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest of all; with a dim (values, indices) along it; with a second tensor the elementwise maximum."""
     if dim is None:
         return amax(input)
-    return maximum(input, dim) if isinstance(dim, Tensor) else _pick(argmax, input, dim, keepdim)
+    return maximum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmax, "max", input, dim, keepdim)
 
 
 @method
@@ -117,35 +126,42 @@ def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest of all; with a dim (values, indices) along it; with a second tensor the elementwise minimum."""
     if dim is None:
         return amin(input)
-    return minimum(input, dim) if isinstance(dim, Tensor) else _pick(argmin, input, dim, keepdim)
+    return minimum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmin, "min", input, dim, keepdim)
 
 
-def _pick(choose: Any, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+def _pick(choose: Any, name: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
     """Values and places of the elements that an arg-function chooses along dim."""
     if not input.ndim:
         dimension(dim, 0)
         return ValuesIndices(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
-    indices = choose(input, dim, keepdim=True)
+    indices = _arg(choose, name, input, dim, keepdim=True)
     values = gather(input, dim, indices)
     return ValuesIndices(values, indices) if keepdim else ValuesIndices(squeeze(values, dim), squeeze(indices, dim))
 
 
 def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
-    axis = None if dim is None or not input.ndim else dimension(dim, input.ndim)
-    _check_not_empty(name, input, None if axis is None else (axis,))
+    axis = _one_dim(dim, check_tensor(name, input))
+    if 0 in (input.array.shape if axis is None else (input.array.shape[axis],)):
+        raise IndexError(f"{name}(): Expected reduction dim to have non-zero size; the shape is {tuple(input.shape)}")
     return wrap(np.asarray(function(input.array, axis=axis, keepdims=keepdim and bool(input.ndim))))
+
+
+def _no_bool(name: str, input: Tensor) -> Tensor:
+    if check_tensor(name, input).dtype is dtypes.bool_:
+        raise RuntimeError(f"{name}(): does not support bool input; convert with .int()")
+    return input
 
 
 @method
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest is along dim, the first of several; over all dimensions its place in the flattened order."""
-    return _arg(np.argmax, "argmax", input, dim, keepdim)
+    return _arg(np.argmax, "argmax", _no_bool("argmax", input), dim, keepdim)
 
 
 @method
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the smallest is along dim, the first of several; over all dimensions its place in the flattened order."""
-    return _arg(np.argmin, "argmin", input, dim, keepdim)
+    return _arg(np.argmin, "argmin", _no_bool("argmin", input), dim, keepdim)
 
 
 @method
@@ -156,8 +172,12 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 def _along(op: Op, input: Tensor, dim: int, dtype: dtypes.dtype | None) -> Tensor:
     """softmax or log_softmax; a 0-d tensor counts as one element."""
-    input = _check_float(op.name, input if dtype is None else cast(input, dtype))
+    input = input if dtype is None else cast(input, dtype)
+    if not check_tensor(op.name, input).is_floating_point():
+        raise NotImplementedError(f"{op.name}: not implemented for {input.dtype}; pass dtype=, or convert with .float()")
     axis = dimension(dim, input.ndim)
+    if not input.array.size:
+        return clone(input)
     return apply(op, input, axis=axis) if input.ndim else reshape(apply(op, reshape(input, (1,)), axis=0), ())
 
 
@@ -177,8 +197,9 @@ def log_softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> T
 def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """Running sums along dim."""
     axis = dimension(dim, input.ndim)
-    input = _summable(input, dtype)
-    return apply(ops.cumsum, input, axis=axis) if input.ndim else reshape(input, ())
+    x = _summable(input, dtype)
+    y = apply(ops.cumsum, x, axis=axis) if x.ndim else reshape(x, ())
+    return y if dtype is None else cast(y, dtype)
 
 
 @method
@@ -193,7 +214,8 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
 
 
 def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    return wrap(np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim)))
+    truth = np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim))
+    return wrap(truth.astype(np.uint8) if input.dtype is dtypes.uint8 else truth)  # uint8 was PyTorch's bool once
 
 
 @method
@@ -215,10 +237,11 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
         dimension(dim, 0)
         return wrap(np.zeros_like(input.array, dtype=np.int64))
     axis = dimension(dim, input.ndim)
+    array = input.array.astype(np.float32) if input.dtype is dtypes.bfloat16 else input.array  # NumPy misplaces its nan
     if not descending:
-        return wrap(np.argsort(input.array, axis=axis, kind="stable"))
+        return wrap(np.argsort(array, axis=axis, kind="stable"))
     # sorting the reversed array and reversing the order keeps equal elements in theirs
-    order = np.argsort(np.flip(input.array, axis), axis=axis, kind="stable")
+    order = np.argsort(np.flip(array, axis), axis=axis, kind="stable")
     return wrap(np.ascontiguousarray(np.flip(input.array.shape[axis] - 1 - order, axis)))
 
 

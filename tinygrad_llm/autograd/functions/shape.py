@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, number, sizes
+from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.tensor import Size, Tensor, apply, in_place, method
@@ -38,9 +38,9 @@ def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @method
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The same elements in order in another shape; one size may be -1. A view where the strides allow, else a copy."""
-    return apply(ops.reshape, input, shape=_full_shape(check_tensor("reshape", input), sizes(shape)))
+    return apply(ops.reshape, input, shape=_full_shape(check_tensor("reshape", input), sizes(args, shape)))
 
 
 @method
@@ -110,11 +110,11 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 @method
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A view whose dimension i is dims[i] of the input."""
-    axes = tuple(dimension(d, input.ndim) for d in sizes(dims))
+    axes = tuple(dimension(d, input.ndim) for d in sizes(args, dims))
     if sorted(axes) != list(range(input.ndim)):
-        raise RuntimeError(f"permute(sparse_coo): dims {list(axes)} must name each of the {input.ndim} dimensions once")
+        raise RuntimeError(f"permute: dims {list(axes)} must name each of the {input.ndim} dimensions once")
     return apply(ops.permute, input, axes=axes)
 
 
@@ -134,15 +134,13 @@ Tensor.swapaxes = transpose  # type: ignore[attr-defined]
 
 @method
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
-    """A view with dimensions moved to new places, the others keeping their order."""
-    axes = np.moveaxis(np.empty((0,) * input.ndim), source, destination)  # refuses what does not fit
-    assert axes.ndim == input.ndim
-    sources = [source] if isinstance(source, int) else list(source)
-    targets = [destination] if isinstance(destination, int) else list(destination)
-    order = [d for d in range(input.ndim) if d not in [dimension(s, input.ndim) for s in sources]]
-    for target, origin in sorted((dimension(t, input.ndim), dimension(s, input.ndim)) for s, t in zip(sources, targets, strict=True)):
-        order.insert(target, origin)
-    return apply(ops.permute, input, axes=tuple(order))
+    """A view with the dimensions `source` moved to the places `destination`, the others in their order."""
+    origins, targets = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
+    if len(origins) != len(targets):
+        raise RuntimeError(f"movedim: source {origins} and destination {targets} must name as many dimensions")
+    moved = dict(zip(distinct(targets, input.ndim), distinct(origins, input.ndim), strict=True))
+    rest = iter([d for d in range(input.ndim) if d not in moved.values()])
+    return apply(ops.permute, input, axes=tuple(moved[i] if i in moved else next(rest) for i in range(input.ndim)))
 
 
 @method
@@ -176,7 +174,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     if dim is None:
         drop = set(range(len(shape)))
     else:
-        drop = {dimension(d, len(shape)) for d in ([dim] if isinstance(dim, int) else dim)}
+        drop = set(distinct([dim] if isinstance(dim, int) else dim, len(shape)))
     return apply(ops.reshape, input, shape=tuple(n for i, n in enumerate(shape) if i not in drop or n != 1))
 
 
@@ -189,9 +187,9 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 @method
-def expand(input: Tensor, *size: Any) -> Tensor:
+def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     """A view that repeats dimensions of size 1 and adds new ones in front; -1 keeps a size."""
-    target, shape = sizes(size), input.array.shape
+    target, shape = sizes(args, size), input.array.shape
     lead = len(target) - len(shape)
     if lead < 0:
         raise RuntimeError(
@@ -222,14 +220,14 @@ def broadcast_to(input: Tensor, shape: Any) -> Tensor:
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors expanded to the shape that they broadcast to."""
-    shape = np.broadcast_shapes(*(x.array.shape for x in tensors))
+    shape = broadcast_shapes(*(x.array.shape for x in tensors))
     return tuple(expand(x, shape) for x in tensors)
 
 
 @method
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """Laid out repeats[i] times along dimension i, new dimensions in front."""
-    counts = sizes(repeats)
+    counts = sizes(args, repeats)
     lead = len(counts) - input.ndim
     if lead < 0:
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
@@ -282,7 +280,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along dim. One-dimensional empty tensors are passed over, as in PyTorch."""
     tensors = common([check_tensor("cat", x, "tensors") for x in tensors]) if tensors else []
     if not tensors:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     if builtins.any(x.ndim == 0 for x in tensors):
         raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated; use stack")
     full = [x for x in tensors if x.array.shape != (0,)] or tensors[:1]
@@ -311,6 +309,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Side by side: along dimension 1, or 0 for vectors."""
     tensors = [x if x.ndim else reshape(x, (1,)) for x in tensors]
+    if not tensors:
+        raise RuntimeError("hstack expects a non-empty TensorList")
     return cat(tensors, 0 if tensors[0].ndim == 1 else 1)
 
 
@@ -319,13 +319,21 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
     return cat([x if x.ndim > 1 else reshape(x, (1, -1)) for x in tensors], 0)
 
 
+def _axis_to_cut(name: str, input: Tensor, dim: int) -> int:
+    if not input.ndim:
+        raise RuntimeError(f"{name}: a 0-d tensor has no dimension to cut; it needs at least 1 dimension")
+    return dimension(dim, input.ndim)
+
+
 @method
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of length slices from start along dim."""
-    axis = dimension(dim, input.ndim)
+    axis = _axis_to_cut("narrow", input, dim)
     n, start = input.array.shape[axis], int(number(start))
+    if not -n <= start <= n:
+        raise IndexError(f"start out of range (expected to be in range of [{-n}, {n}], but got {start})")
     first = start + n if start < 0 else start
-    if not (0 <= first <= n and 0 <= length <= n - first):
+    if not 0 <= length <= n - first:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
     return _part(input, axis, first, first + length)
 
@@ -337,7 +345,7 @@ def _part(input: Tensor, axis: int, start: int, stop: int) -> Tensor:
 @method
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of parts along dim: of one size (the last may be smaller), or of the sizes listed."""
-    axis = dimension(dim, input.ndim)
+    axis = _axis_to_cut("split", input, dim)
     n = input.array.shape[axis]
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
@@ -360,15 +368,15 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Up to that many views of equal size along dim, the last possibly smaller."""
     if chunks < 1:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    n = input.array.shape[dimension(dim, input.ndim)]
-    return split(input, builtins.max(-(-n // chunks), 1), dim) if n else split(input, 0, dim)
+    n = input.array.shape[_axis_to_cut("chunk", input, dim)]
+    return split(input, -(-n // chunks) if n else [0] * chunks, dim)
 
 
 @method
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """A view of each slice along dim, without that dimension."""
     if not input.ndim:
-        raise RuntimeError("unbind: a 0-d tensor has no dimension to take apart")
+        raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
     axis = dimension(dim, input.ndim)
     lead = (slice(None),) * axis
     return tuple(apply(index.index, input, key=(*lead, i), unique=True) for i in range(input.array.shape[axis]))
@@ -382,20 +390,18 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 @method
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with the order along the dims turned round."""
-    return apply(ops.flip, input, axes=tuple(dimension(d, input.ndim) for d in sizes(dims)))
+    return apply(ops.flip, input, axes=distinct(sizes(args, dims), input.ndim))
 
 
 @method
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Elements moved on by shifts along dims, those that fall off coming in at the front; without dims through the flat order."""
-    if dims is None:
-        if not isinstance(shifts, int):
-            raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:0")
-        return apply(ops.roll, input, shifts=shifts, axes=None)
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
+    if dims is None and len(shifts) == 1:
+        return apply(ops.roll, input, shifts=shifts[0], axes=None)
+    dims = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     if len(shifts) != len(dims):
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}")
     return apply(ops.roll, input, shifts=shifts, axes=tuple(dimension(d, input.ndim) for d in dims))
