@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number
+from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
@@ -157,11 +158,11 @@ def _ids(name: str, index: Tensor) -> Tensor:
     return index
 
 
-def _check_ids(name: str, index: Tensor, size: int, axis: int) -> None:
+def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
     ids = index.array
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
         bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-        raise IndexError(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
+        raise error(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
 
 
 @method
@@ -173,7 +174,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         raise IndexError(f"index_select(): Index is supposed to be a vector, but has {index.ndim} dimensions")
     if not input.ndim:
         return input.reshape(1)[wrap(ids)].reshape(())
-    _check_ids("index_select", index, input.array.shape[axis], axis)
+    _check_ids("index_select", index, input.array.shape[axis], axis, IndexError)
     return apply(ops.index, input, key=(slice(None),) * axis + (ids,), unique=False)
 
 
@@ -192,6 +193,8 @@ def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any
             )
     if isinstance(source, Tensor) and (source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))):
         raise RuntimeError(f"{name}: expected index {list(index.shape)} to be no larger than src {list(source.shape)}")
+    if isinstance(source, Tensor) and source.dtype is not input.dtype:
+        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}")
     _check_ids(name, index, input.array.shape[axis], axis)
 
 
@@ -203,7 +206,7 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
         return gather(input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
     _check_along("gather", input, index, axis)
     if index.array.size == 0:
-        return input.new_zeros(index.array.shape)
+        return input.reshape(-1)[index]
     return apply(ops.gather, input, index, axis=axis)
 
 
@@ -213,10 +216,14 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if dim is None:
         return gather(input.reshape(-1), 0, indices.reshape(-1))
     axis = dimension(dim, input.ndim)
-    shape = list(np.broadcast_shapes(*(x.shape[:axis] + (1,) + x.shape[axis + 1 :] for x in (input.array, indices.array))))
+    shape = list(broadcast_shapes(*(x.shape[:axis] + (1,) + x.shape[axis + 1 :] for x in (input.array, indices.array))))
     wide = input.expand([input.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
     ids = indices.expand([indices.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
     return gather(wide, dim, ids)
+
+
+def _as_vector(source: Any) -> Any:
+    return source.reshape(-1) if isinstance(source, Tensor) else source
 
 
 @method
@@ -224,10 +231,10 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     """A copy of input with src (a tensor, or one number) written at index along dim."""
     source = value if src is None else src
     axis = dimension(dim, input.ndim)
+    if not input.ndim:
+        return scatter(input.reshape(1), 0, index.reshape(-1), _as_vector(source)).reshape(())
     _check_along("scatter", input, index, axis, source)
     if isinstance(source, Tensor):
-        if source.dtype is not input.dtype:
-            raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}")
         source = source[tuple(slice(n) for n in index.array.shape)]
     return input.clone() if index.array.size == 0 else apply(ops.scatter, input, index, source, axis=axis)
 
@@ -236,6 +243,8 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with src added at index along dim."""
     axis = dimension(dim, input.ndim)
+    if not input.ndim:
+        return scatter_add(input.reshape(1), 0, index.reshape(-1), _as_vector(src)).reshape(())
     _check_along("scatter_add", input, index, axis, check_tensor("scatter_add", src, "src"))
     if index.array.size == 0:
         return input.clone()
@@ -247,10 +256,12 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """A copy of input with alpha source's slices added to those that a vector of indices names along dim."""
     axis = dimension(dim, input.ndim)
     ids = _ids("index_add", index).array.reshape(-1)
+    if source.dtype is not input.dtype:
+        raise RuntimeError(f"index_add: self ({input.dtype}) and source ({source.dtype}) must have the same scalar type")
     _check_ids("index_add", index, input.array.shape[axis], axis)
     if source.array.shape != (*input.array.shape[:axis], len(ids), *input.array.shape[axis + 1 :]):
         raise RuntimeError(
-            f"index_add(): source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} of {list(input.shape)}"
+            f"index_add: source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} of {list(input.shape)}"
         )
     return apply(ops.index_add, input, wrap(ids), source, axis=axis, alpha=number(alpha))
 
@@ -258,7 +269,9 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @method
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where a bool mask that broadcasts holds, as a vector."""
-    shape = np.broadcast_shapes(input.array.shape, mask.array.shape)
+    if check_tensor("masked_select", mask, "mask").dtype is not dtypes.bool_:
+        raise RuntimeError(f"masked_select: expected BoolTensor for mask, not {mask.dtype}")
+    shape = broadcast_shapes(input.array.shape, mask.array.shape)
     return input.expand(shape)[mask.expand(shape)]
 
 
@@ -286,7 +299,16 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
 @method
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each of 0, 1, 2, ... occurs in a vector."""
-    return wrap(np.bincount(input.array, None if weights is None else weights.array, minlength))
+    if check_tensor("bincount", input).is_floating_point():
+        raise NotImplementedError(f"bincount: not implemented for {input.dtype}; convert with .long()")
+    if input.ndim != 1 or (input.array < 0).any():
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    if weights is None:
+        return wrap(np.bincount(input.array, minlength=minlength))
+    if weights.array.shape != input.array.shape:
+        raise RuntimeError(f"bincount: weights {list(weights.shape)} should be 1-d and have the same length as input {list(input.shape)}")
+    counts = wrap(np.bincount(input.array, weights.array, minlength))
+    return cast(counts, dtypes.float32) if weights.dtype is dtypes.float32 else counts
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.elementwise import add, mul
 from tinygrad_llm.autograd.functions.reduce import sum_
-from tinygrad_llm.autograd.functions.shape import diagonal, reshape
+from tinygrad_llm.autograd.functions.shape import diagonal, expand, reshape
 from tinygrad_llm.autograd.ops import linalg as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, method
 
@@ -32,6 +32,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if not a.ndim or not b.ndim:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
     _check_same_dtype("matmul", a, b)
+    if a.array.dtype == bool:
+        raise NotImplementedError("matmul: not implemented for bool tensors; convert with .int() or .float()")
     m, n = a.array.shape, b.array.shape
     if m[-1] != n[-2 if len(n) > 1 else 0]:
         if len(m) <= 2 and len(n) == 2:
@@ -102,8 +104,12 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 @method
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta input + alpha mat1 @ mat2; input broadcasts to (m, n)."""
+    _check_same_dtype("addmm", input, mat1, mat2)
     product = mm(mat1, mat2)
     product = product if alpha == 1 else mul(product, alpha)
+    if beta == 0:
+        return product  # input is not looked at: it may hold nan
+    input = expand(input, product.array.shape)
     return add(input if beta == 1 else mul(input, beta), product)
 
 
@@ -121,8 +127,14 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     known: dict[str, int] = {}
     for letters, x in zip(inputs, tensors, strict=True):
         for c, n in zip(letters, x.array.shape, strict=True):
-            if known.setdefault(c, n) != n:
+            if known.setdefault(c, n) == 1:
+                known[c] = n
+            elif n not in (1, known[c]):
                 raise RuntimeError(f"einsum(): operands do not broadcast: the letter {c!r} stands for both {known[c]} and {n}")
+    for i, letters in enumerate(inputs):  # a size of 1 broadcasts
+        full = tuple([known[c] for c in letters])
+        if tensors[i].array.shape != full:
+            tensors[i] = expand(tensors[i], full)
     if len(set(output)) < len(output) or not set(output) <= set(known):
         raise RuntimeError(f"einsum(): the output {output!r} must name letters of the operands, each once")
     return apply(ops.einsum, *tensors, inputs=tuple(inputs), output=output)
@@ -155,6 +167,10 @@ def _without_repeats(letters: str, x: Tensor) -> tuple[str, Tensor]:
         while letters.count(c) > 1:
             first = letters.index(c)
             second = letters.index(c, first + 1)
+            if x.array.shape[first] != x.array.shape[second]:
+                raise RuntimeError(
+                    f"einsum(): the letter {c!r} is repeated in an operand of shape {list(x.shape)}, but stands for different sizes"
+                )
             x = diagonal(x, 0, first, second)
             letters = letters[:first] + letters[first + 1 : second] + letters[second + 1 :] + c
     return letters, x
