@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm import dtypes, random
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
-from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, floating
+from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension
 from tinygrad_llm.autograd.functions.elementwise import relu, sigmoid, tanh
 from tinygrad_llm.autograd.functions.index import one_hot
 from tinygrad_llm.autograd.functions.reduce import log_softmax as _log_softmax
@@ -123,15 +123,17 @@ def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) weight + bias over the last dimensions, those of normalized_shape."""
-    rows, (w, b) = _normalized_rows("layer_norm", floating(input), normalized_shape, weight=weight, bias=bias)
+    rows, (w, b) = _normalized_rows("layer_norm", _only_floating("layer_norm", input), normalized_shape, weight=weight, bias=bias)
     y = apply(norm_ops.layer_norm, rows, w, b, eps=eps)
     return y if y.array.shape == input.array.shape else y.reshape(input.array.shape)
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) weight over the last dimensions; eps is the dtype's own unless given."""
-    rows, (w,) = _normalized_rows("rms_norm", floating(input), normalized_shape, weight=weight)
-    y = apply(norm_ops.rms_norm, rows, w, eps=dtypes.finfo(input.dtype).eps if eps is None else eps)
+    rows, (w,) = _normalized_rows("rms_norm", _only_floating("rms_norm", input), normalized_shape, weight=weight)
+    if eps is None:  # of the dtype that is computed in: 16-bit floats are storage
+        eps = dtypes.finfo(dtypes.promote_types(input.dtype, dtypes.float32)).eps
+    y = apply(norm_ops.rms_norm, rows, w, eps=eps)
     return y if y.array.shape == input.array.shape else y.reshape(input.array.shape)
 
 
@@ -254,7 +256,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def _only_floating(name: str, input: Tensor) -> Tensor:
     if not check_tensor(name, input).is_floating_point():
-        raise RuntimeError(f"{name}: not implemented for {input.dtype}; convert with .float()")
+        raise NotImplementedError(f"{name}: not implemented for {input.dtype}; convert with .float()")
     return input
 
 
@@ -314,7 +316,8 @@ def _rows_and_targets(name: str, input: Tensor, target: Tensor, weight: Tensor |
     classes = input.array.shape[classes_at]
     expected = input.array.shape[:classes_at] + input.array.shape[classes_at + 1 :]
     if target.array.shape != expected:
-        raise ValueError(
+        error = ValueError if not classes_at or target.array.shape[:1] != expected[:1] else RuntimeError  # PyTorch's choice
+        raise error(
             f"{name}: Expected target size {list(expected)}, got {list(target.shape)} (input {list(input.shape)} has {classes} classes in dimension {classes_at})"
         )
     if target.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
@@ -344,7 +347,8 @@ def cross_entropy(
     target may also be probabilities of input's own shape. weight (V,): one factor a class; "mean" divides by the targets' sum.
 
     Raises:
-        ValueError: target's shape does not fit. IndexError: a target is no class.
+        ValueError: input and target differ in the number of rows. RuntimeError: in another dimension. IndexError: a target
+            is no class.
     """
     _check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:

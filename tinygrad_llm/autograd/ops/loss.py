@@ -40,7 +40,7 @@ def cross_entropy(x: Any, targets: Any, weight: Any, *, ignore_index: int, reduc
         g_target = (1 - label_smoothing) * w * row
         g_softmax, g_all = g_target, np.zeros_like(g_target)
         if label_smoothing:
-            spread = label_smoothing / v * counted * row
+            spread = np.where(counted, label_smoothing / v * row, np.zeros_like(row))
             g_softmax = g_softmax + spread * total_weight
             g_all = -spread if weight is None else g_all
         d = k.cross_entropy_backward(x, safe, lse, g_target, g_softmax, g_all)
@@ -66,7 +66,8 @@ def nll_loss(logp: Any, targets: Any, weight: Any, *, ignore_index: int, reducti
     shape = logp.shape
 
     def dlogp(g: Any) -> Any:
-        return Partial(shape, places, -w * (g if divisor is None else g / divisor))
+        row = -w * (g if divisor is None else g / divisor)
+        return Partial(shape, places, np.where(counted, row, np.zeros_like(row)))  # 0 / 0 where no row counts
 
     return y, (dlogp, None, None)
 
