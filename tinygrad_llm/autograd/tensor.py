@@ -293,11 +293,16 @@ class Tensor:
             )
         return bool(self.array.item())
 
+    def _only_element(self) -> Any:
+        if self.array.size != 1:
+            raise ValueError(f"only one element tensors can be converted to Python scalars, not one of shape {list(self.shape)}")
+        return self.item()
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only_element())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._only_element())
 
     def __index__(self) -> int:
         if self.dtype.is_floating_point or self.array.size != 1:
