@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def python_blocks(text: str) -> list[str]:
-    """The fenced blocks of a Markdown text that are marked as Python."""
-    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    """The fenced blocks of a Markdown text that are marked as Python, each on its own lines of the page."""
+    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return ["\n" * text.count("\n", 0, block.start(1)) + block[1] for block in found]
 
 
 def modules_with_examples() -> list[str]:
@@ -29,7 +30,7 @@ def run(document: Path) -> dict:
     """The names that the Python of a document leaves behind, run from top to bottom."""
     names: dict = {"__name__": document.stem}
     for block in python_blocks(document.read_text("utf-8")):
-        exec(compile(block, document.name, "exec"), names)
+        exec(compile(block, document, "exec"), names)
     return names
 
 
