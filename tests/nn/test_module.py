@@ -220,6 +220,9 @@ def test_hooks_see_and_change_what_passes():
     calls.clear()
     assert layer(2) == 2 and calls == [("post", (2,), 2)]
 
+    once = [layer.register_forward_hook(lambda *args: once.pop().remove()) for _ in range(1)]
+    assert layer(3) == layer(3) == 3 and not once  # a hook may remove itself
+
     layer = nn.Identity()
     layer.register_forward_pre_hook(lambda module, args: args[0] + 1)  # not a tuple: the one argument
     with layer.register_forward_hook(lambda module, args, output: output * 10):

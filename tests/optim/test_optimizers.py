@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_llm as tg
@@ -46,7 +46,7 @@ decays = st.sampled_from([0.0, 0.01, 0.3])
 
 
 @pytest.mark.torch
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(
     lr=rates,
     weight_decay=decays,
@@ -55,6 +55,8 @@ decays = st.sampled_from([0.0, 0.01, 0.3])
     nesterov=st.booleans(),
     maximize=st.booleans(),
 )
+@example(lr=0.01, weight_decay=0.3, momentum=0.9, dampening=0.2, nesterov=False, maximize=True)
+@example(lr=0.01, weight_decay=0.3, momentum=0.9, dampening=0.0, nesterov=True, maximize=False)
 def test_sgd_walks_as_pytorchs(lr, weight_decay, momentum, dampening, nesterov, maximize):
     torch = pytest.importorskip("torch")
     if nesterov and not momentum:
@@ -69,7 +71,7 @@ def test_sgd_walks_as_pytorchs(lr, weight_decay, momentum, dampening, nesterov, 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(
     lr=rates,
     weight_decay=decays,
@@ -78,6 +80,7 @@ def test_sgd_walks_as_pytorchs(lr, weight_decay, momentum, dampening, nesterov, 
     eps=st.sampled_from([1e-8, 1e-3]),
     maximize=st.booleans(),
 )
+@example(lr=0.01, weight_decay=0.3, beta1=0.9, beta2=0.99, eps=1e-3, maximize=True)
 def test_adam_walks_as_pytorchs(name, lr, weight_decay, beta1, beta2, eps, maximize):
     torch = pytest.importorskip("torch")
     compare(torch, name, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps, maximize=maximize)

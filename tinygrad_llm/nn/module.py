@@ -49,10 +49,10 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._forward_pre_hooks and not self._forward_hooks:
             return self.forward(*args, **kwargs)
-        for hook, with_kwargs in self._forward_pre_hooks.values():
+        for hook, with_kwargs in tuple(self._forward_pre_hooks.values()):
             args, kwargs = _changed_input(hook, with_kwargs, self, args, kwargs)
         output = self.forward(*args, **kwargs)
-        for hook, with_kwargs in self._forward_hooks.values():
+        for hook, with_kwargs in tuple(self._forward_hooks.values()):  # a hook may remove itself
             changed = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
             output = output if changed is None else changed
         return output
