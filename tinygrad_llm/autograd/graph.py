@@ -129,7 +129,7 @@ def _pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
     try:
         if callable(pull):
             return pull(g, needs)
-        return [d(g) if needed else None for d, needed in zip(pull, needs, strict=True)]
+        return [d(g) if needed and d is not None else None for d, needed in zip(pull, needs, strict=True)]
     except Exception as error:
         error.add_note(f"while computing the gradient of {op.name} for a result of shape {node.shape}")  # type: ignore[union-attr]
         raise
