@@ -14,6 +14,7 @@ from tinygrad_llm.autograd.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
+from tinygrad_llm.autograd.gradcheck import gradcheck
 from tinygrad_llm.autograd.tensor import Size, Tensor
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "enable_grad",
     "functions",
     "grad",
+    "gradcheck",
     "inference_mode",
     "is_grad_enabled",
     "is_inference_mode_enabled",
