@@ -1,0 +1,120 @@
+"""What pullbacks hold on to, and so what a graph costs in memory: no array more than each op needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ops.parts import Sample
+from tests.ops.samples import SAMPLES
+from tinygrad_llm.autograd import ops as ops  # registers the ops
+from tinygrad_llm.autograd.graph import _captured
+from tinygrad_llm.autograd.registry import OPS
+
+FEW = settings(max_examples=max(settings.default.max_examples // 5, 5))
+
+# For each pullback the arguments (by position) and the result (y) that it may hold; one entry where all are one.
+HOLDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(["neg", "step", "clone", "cast", "sum", "mean", "cumsum", "index"], ("",)),
+    **dict.fromkeys(
+        ["reshape", "permute", "expand", "flip", "roll", "tril", "triu", "pad", "repeat", "transfer"], ("",)
+    ),
+    **dict.fromkeys(["exp", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "softmax", "log_softmax"], ("y",)),
+    **dict.fromkeys(["log", "log1p", "silu", "gelu", "erf", "abs", "sin", "cos", "softplus", "var", "prod"], ("0",)),
+    **dict.fromkeys(["leaky_relu", "clamp"], ("",)),
+    **dict.fromkeys(["amax", "amin", "logsumexp", "std", "norm"], ("0y",)),
+    **dict.fromkeys(["add", "sub"], ("", "")),
+    "cat": ("", "", ""),
+    "mul": ("1", "0"),
+    "div": ("1", "01"),
+    "remainder": ("", "01"),
+    "pow": ("01", "01y"),
+    "maximum": ("01", "01"),
+    "minimum": ("01", "01"),
+    "where": ("", "0", "0"),
+    "masked_fill": ("1", "", "1"),
+    "dropout": ("1", ""),
+    "set_index": ("", ""),
+    "embedding": ("1", ""),
+    "gather": ("1", ""),
+    "scatter": ("1", "", "1"),
+    "scatter_add": ("", "", "1"),
+    "index_add": ("", "", "1"),
+    "matmul": ("1", "0"),
+    "linear": ("1", "0", ""),
+    "einsum": ("12", "02", "01"),
+    "layer_norm": ("01",),
+    "rms_norm": ("01",),
+    "attention": ("0124",),
+    "cross_entropy": ("02", "", ""),
+    "nll_loss": ("", "", ""),
+    "binary_cross_entropy": ("01", "01"),
+    "binary_cross_entropy_with_logits": ("012", "2", "1"),
+}
+
+
+def rows(x: np.ndarray) -> int:
+    return math.prod(x.shape[:-1])
+
+
+# Bytes that are held besides: a bool an element, some numbers a row, the probabilities, the losses of both answers.
+FRESH = {
+    "leaky_relu": lambda x: x.size,
+    "clamp": lambda x: x.size,
+    "softplus": lambda x: x.size,
+    "layer_norm": lambda x, *_: 2 * 8 * rows(x),
+    "rms_norm": lambda x, *_: 8 * rows(x),
+    "attention": lambda q, k, *_: 8 * rows(q) * k.shape[-2],
+    "cross_entropy": lambda x, *_: (8 + 8 + 8 + 1) * rows(x),
+    "nll_loss": lambda x, *_: (8 + 8 + 8 + 1) * rows(x),
+    "gather": lambda x, ids, *_: 8 * sum(ids.shape),
+    "scatter": lambda x, ids, *_: 8 * sum(ids.shape),
+    "scatter_add": lambda x, ids, *_: 8 * sum(ids.shape),
+    "linear": lambda x, *_: 0 if x.flags.c_contiguous else x.nbytes,  # rows of memory that is not in order are a copy
+    "binary_cross_entropy": lambda p, *_: 2 * p.nbytes,
+    "binary_cross_entropy_with_logits": lambda x, *_: 2 * x.nbytes,
+}  # fmt: skip
+
+
+def root(array: np.ndarray) -> int:
+    """The identity of the memory that an array is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def arrays_in(value: Any) -> list[np.ndarray]:
+    if isinstance(value, (tuple, list)):
+        return [a for part in value for a in arrays_in(part)]
+    return [value] if isinstance(value, np.ndarray) else []
+
+
+def fresh_bytes(pull: Any, allowed: str, sample: Sample, out: Any) -> int:
+    """The bytes that a pullback holds besides the arrays it may, each array once; 0-d ones are numbers."""
+    named = [out if c == "y" else sample.args[int(c)] for c in allowed]
+    known = {root(a) for a in arrays_in(named)}
+    known |= {root(a) for a in arrays_in(list(sample.static.values()))}
+    held = {root(a): a.nbytes for a in _captured(pull) if a.ndim}
+    return sum(nbytes for key, nbytes in held.items() if key not in known)
+
+
+def test_the_table_knows_every_op():
+    assert set(HOLDS) == set(OPS)
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+@given(data=st.data())
+@FEW
+def test_pullbacks_hold_no_more_than_they_say(name, data):
+    op, sample = OPS[name], data.draw(SAMPLES[name])
+    out, pull = op(*sample.args, **sample.static)
+    pulls = [pull] if callable(pull) else pull
+    budget = FRESH[name](*sample.args) if name in FRESH else 0
+    for one, allowed in zip(pulls, HOLDS[name], strict=name not in ("cat", "einsum")):
+        allowed = "".join(c for c in allowed if c == "y" or int(c) < len(sample.args))
+        assert fresh_bytes(one, allowed, sample, np.asarray(out)) <= budget
