@@ -1,0 +1,360 @@
+"""Each kernel tuned for the CPU against the reference in float64: sizes about a tile, layouts, extreme values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import kernels
+from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu, threads
+
+C = 5  # columns
+
+
+def floats(*shape: int) -> np.ndarray:
+    """Normal numbers; the same for the same shape."""
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def ints(n: int, below: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, below, n)
+
+
+def bools(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).random(shape) < 0.7
+
+
+def layer_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
+    _, mean, rstd = k.layer_norm(x, weight, None, 1e-5)
+    return k.layer_norm_backward(g, x, weight, mean, rstd, (True, True, True))
+
+
+def rms_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
+    _, rstd = k.rms_norm(x, weight, 1e-5)
+    return k.rms_norm_backward(g, x, weight, rstd, (True, True))
+
+
+def attention(k: Kernels, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False) -> Any:
+    return k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)[0]
+
+
+def attention_backward(
+    k: Kernels, g: Any, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False
+) -> Any:
+    _, saved = k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)
+    return k.attention_backward(g, q, key, v, saved, 0.5, keep, 1.25, True)
+
+
+def cross_entropy_backward(k: Kernels, x: Any, targets: Any, *row_gradients: Any) -> Any:
+    return k.cross_entropy_backward(x, targets, k.cross_entropy(x, targets)[1], *row_gradients)
+
+
+def add_at(k: Kernels, buffer: Any, values: Any, index: Any) -> Any:
+    buffer = buffer.copy()
+    k.add_at(buffer, index, values)
+    return buffer
+
+
+def adamw(k: Kernels, p: Any, g: Any, decay: float) -> Any:
+    p, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
+    for step in (1, 2, 3):
+        k.adamw(p, g * step, m, v, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=decay, step=step)
+    return p, m, v
+
+
+def heads(t: int, s: int) -> list[np.ndarray]:
+    return [floats(2, 3, t, 4), floats(2, 3, s, 4), floats(2, 3, s, 2)]
+
+
+# A kernel's name, and what else tells cases apart -> how it is called, and its arrays for n rows.
+CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] = {
+    "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
+    "gelu, erf": (lambda k, x: k.gelu(x, "none"), lambda n: [3 * floats(n, C)]),
+    "gelu, tanh": (lambda k, x: k.gelu(x, "tanh"), lambda n: [3 * floats(n, C)]),
+    "gelu_backward, erf": (lambda k, g, x: k.gelu_backward(g, x, "none"), lambda n: [floats(n, C), 3 * floats(n, C)]),
+    "gelu_backward, tanh": (lambda k, g, x: k.gelu_backward(g, x, "tanh"), lambda n: [floats(n, C), 3 * floats(n, C)]),
+    "softmax": (lambda k, x: k.softmax(x), lambda n: [floats(2, n, C)]),
+    "softmax_backward": (lambda k, g, x: k.softmax_backward(g, k.softmax(x)), lambda n: [floats(n, C), floats(C, n).T]),
+    "layer_norm": (lambda k, x, w, b: k.layer_norm(x, w, b, 1e-5), lambda n: [floats(2, n, C), floats(C), floats(C)]),
+    "layer_norm, plain": (lambda k, x: k.layer_norm(x, None, None, 1e-5), lambda n: [floats(n, C)]),
+    "layer_norm_backward": (
+        layer_norm_backward,
+        lambda n: [floats(2, n, C), floats(n, 2, C).swapaxes(0, 1), floats(C)],
+    ),
+    "layer_norm_backward, plain": (
+        lambda k, g, x: layer_norm_backward(k, g, x, None),
+        lambda n: [floats(n, C), floats(C, n).T],
+    ),
+    "rms_norm": (lambda k, x, w: k.rms_norm(x, w, 1e-5), lambda n: [floats(2, n, C), floats(C)]),
+    "rms_norm, plain": (lambda k, x: k.rms_norm(x, None, 1e-5), lambda n: [floats(n, C)]),
+    "rms_norm_backward": (rms_norm_backward, lambda n: [floats(n, C), floats(C, n).T, floats(C)]),
+    "rms_norm_backward, plain": (
+        lambda k, g, x: rms_norm_backward(k, g, x, None),
+        lambda n: [floats(n, C), floats(C, n).T],
+    ),
+    "attention": (attention, lambda n: heads(n, 7)),
+    "attention, causal": (lambda k, *qkv: attention(k, *qkv, causal=True), lambda n: heads(n, max(n, 1))),
+    "attention, mask": (attention, lambda n: [*heads(n, 7), bools(n, 7) | np.eye(1, 7, dtype=bool)]),
+    "attention, bias": (attention, lambda n: [*heads(n, 7), floats(3, 1, 7)]),
+    "attention, dropout": (
+        lambda k, *a: attention(k, *a[:3], keep=a[3]),
+        lambda n: [*heads(n, 7), bools(2, 3, n, 7)],
+    ),
+    "attention_backward": (attention_backward, lambda n: [floats(2, 3, n, 2), *heads(n, 7)]),
+    "attention_backward, causal": (
+        lambda k, *a: attention_backward(k, *a, causal=True),
+        lambda n: [floats(2, 3, n, 2), *heads(n, max(n, 1))],
+    ),
+    "attention_backward, bias and dropout": (
+        attention_backward,
+        lambda n: [floats(2, 3, n, 2), *heads(n, 7), floats(2, 1, 1, 7), bools(2, 3, n, 7)],
+    ),
+    "cross_entropy": (lambda k, x, t: k.cross_entropy(x, t), lambda n: [floats(n, C), ints(n, C)]),
+    "cross_entropy_backward": (
+        cross_entropy_backward,
+        lambda n: [floats(n, C), ints(n, C), floats(n), 2 * floats(n), 3 * floats(n)],
+    ),
+    "cross_entropy_backward, no smoothing": (
+        cross_entropy_backward,
+        lambda n: [floats(n, C), ints(n, C), floats(n), floats(n), np.zeros(n, np.float32)],
+    ),
+    "add_at, small table": (add_at, lambda n: [floats(4, 16), floats(n, 16), ints(n, 4)]),
+    "add_at, large table": (add_at, lambda n: [floats(300, 16), floats(2, n, 16), ints(2 * n, 300).reshape(2, n)]),
+    "add_at, narrow table": (add_at, lambda n: [floats(4, 3), floats(n, 3), ints(n, 4) - 4]),
+    "add_at, pairs": (
+        lambda k, b, v, i, j: add_at(k, b, v, (i, j)),
+        lambda n: [floats(4, 20), floats(n), ints(n, 4), ints(n, 20)],
+    ),
+    "add_at, mask": (
+        lambda k, b, v, m: add_at(k, b, v, m),
+        lambda n: [floats(n, 20), floats(int(bools(n).sum()), 20), bools(n)],
+    ),
+    "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), lambda n: [floats(n, C), floats(C, n).T]),
+    "adamw, no decay": (lambda k, p, g: adamw(k, p, g, 0.0), lambda n: [floats(n, C), floats(C, n).T]),
+    "sum_squares": (lambda k, x: k.sum_squares(x), lambda n: [floats(n, C)]),
+}
+
+
+def in_dtype(arrays: list[np.ndarray], dtype: Any) -> list[np.ndarray]:
+    return [a.astype(dtype) if a.dtype.kind == "f" else a for a in arrays]
+
+
+def outputs(result: Any) -> list[np.ndarray]:
+    return [np.asarray(y) for y in (result if isinstance(result, tuple) else (result,))]
+
+
+def check(name: str, arrays: list[np.ndarray], dtype: Any) -> None:
+    """The cpu kernel on read-only arrays of a dtype against the reference in float64."""
+    call = CASES[name][0]
+    for a in arrays:
+        a.flags.writeable = False
+    expected = outputs(call(REFERENCE, *in_dtype(arrays, np.float64)))
+    found = outputs(call(CPU, *arrays))
+    terms = max((n for a in arrays for n in a.shape), default=1)
+    assert len(found) == len(expected)
+    for y, z in zip(found, expected, strict=True):
+        assert y.dtype == dtype
+        tolerance = 8 * np.finfo(dtype).eps * terms * (1 + np.abs(z).max(initial=0))
+        np.testing.assert_allclose(y, z, rtol=0, atol=tolerance)
+
+
+every_case = pytest.mark.parametrize("name", CASES)
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def test_every_kernel_has_cases():
+    assert {name.split(",")[0] for name in CASES} == {field.name for field in dataclasses.fields(Kernels)}
+
+
+# n = 6 rows of 5 columns fill a tile of 30: 29 and 24 make them a tile and a bit, 31 and 35 a bit less than one
+@every_case
+@both_dtypes
+@pytest.mark.parametrize(
+    ("n", "tile"), [(0, 30), (1, 30), (6, 1), (6, 24), (6, 29), (6, 30), (6, 31), (6, 35), (40, 30)]
+)
+def test_sizes_about_a_tile(name, dtype, n, tile, monkeypatch):
+    monkeypatch.setattr(cpu, "TILE", tile)
+    check(name, in_dtype(CASES[name][1](n), dtype), dtype)
+
+
+def laid_out(a: np.ndarray, layout: str) -> np.ndarray:
+    """An array in another memory layout; for "broadcast" one whose rows are all the first."""
+    if layout == "transposed":
+        return np.ascontiguousarray(a.T).T
+    if layout == "broadcast":
+        return np.broadcast_to(a[:1], a.shape).view()
+    step = {"gaps": 3, "reversed": -1}[layout]
+    room = np.repeat(a, abs(step), axis=-1)
+    return room[..., ::step]
+
+
+@every_case
+@both_dtypes
+@pytest.mark.parametrize("layout", ["transposed", "gaps", "reversed", "broadcast"])
+def test_memory_layouts(name, dtype, layout, monkeypatch):
+    monkeypatch.setattr(cpu, "TILE", 24)
+    arrays = [laid_out(a, layout) if a.dtype.kind == "f" else a for a in in_dtype(CASES[name][1](7), dtype)]
+    check(name, arrays, dtype)
+
+
+@every_case
+def test_same_bits_whatever_the_number_of_threads(name, monkeypatch):
+    monkeypatch.setattr(cpu, "TILE", 12)
+    call, make = CASES[name]
+    results = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(threads, "_count", count)
+        results.append([y.tobytes() for y in outputs(call(CPU, *make(40)))])
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("k", [REFERENCE, CPU], ids=["reference", "cpu"])
+@pytest.mark.parametrize(
+    "needs", [(True, False, False), (False, True, False), (False, False, True), (False, False, False)]
+)
+def test_norms_compute_what_is_needed(k, needs):
+    g, x, weight = floats(7, C), floats(C, 7).T, floats(C)
+    _, mean, rstd = k.layer_norm(x, weight, None, 1e-5)
+    whole = k.layer_norm_backward(g, x, weight, mean, rstd, (True, True, True))
+    for needed, d, full in zip(needs, k.layer_norm_backward(g, x, weight, mean, rstd, needs), whole, strict=True):
+        assert (d is None) == (not needed)
+        assert d is None or np.array_equal(d, full)
+    _, rstd = k.rms_norm(x, weight, 1e-5)
+    whole = k.rms_norm_backward(g, x, weight, rstd, (True, True))
+    for needed, d, full in zip(needs[:2], k.rms_norm_backward(g, x, weight, rstd, needs[:2]), whole, strict=True):
+        assert (d is None) == (not needed)
+        assert d is None or np.array_equal(d, full)
+
+
+# --- extreme values ---
+
+extreme = pytest.mark.parametrize("k", [REFERENCE, CPU], ids=["reference", "cpu"])
+
+
+@extreme
+def test_softmax_of_large_numbers(k):
+    x = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [3e38, 3e38, -3e38], [-np.inf, 0.0, 0.0]], np.float32)
+    with np.errstate(over="ignore"):
+        y = k.softmax(x)
+    np.testing.assert_allclose(y, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0], [0, 0.5, 0.5]], rtol=1e-6)
+
+
+@extreme
+def test_nan_stays_in_its_row(k):
+    x = floats(4, C)
+    x[1, 2] = np.nan
+    g, targets, weight = floats(4, C), ints(4, C), floats(C)
+    results = [
+        k.softmax(x),
+        k.layer_norm(x, weight, None, 1e-5)[0],
+        k.rms_norm(x, weight, 1e-5)[0],
+        k.cross_entropy(x, targets)[0],
+    ]
+    results += [layer_norm_backward(k, g, x, weight)[0], rms_norm_backward(k, g, x, weight)[0]]
+    results += [cross_entropy_backward(k, x, targets, g[:, 0], g[:, 1], g[:, 2])]
+    for y in results:
+        assert np.isnan(y[1]).all()
+        assert np.isfinite(np.delete(y, 1, axis=0)).all()
+    for y in (
+        k.erf(x),
+        k.gelu(x, "none"),
+        k.gelu(x, "tanh"),
+        k.gelu_backward(g, x, "none"),
+        k.gelu_backward(g, x, "tanh"),
+    ):
+        assert np.argwhere(~np.isfinite(y)).tolist() == [[1, 2]]
+
+
+@extreme
+@pytest.mark.parametrize("rows", [4, 300])
+def test_an_infinite_gradient_stays_in_its_row_of_a_table(k, rows):
+    buffer, values = np.zeros((rows, 16), np.float32), np.ones((3, 16), np.float32)
+    values[1, 2] = np.inf
+    k.add_at(buffer, np.array([1, 2, 1]), values)
+    assert np.argwhere(~np.isfinite(buffer)).tolist() == [[2, 2]]
+
+
+@extreme
+def test_softmax_of_minus_infinity_alone_is_nan(k):
+    with np.errstate(invalid="ignore"):
+        y = k.softmax(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]))
+    np.testing.assert_array_equal(y, [[np.nan, np.nan], [1, 0]])
+
+
+@extreme
+def test_cross_entropy_of_large_numbers(k):
+    x = np.array([[1e4, -1e4, 0.0], [1e4, -1e4, 0.0], [-np.inf, 0.0, 0.0], [-1e4, -1e4, -1e4]], np.float32)
+    targets = np.array([0, 1, 2, 0])
+    loss, lse, _ = k.cross_entropy(x, targets)
+    np.testing.assert_allclose(loss, [0, 2e4, math.log(2), math.log(3)], rtol=1e-6, atol=1e-2)
+    one, zero = np.ones(4, np.float32), np.zeros(4, np.float32)
+    dx = k.cross_entropy_backward(x, targets, lse, one, one, zero)
+    np.testing.assert_allclose(dx, [[0, 0, 0], [1, -1, 0], [0, 0.5, -0.5], [-2 / 3, 1 / 3, 1 / 3]], atol=1e-3)
+
+
+@extreme
+def test_gelu_of_large_numbers(k):
+    x = np.array([-1e4, -30, 30, 1e4], np.float32)
+    for approximate in ("none", "tanh"):
+        np.testing.assert_array_equal(k.gelu(x, approximate), [0, 0, 30, 1e4])
+        np.testing.assert_array_equal(k.gelu_backward(np.ones_like(x), x, approximate), [0, 0, 1, 1])
+
+
+@extreme
+def test_norms_of_rows_that_do_not_vary(k):
+    x, bias = np.full((2, C), 1e4, np.float32), floats(C)
+    np.testing.assert_allclose(k.layer_norm(x, floats(C), bias, 1e-5)[0], np.stack([bias, bias]), atol=1e-3)
+    np.testing.assert_array_equal(k.rms_norm(0 * x, None, 1e-5)[0], 0 * x)
+
+
+@extreme
+def test_a_masked_key_weighs_nothing(k):
+    q, key, v = heads(2, 3)
+    v[:, :, 1] = 1e30
+    y = attention(k, q, key, v, np.array([True, False, True]))
+    assert np.abs(y).max() < 100
+
+
+@pytest.mark.parametrize(("dtype", "ulps"), [(np.float32, 6), (np.float64, 0)])
+def test_erf_to_a_few_units_in_the_last_place(dtype, ulps):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.concatenate([[0.0, tiny, 1e-30], np.logspace(-10, 1, 2000), np.linspace(0, 7, 5000), [100.0, 1e30, np.inf]])
+    x = np.concatenate([-x, x]).astype(dtype)
+    exact = np.array([math.erf(v) for v in x.tolist()])
+    found = CPU.erf(x)
+    assert found.dtype == dtype
+    error = np.abs(found.astype(np.float64) - exact)
+    assert (error <= ulps * np.spacing(np.abs(exact).astype(dtype)).astype(np.float64)).all()
+    assert np.isnan(CPU.erf(np.array([np.nan], dtype))).all()
+    np.testing.assert_array_equal(CPU.erf(-x), -found)
+
+
+# --- which kernels are used ---
+
+
+def test_use_switches_and_switches_back():
+    x = floats(2)
+    assert kernels.of(x) is CPU
+    with kernels.use("reference"):
+        assert kernels.of(x) is REFERENCE
+        with kernels.use("auto"):
+            assert kernels.of(x) is CPU
+        assert kernels.of(x) is REFERENCE
+    assert kernels.of(x) is CPU
+
+
+def test_use_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match="expected 'reference' or 'auto', not 'fast'"), kernels.use("fast"):
+        pass
+
+
+def test_column_sums_and_rows():
+    for x in (floats(100, 60), floats(3, C), floats(0, C)):
+        np.testing.assert_allclose(kernels.column_sums(x), x.astype(np.float64).sum(axis=0), atol=1e-4)
+    assert kernels.as_rows(np.zeros((2, 3, 0))).shape == (6, 0)
+    assert kernels.as_rows(np.zeros((2, 0, 4))).shape == (0, 4)
