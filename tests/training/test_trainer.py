@@ -28,7 +28,7 @@ def losses(recipe=RECIPE, seed=0):
 
 
 def test_the_first_loss_is_that_of_an_even_guess():
-    assert losses()[0] == pytest.approx(math.log(11), abs=0.05)
+    assert losses()[0] == pytest.approx(math.log(11), abs=0.3)
 
 
 def test_it_learns_a_rule_to_the_end():

@@ -67,9 +67,11 @@ class GPTModel(Module):
     logits = out_head(final_norm(blocks(drop(tok_emb[ids] + pos_emb[0..T-1])))). `out_head` has no bias; with
     `tie_weights` its weight is `tok_emb.weight`, one array under two names.
 
-    Weights start as GPT-2's: N(0, 0.02^2), and N(0, 0.02^2 / (2 n_layers)) for the two layers of each block that write
-    into the shortcut, so that its size does not grow with depth; biases 0. (A model put together from `nn` layers alone
-    starts as those layers do.) The loss of an untrained model is then near ln V.
+    Weights start as GPT-2's: N(0, s^2), and N(0, s^2 / (2 n_layers)) for the two layers of each block that write into
+    the shortcut, so that its size does not grow with depth; biases 0. s = 0.02 at GPT-2's width of 768, and
+    0.02 sqrt(768 / C) at others: a product over C channels then has the same size at every width. (With 0.02 a narrow
+    model's attention starts near uniform, and it spends its first hundreds of steps on getting away from there.) The
+    loss of an untrained model is near ln V. A model put together from `nn` layers alone starts as those layers do.
 
     Raises: ValueError for ids of another rank or longer than the context; IndexError for an id outside 0..V - 1.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
@@ -97,7 +99,7 @@ class GPTModel(Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        std = 0.02
+        std = 0.02 * math.sqrt(768 / self.config.emb_dim)
         into_shortcut = {id(layer) for b in self.trf_blocks for layer in (b.att.out_proj, b.ff.layers[-1])}
         for module in self.modules():
             if isinstance(module, Embedding):
