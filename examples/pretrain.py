@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
-    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [a line break]")
+    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
     run.add_argument("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
     run.add_argument(
@@ -157,9 +157,9 @@ def windows(part: str, passage: str, tokenizer: text.Tokenizer, context: int, st
 
 
 def first_ids(prompt: str | None, tokenizer: text.Tokenizer, corpus: Corpus) -> list[int]:
-    """The ids that samples begin with: the prompt's; else a line break if there is one, else how the text begins."""
+    """The ids that samples begin with: the prompt's; else an empty line, or how the text begins."""
     if prompt is None:
-        prompt = "\n" if "\n" in corpus.train else corpus.train[0]
+        prompt = "\n\n" if "\n\n" in corpus.train else corpus.train[0]
     if not prompt:
         raise ValueError("--prompt is empty; a sample needs at least one token to go on from")
     try:

@@ -69,6 +69,7 @@ def test_spread_windows_are_fixed_distinct_and_even(w, count, batch):
     assert len(starts) == min(count, len(w))
     gaps = np.diff(starts)
     assert (gaps > 0).all() and (len(gaps) == 0 or gaps.max() - gaps.min() <= 1)
+    assert starts[0] == 0 and starts[-1] >= len(w) - len(w) / len(starts) - 1  # and they reach to the end
 
 
 def test_windows_one_context_apart_judge_no_token_twice():
