@@ -17,10 +17,13 @@ class device:
     """`device("cpu")`, `device("cuda")`, `device("cuda:1")` or `device("cuda", 1)`."""
 
     __slots__ = ("index", "type")
+    type: str
+    index: int | None
 
     def __init__(self, type: str | device, index: int | None = None):
         if isinstance(type, device):
-            type, index = type.type, type.index
+            self.type, self.index = type.type, type.index
+            return
         kind, _, number = type.partition(":")
         if kind not in ("cpu", "cuda"):
             raise RuntimeError(f"device: expected cpu or cuda, optionally with a number (cuda:0), not {type!r}")
@@ -37,7 +40,9 @@ class device:
         return hash((self.type, self.index))
 
     def __repr__(self) -> str:
-        return f"device(type={self.type!r})" if self.index is None else f"device(type={self.type!r}, index={self.index})"
+        return (
+            f"device(type={self.type!r})" if self.index is None else f"device(type={self.type!r}, index={self.index})"
+        )
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"

@@ -66,8 +66,8 @@ class Generator:
     def normal(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
         """Standard normal numbers.
 
-        16 numbers or more: groups of 16 uniforms, 8 radii sqrt(-2 ln(1 - u)) and 8 angles 2 pi u; a last group that is not
-        full is drawn again over the last 16 places. Fewer: one pair at a time in double precision, the second kept.
+        16 numbers or more: groups of 16 uniforms, 8 radii sqrt(-2 ln(1 - u)) and 8 angles 2 pi u; a last group that is
+        not full is drawn again over the last 16 places. Fewer: one pair at a time in double precision, the second kept.
         """
         count = int(np.prod(shape))
         if count < 16:
@@ -108,8 +108,8 @@ class Generator:
     def keep_mask(self, shape: Any, p: float) -> np.ndarray:
         """A bool array for dropout: each element is True (kept) with probability 1 - p.
 
-        Masks are the bulk of what training draws, so they come from a fast stream of their own (SFC64, seeded by this one):
-        16 random bits an element, which give p to within 1/65,536.
+        Masks are the bulk of what training draws, so they come from a fast stream of their own (SFC64, seeded by this
+        one): 16 random bits an element, which give p to within 1/65,536.
         """
         if self._masks is None:
             self._masks = np.random.SFC64(self.words(4))
@@ -120,7 +120,12 @@ class Generator:
     def get_state(self) -> dict[str, Any]:
         """All that decides the numbers to come."""
         masks = self._masks.state if self._masks is not None else None
-        return {"twister": self._twister.state, "next_normal": self._next_normal, "masks": masks, "seed": self._initial_seed}
+        return {
+            "twister": self._twister.state,
+            "next_normal": self._next_normal,
+            "masks": masks,
+            "seed": self._initial_seed,
+        }
 
     def set_state(self, state: dict[str, Any]) -> Generator:
         """Go on from a state that get_state returned."""

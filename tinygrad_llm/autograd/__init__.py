@@ -1,7 +1,7 @@
 """Reverse-mode automatic differentiation over NumPy and CuPy arrays.
 
-`ops/` holds what can be recorded, `graph` the sweep back, `tensor` the arrays with a place in the graph, `functions/` what
-users call.
+`ops/` holds what can be recorded, `graph` the sweep back, `tensor` the arrays with a place in the graph, `functions/`
+what users call.
 """
 
 from tinygrad_llm.autograd import functions  # attaches Tensor's methods

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices
-from tinygrad_llm import dtypes, random
+from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.tensor import Tensor, wrap
 
@@ -33,9 +32,19 @@ def _infer(data: Any) -> Any:
         array = np.array(data)
     except ValueError:
         raise ValueError("tensor: expected sequences of equal lengths at every depth, but they differ") from None
+    if array.dtype.kind in "OUS":
+        _refuse(array)
     if array.dtype.kind == "f" and not _holds_numpy(data):
         array = array.astype(dtypes.get_default_dtype().numpy)
     return array.astype(dtypes.get_default_dtype().numpy) if array.size == 0 and array.dtype == np.float64 else array
+
+
+def _refuse(array: np.ndarray) -> None:
+    """Raise as PyTorch does on text, None and other objects."""
+    if array.dtype.kind in "US":
+        error = ValueError if array.ndim else TypeError
+        raise error("tensor: text has no dtype; encode it with a tokenizer first")
+    raise RuntimeError(f"tensor: Could not infer dtype of {type(next(array.flat)).__name__}; expected numbers or bools")
 
 
 def _holds_numpy(data: Any) -> bool:
@@ -49,7 +58,7 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
     """A new tensor with a copy of the data: numbers, nested lists, arrays.
 
     Raises:
-        ValueError: rows of unequal length. TypeError: something that is no number.
+        ValueError: rows of unequal length, or of text. TypeError: text. RuntimeError: something else that is no number.
     """
     if isinstance(data, Tensor):
         warnings.warn(
@@ -133,7 +142,9 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
     return _like(input, 0, dtype, device, requires_grad)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """One number throughout, in input's shape, dtype and device."""
     return _like(input, fill_value, dtype, device, requires_grad)
 
@@ -189,13 +200,17 @@ def _float_dtype(dtype: dtypes.dtype | None) -> np.dtype:
     return (dtype or dtypes.get_default_dtype()).numpy
 
 
-def rand(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uniform numbers in [0, 1)."""
     draw = (generator or random.default_generator).uniform(sizes(size), _float_dtype(dtype))
     return _finish(draw, dtype, device, requires_grad)
 
 
-def randn(*size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Standard normal numbers."""
     draw = (generator or random.default_generator).normal(sizes(size), _float_dtype(dtype))
     return _finish(draw, dtype, device, requires_grad)
@@ -236,7 +251,7 @@ def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
-    """num_samples places of each row, drawn in proportion to its weights: (V,) or (N, V) -> int64 (num_samples,) or (N, num_samples).
+    """Places of each row, drawn in proportion to its weights: (V,) or (N, V) -> int64 (S,) or (N, S), S = num_samples.
 
     Without replacement the places with the largest weight / exponential draw win, which is drawing one after the other.
 
@@ -261,7 +276,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
             raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         if ((weights > 0).sum(axis=-1) < num_samples).any():
             raise RuntimeError(
-                f"invalid multinomial distribution (with replacement=False, not enough non-negative category to sample {num_samples})"
+                f"invalid multinomial distribution (with replacement=False, not enough non-negative category to "
+                f"sample {num_samples})"
             )
         exponential = -np.log1p(-stream.uniform(weights.shape, np.float64))
         keys = np.where(weights > 0, weights / np.maximum(exponential, 1e-300), -1.0)

@@ -47,7 +47,8 @@ def grad(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the outputs' sum with respect to each input, returned instead of added to `grad`.
 
-    allow_unused: None for an input that the outputs do not depend on, instead of an error; materialize_grads: zeros for it.
+    allow_unused: None for an input that the outputs do not depend on, instead of an error; materialize_grads: zeros for
+    it.
 
     Raises:
         RuntimeError: as backward, or an input is unused and that was not allowed.
@@ -86,7 +87,8 @@ def _roots(tensors: list[Tensor], gradients: Any, create_graph: bool) -> list[tu
     """Each tensor's node with its gradient, after the checks at the border."""
     if create_graph:
         raise NotImplementedError(
-            "create_graph=True: gradients here are arrays, not recorded tensors, so they cannot be differentiated again; "
+            "create_graph=True: gradients here are arrays, not recorded tensors, so they cannot be differentiated "
+            "again; "
             "leave it out, or take finite differences of first gradients"
         )
     given = [gradients] * len(tensors) if gradients is None else _sequence(gradients)

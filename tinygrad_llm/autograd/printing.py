@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 
 PRECISION, THRESHOLD, EDGE, WIDTH = 4, 1000, 3, 80  # digits, elements before "...", how many at each edge, columns
 
@@ -30,7 +29,12 @@ def tensor_text(tensor: Any) -> str:
         if tensor.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_):
             suffixes.append(f"dtype={tensor.dtype}")
         shown = _edges(array) if array.size > THRESHOLD else array
-        body = _rows(array, _formatter(shown.astype(np.float32) if array.itemsize == 2 else shown), len(prefix), array.size > THRESHOLD)
+        body = _rows(
+            array,
+            _formatter(shown.astype(np.float32) if array.itemsize == 2 else shown),
+            len(prefix),
+            array.size > THRESHOLD,
+        )
     if tensor.grad_fn is not None:
         suffixes.append(f"grad_fn={tensor.grad_fn!r}")
     elif tensor.requires_grad:
@@ -100,7 +104,9 @@ def _rows(array: np.ndarray, write: Any, indent: int, summarise: bool) -> str:
     head = range(EDGE) if cut else range(n)
     tail = range(n - EDGE, n) if cut else range(0)
     if array.ndim == 1:
-        cells = [write(array[i].item()) for i in head] + (["..."] if cut else []) + [write(array[i].item()) for i in tail]
+        cells = (
+            [write(array[i].item()) for i in head] + (["..."] if cut else []) + [write(array[i].item()) for i in tail]
+        )
         per_line = max(1, (WIDTH - indent) // (max(len(write(array[i].item())) for i in head) + 2))
         lines = [", ".join(cells[i : i + per_line]) for i in range(0, len(cells), per_line)]
         return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"

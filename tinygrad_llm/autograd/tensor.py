@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_llm import devices
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import graph
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
@@ -42,16 +41,45 @@ class Size(tuple[int, ...]):
 class Tensor:
     """A multi-dimensional array that can be differentiated.
 
-    array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without an
-    op makes the tensor a leaf, whose gradients are summed up in `grad`.
+    array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without
+    an op makes the tensor a leaf, whose gradients are summed up in `grad`.
     """
 
     __slots__ = ("__weakref__", "array", "flags", "grad", "node")
+    array: Any
+    grad: Tensor | None
+    node: graph.Node | None
     __array_priority__ = 1000  # so that `numpy_array * tensor` asks the tensor
 
     if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...  # the methods attached by functions/
+        # the methods and operators attached by functions/, for type checkers
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+        def __neg__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __floordiv__(self, other: Any) -> Tensor: ...
+        def __mod__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+        def __xor__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
 
     def __init__(self, data: Any = (), *, requires_grad: bool = False):
         array = data.array if isinstance(data, Tensor) else data
@@ -59,8 +87,8 @@ class Tensor:
             array = np.asarray(array, dtypes.get_default_dtype().numpy)
         dtypes.of(array)
         self.array = np.asarray(array) if isinstance(array, np.generic) else array
-        self.node: graph.Node | None = None
-        self.grad: Tensor | None = None
+        self.node = None
+        self.grad = None
         self.flags = INFERENCE if grad_state.inference else 0
         if requires_grad:
             self.requires_grad = True
@@ -209,7 +237,7 @@ class Tensor:
             self.node.sink = self._sink()
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Call hook(gradient) when this tensor's gradient is complete; a tensor it returns takes the gradient's place."""
+        """Call hook(gradient) when this tensor's gradient is complete; a tensor that it returns takes its place."""
         if self.node is None:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
 
@@ -242,11 +270,16 @@ class Tensor:
             self.node.shape, self.node.dtype = value.array.shape, value.array.dtype
 
     def backward(
-        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
     ) -> None:
         """Add d self / d leaf, times gradient, to the `grad` of every leaf (or of `inputs` only).
 
-        gradient: of self's shape; 1 for a tensor of one element. The graph's captured arrays are freed unless retain_graph.
+        gradient: of self's shape; 1 for a tensor of one element. The graph's captured arrays are freed unless
+        retain_graph.
 
         Raises:
             RuntimeError: nothing requires a gradient, the shape does not fit, or the graph was freed already.
@@ -295,7 +328,9 @@ class Tensor:
 
     def _only_element(self) -> Any:
         if self.array.size != 1:
-            raise ValueError(f"only one element tensors can be converted to Python scalars, not one of shape {list(self.shape)}")
+            raise ValueError(
+                f"only one element tensors can be converted to Python scalars, not one of shape {list(self.shape)}"
+            )
         return self.item()
 
     def __float__(self) -> float:
@@ -336,7 +371,8 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment; "
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment; "
                 "detach() it first"
             )
         copy = type(self).__new__(type(self))
@@ -367,13 +403,16 @@ class Tensor:
                 f"{name}: output with shape {list(self.shape)} doesn't match the broadcast shape {list(result.shape)}"
             )
         if result.dtype.category > self.dtype.category:
-            raise RuntimeError(f"{name}: result type {result.dtype} can't be cast to the desired output type {self.dtype}")
+            raise RuntimeError(
+                f"{name}: result type {result.dtype} can't be cast to the desired output type {self.dtype}"
+            )
         if result.node is None:
             self.array[...] = result.array
             graph.note_write(self.array)
         elif self.flags & VIEW:
             raise RuntimeError(
-                f"{name}: writing a recorded value into a view is not supported; write through the tensor it is a view of "
+                f"{name}: writing a recorded value into a view is not supported; write through the tensor it is a "
+                f"view of "
                 "(base[index] = value), or work on a clone()"
             )
         else:
@@ -385,7 +424,8 @@ class Tensor:
         """Refuse to write into a leaf whose gradient is wanted."""
         if self.node is not None and self.node.op is None and grad_state.enabled:
             raise RuntimeError(
-                f"{name}: a leaf Variable that requires grad is being used in an in-place operation; do it under no_grad()"
+                f"{name}: a leaf Variable that requires grad is being used in an in-place operation; do it under "
+                f"no_grad()"
             )
 
 

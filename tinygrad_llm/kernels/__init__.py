@@ -1,8 +1,8 @@
 """What must be fast, as plain functions over arrays, behind one interface.
 
-`Kernels` is the contract; its values are `reference` (the shortest correct code: the specification and the oracle of the
-tests) and `cpu` (NumPy tuned for the caches). `of(array)` picks by where the array lives; `use("reference")` switches
-every fast path off.
+`Kernels` is the contract; its values are `reference` (the shortest correct code: the specification and the oracle of
+the tests) and `cpu` (NumPy tuned for the caches). `of(array)` picks by where the array lives; `use("reference")`
+switches every fast path off.
 
 N rows, C channels, V classes, B batch, H heads, T queries, S keys, D head dimension.
 """
@@ -52,7 +52,10 @@ class Kernels:
     attention_backward: Callable[..., Any]
     """(g, q, k, v, saved, scale, keep, keep_scale, need_scores) -> dq, dk, dv, dscores (B, H, T, S) or None."""
     cross_entropy: Callable[..., Any]
-    """(x (N, V), targets (N,)) -> logsumexp(x) - x[target] (N,), logsumexp (N,), mean of x (N,). Targets lie in range."""
+    """(x (N, V), targets (N,)) -> logsumexp(x) - x[target] (N,), logsumexp (N,), mean of x (N,).
+
+    Targets lie in range.
+    """
     cross_entropy_backward: Callable[..., Any]
     """(x (N, V), targets (N,), lse (N,), g_target, g_softmax, g_all (N,)) -> dx (N, V).
 
@@ -72,7 +75,10 @@ def as_rows(x: Any) -> Any:
 
 
 def column_sums(x: Any) -> Any:
-    """Sums over the rows: (N, C) -> (C,). A product with ones is three times faster than sum(0) in float32 on the CPU."""
+    """Sums over the rows: (N, C) -> (C,).
+
+    A product with ones is three times faster than sum(0) in float32 on the CPU.
+    """
     if isinstance(x, np.ndarray) and x.dtype == np.float32 and x.size > 4096:
         return np.ones(len(x), np.float32) @ x
     return x.sum(axis=0)

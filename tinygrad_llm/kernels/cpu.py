@@ -6,6 +6,7 @@ Each function computes what `reference` specifies under the same name.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,7 @@ def tiles(count: int, size: int | None = None) -> list[slice]:
     """Slices that cut count elements into tiles of equal size, TILE at most."""
     number = -(-count // (size or TILE))
     bounds = [count * i // number for i in range(number + 1)] if number else []
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def row_tiles(rows: int, columns: int) -> list[slice]:
@@ -186,7 +187,9 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
     return y.reshape(x.shape), mean, rstd
 
 
-def layer_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
+def layer_norm_backward(
+    g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rstd: Any, needs: Any
+) -> tuple[Any, Any, Any]:
     """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
     columns = x.shape[-1]
     rows, g_rows = as_rows(x), as_rows(g)
@@ -302,7 +305,7 @@ def attention_backward(
         np.matmul(ds.swapaxes(-1, -2), q[group], out=dk[group])
 
     with single_threaded_blas():
-        for_each(work, _head_groups(*p.shape[:2], p.shape[2] * p.shape[3]))
+        for_each(work, _head_groups(p.shape[0], p.shape[1], p.shape[2] * p.shape[3]))
     return dq, dk, dv, dscores
 
 
@@ -344,7 +347,10 @@ def cross_entropy_backward(
 
 
 def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
-    """buffer[index] += values. Whole rows by number: a product with one-hot rows for a small table, else row after row."""
+    """buffer[index] += values.
+
+    Whole rows by number: a product with one-hot rows for a small table, else row after row.
+    """
     rows = isinstance(index, np.ndarray) and index.dtype.kind == "i" and buffer.ndim == 2
     if not rows or buffer.shape[1] < 16:
         np.add.at(buffer, index, values)

@@ -1,8 +1,8 @@
 """Freed memory kept for the next step.
 
 A training step allocates and frees the same large arrays again and again. By default glibc gives such memory back to
-the system each time, and fetching it anew costs a page fault every 4 KiB: at four layers of 128 channels 7,000 of them a
-step, a sixth of its time. Here glibc is told to keep it.
+the system each time, and fetching it anew costs a page fault every 4 KiB: at four layers of 128 channels 7,000 of them
+a step, a sixth of its time. Here glibc is told to keep it.
 """
 
 from __future__ import annotations
@@ -23,4 +23,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library than glibc
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
+    return bool(
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20)
+    )

@@ -70,7 +70,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, An
 
 
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
-    """With h the normalised x and u = g weight: dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
+    """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g; h is the normalised x, u = g weight."""
     rows, g_rows = as_rows(x), as_rows(g)
     h = (rows - mean) * rstd
     dx = None

@@ -58,7 +58,10 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of the threads:
 
 
 def for_each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
-    """work(part) for every part, the calling thread taking its share. An exception in one is raised here, after all ended."""
+    """work(part) for every part, the calling thread taking its share.
+
+    An exception in one is raised here, after all ended.
+    """
     workers = 1 if _in_worker.active else min(_count, len(parts))
     if workers <= 1:
         for part in parts:
@@ -66,7 +69,9 @@ def for_each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
         return
 
     def share(first: int) -> None:
-        _in_worker.active = True  # work that calls for_each itself goes on alone: waiting for the pool could last for ever
+        _in_worker.active = (
+            True  # work that calls for_each itself goes on alone: waiting for the pool could last for ever
+        )
         try:
             for part in parts[first::workers]:
                 work(part)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices
-from tinygrad_llm import dtypes, random
+from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension
 from tinygrad_llm.autograd.functions.elementwise import relu, sigmoid, tanh
@@ -69,11 +68,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         n, k = weight.array.shape
         last = input.array.shape[-1] if input.ndim else "no"
         raise RuntimeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{last} and {k}x{n}): linear: the last dimension of input "
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{last} and {k}x{n}): linear: the last dimension of "
+            f"input "
             f"{list(input.shape)} must match weight {list(weight.shape)}"
         )
     if bias is not None and bias.array.shape not in ((weight.array.shape[0],), (1,), ()):
-        raise RuntimeError(f"linear: bias {list(bias.shape)} must have one element for each row of weight {list(weight.shape)}")
+        raise RuntimeError(
+            f"linear: bias {list(bias.shape)} must have one element for each row of weight {list(weight.shape)}"
+        )
     if bias is not None and bias.array.shape != (weight.array.shape[0],):
         bias = bias.expand(weight.array.shape[0])
     return apply(linalg_ops.linear, input, weight, bias)
@@ -92,23 +94,30 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     rows, ids = weight.array.shape[0], input.array
     if isinstance(ids, np.ndarray) and ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
         bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-        raise IndexError(f"index out of range in self: embedding: id {bad} is not in a table of {rows} rows (0 to {rows - 1})")
+        raise IndexError(
+            f"index out of range in self: embedding: id {bad} is not in a table of {rows} rows (0 to {rows - 1})"
+        )
     if padding_idx is None:
         return apply(index_ops.embedding, weight, input)
     if not -rows <= padding_idx < rows:
-        raise AssertionError(f"padding_idx must be within num_embeddings: {padding_idx} is not in a table of {rows} rows")
+        raise AssertionError(
+            f"padding_idx must be within num_embeddings: {padding_idx} is not in a table of {rows} rows"
+        )
     # the rows looked up at padding_idx go through a mask, so that what flows back to that row is zero
     table = apply(index_ops.embedding, weight, input)
     padded = wrap((ids == padding_idx % rows)[..., None])
     return _elementwise.where(padded, table.detach(), table)
 
 
-def _normalized_rows(name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor | None) -> tuple[Tensor, list[Any]]:
+def _normalized_rows(
+    name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor | None
+) -> tuple[Tensor, list[Any]]:
     """input and parameters with the normalised dimensions as one, after the checks."""
     shape = tuple(normalized_shape)
     if not shape or input.array.shape[-len(shape) :] != shape:
         raise RuntimeError(
-            f"{name}: Given normalized_shape={list(shape)}, expected input with shape {['*', *shape]}, but got input of size {list(input.shape)}"
+            f"{name}: Given normalized_shape={list(shape)}, expected input with shape {['*', *shape]}, but got input "
+            f"of size {list(input.shape)}"
         )
     for which, parameter in parameters.items():
         if parameter is not None and parameter.array.shape != shape:
@@ -123,7 +132,9 @@ def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) weight + bias over the last dimensions, those of normalized_shape."""
-    rows, (w, b) = _normalized_rows("layer_norm", _only_floating("layer_norm", input), normalized_shape, weight=weight, bias=bias)
+    rows, (w, b) = _normalized_rows(
+        "layer_norm", _only_floating("layer_norm", input), normalized_shape, weight=weight, bias=bias
+    )
     y = apply(norm_ops.layer_norm, rows, w, b, eps=eps)
     return y if y.array.shape == input.array.shape else y.reshape(input.array.shape)
 
@@ -167,9 +178,9 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(q k^T scale + mask) v: q (..., H, T, D), k (..., H, S, D), v (..., H, S, E) -> (..., H, T, E).
 
-    scale: 1 / sqrt(D) unless given. attn_mask: bool (True takes part) or added to the scores, broadcast to (..., H, T, S).
-    is_causal: query t sees keys 0..t. dropout_p: as in training; pass 0.0 for evaluation. enable_gqa: each key and value
-    head serves a group of H / H_kv neighbouring query heads.
+    scale: 1 / sqrt(D) unless given. attn_mask: bool (True takes part) or added to the scores, broadcast to (..., H, T,
+    S). is_causal: query t sees keys 0..t. dropout_p: as in training; pass 0.0 for evaluation. enable_gqa: each key and
+    value head serves a group of H / H_kv neighbouring query heads.
 
     Raises:
         RuntimeError: shapes or dtypes do not fit, or both a mask and is_causal are given.
@@ -179,19 +190,27 @@ def scaled_dot_product_attention(
     q, k, v = (check_tensor(name, x, which) for x, which in ((query, "query"), (key, "key"), (value, "value")))
     _check_probability(name, dropout_p)
     if min(x.ndim for x in (q, k, v)) < 2:
-        raise RuntimeError(f"{name}: query, key and value need at least 2 dimensions, but have {q.ndim}, {k.ndim} and {v.ndim}")
+        raise RuntimeError(
+            f"{name}: query, key and value need at least 2 dimensions, but have {q.ndim}, {k.ndim} and {v.ndim}"
+        )
     if len({x.array.dtype for x in (q, k, v)}) > 1:
-        raise RuntimeError(f"Expected query, key, and value to have the same dtype, but got {q.dtype}, {k.dtype} and {v.dtype}")
+        raise RuntimeError(
+            f"Expected query, key, and value to have the same dtype, but got {q.dtype}, {k.dtype} and {v.dtype}"
+        )
     if attn_mask is not None and is_causal:
         raise RuntimeError(f"{name}: Explicit attn_mask should not be set when is_causal=True")
     if q.array.shape[-1] != k.array.shape[-1] or k.array.shape[-2] != v.array.shape[-2]:
         raise RuntimeError(
-            f"{name}: query {list(q.shape)} and key {list(k.shape)} must agree in the last dimension, key and value {list(v.shape)} in the "
+            f"{name}: query {list(q.shape)} and key {list(k.shape)} must agree in the last dimension, key and value "
+            f"{list(v.shape)} in the "
             "last but one"
         )
     if enable_gqa and k.array.shape[-3] != q.array.shape[-3]:
         if q.array.shape[-3] % k.array.shape[-3] or k.array.shape[-3] != v.array.shape[-3]:
-            raise RuntimeError(f"{name}: {q.array.shape[-3]} query heads cannot be shared among {k.array.shape[-3]} key and {v.array.shape[-3]} value heads")
+            raise RuntimeError(
+                f"{name}: {q.array.shape[-3]} query heads cannot be shared among {k.array.shape[-3]} key and "
+                f"{v.array.shape[-3]} value heads"
+            )
         group = q.array.shape[-3] // k.array.shape[-3]
         k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
     lead = _leading(name, q, k, v)
@@ -215,7 +234,9 @@ def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:
         return tuple(broadcast_shapes(*(x.array.shape[:-2] for x in tensors)))
     except RuntimeError:
         shapes = ", ".join(str(list(x.shape)) for x in tensors)
-        raise RuntimeError(f"{name}: the leading dimensions of {shapes} do not broadcast; for grouped heads pass enable_gqa=True") from None
+        raise RuntimeError(
+            f"{name}: the leading dimensions of {shapes} do not broadcast; for grouped heads pass enable_gqa=True"
+        ) from None
 
 
 def _four(x: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -232,7 +253,9 @@ def _mask_four(name: str, mask: Tensor, lead: tuple[int, ...], q: Tensor, k: Ten
     """A mask that broadcasts to (..., T, S) as one that broadcasts to (B, H, T, S)."""
     full = (*lead, q.array.shape[-2], k.array.shape[-2])
     if mask.dtype is not dtypes.bool_ and mask.dtype is not q.dtype:
-        raise RuntimeError(f"{name}: Expected attn_mask dtype to be bool or to match query dtype, but got {mask.dtype} and {q.dtype}")
+        raise RuntimeError(
+            f"{name}: Expected attn_mask dtype to be bool or to match query dtype, but got {mask.dtype} and {q.dtype}"
+        )
     try:
         fits = np.broadcast_shapes(mask.array.shape, full) == full
     except ValueError:
@@ -279,7 +302,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def _implicit_dim(name: str, input: Tensor, dim: int | None) -> int:
     if dim is None:
-        warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X.", stacklevel=3)
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X.", stacklevel=3
+        )
         return 0 if input.ndim in (0, 1, 3) else 1
     return dim
 
@@ -307,7 +332,9 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses if _check_reduction(reduction) == "none" else mean(losses) if reduction == "mean" else sum_(losses)
 
 
-def _rows_and_targets(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
+def _rows_and_targets(
+    name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor]:
     """Class scores (V,), (N, V) or (N, V, d1, ...) as rows (N', V) with their targets (N',), after the checks."""
     _only_floating(name, input)
     classes_at = 0 if input.ndim == 1 else 1
@@ -316,9 +343,12 @@ def _rows_and_targets(name: str, input: Tensor, target: Tensor, weight: Tensor |
     classes = input.array.shape[classes_at]
     expected = input.array.shape[:classes_at] + input.array.shape[classes_at + 1 :]
     if target.array.shape != expected:
-        error = ValueError if not classes_at or target.array.shape[:1] != expected[:1] else RuntimeError  # PyTorch's choice
+        error = (
+            ValueError if not classes_at or target.array.shape[:1] != expected[:1] else RuntimeError
+        )  # PyTorch's choice
         raise error(
-            f"{name}: Expected target size {list(expected)}, got {list(target.shape)} (input {list(input.shape)} has {classes} classes in dimension {classes_at})"
+            f"{name}: Expected target size {list(expected)}, got {list(target.shape)} (input {list(input.shape)} has "
+            f"{classes} classes in dimension {classes_at})"
         )
     if target.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
         raise RuntimeError(f"{name}: expected target of dtype int64, not {target.dtype}; convert with .long()")
@@ -326,9 +356,14 @@ def _rows_and_targets(name: str, input: Tensor, target: Tensor, weight: Tensor |
     if isinstance(ids, np.ndarray) and ids.size:
         wrong = ids[(ids != ignore_index) & ((ids < 0) | (ids >= classes))]
         if wrong.size:
-            raise IndexError(f"Target {int(wrong.flat[0])} is out of bounds: {name} has {classes} classes (0 to {classes - 1})")
+            raise IndexError(
+                f"Target {int(wrong.flat[0])} is out of bounds: {name} has {classes} classes (0 to {classes - 1})"
+            )
     if weight is not None and weight.array.shape != (classes,):
-        raise RuntimeError(f"{name}: weight tensor should be defined either for all {classes} classes or no classes but got weight tensor of shape: {list(weight.shape)}")
+        raise RuntimeError(
+            f"{name}: weight tensor should be defined either for all {classes} classes or no classes but got weight "
+            f"tensor of shape: {list(weight.shape)}"
+        )
     rows = input.movedim(1, -1) if input.ndim > 2 else input
     return rows.reshape(-1, classes) if classes else rows.reshape(target.numel(), 0), target.reshape(-1).long()
 
@@ -344,10 +379,12 @@ def cross_entropy(
 ) -> Tensor:
     """-ln softmax(input)[target]: input (V,), (N, V) or (N, V, d1, ...), target class numbers of the shape without V.
 
-    target may also be probabilities of input's own shape. weight (V,): one factor a class; "mean" divides by the targets' sum.
+    target may also be probabilities of input's own shape. weight (V,): one factor a class; "mean" divides by the
+    targets' sum.
 
     Raises:
-        ValueError: input and target differ in the number of rows. RuntimeError: in another dimension. IndexError: a target
+        ValueError: input and target differ in the number of rows. RuntimeError: in another dimension. IndexError: a
+        target
             is no class.
     """
     _check_reduction(reduction)
@@ -357,12 +394,20 @@ def cross_entropy(
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     rows, ids = _rows_and_targets("cross_entropy", input, target, weight, ignore_index)
     loss = apply(
-        loss_ops.cross_entropy, rows, ids, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        loss_ops.cross_entropy,
+        rows,
+        ids,
+        weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
     )
     return loss.reshape(target.array.shape) if reduction == "none" else loss
 
 
-def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float) -> Tensor:
+def _soft_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
+) -> Tensor:
     """-sum target ln softmax(input) over the classes; "mean" divides by the number of rows."""
     axis = 0 if input.ndim == 1 else 1
     if smoothing:
@@ -390,7 +435,8 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
     """(input - target)^2, its mean or its sum."""
     if input.array.shape != target.array.shape:
         warnings.warn(
-            f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will likely lead to "
+            f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
+            f"likely lead to "
             "incorrect results due to broadcasting. Please ensure they have the same size.",
             stacklevel=2,
         )
@@ -408,20 +454,28 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
         raise ValueError(f"{name}: Target size ({target.shape}) must be the same as input size ({input.shape})")
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """-(y ln p + (1 - y) ln(1 - p)) for probabilities p; logarithms are no less than -100."""
     _check_same_shape("binary_cross_entropy", input, target)
     values = input.array
     if isinstance(values, np.ndarray) and values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise RuntimeError("all elements of input should be between 0 and 1; pass logits to binary_cross_entropy_with_logits")
+        raise RuntimeError(
+            "all elements of input should be between 0 and 1; pass logits to binary_cross_entropy_with_logits"
+        )
     losses = apply(loss_ops.binary_cross_entropy, *common([input, target]))
     return _reduced(losses if weight is None else losses * weight, reduction)
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """binary_cross_entropy of sigmoid(input), in a form that cannot overflow; pos_weight multiplies the loss of the ones."""
+    """binary_cross_entropy of sigmoid(input), without overflow; pos_weight multiplies the loss of the ones."""
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
     losses = apply(loss_ops.binary_cross_entropy_with_logits, *common([input, target]), pos_weight)
     return _reduced(losses if weight is None else losses * weight, reduction)

@@ -6,6 +6,8 @@ Importing this package attaches the methods to Tensor.
 from tinygrad_llm.autograd.functions import operators  # attaches operators and conversions
 from tinygrad_llm.autograd.functions.elementwise import (
     abs_ as abs,
+)
+from tinygrad_llm.autograd.functions.elementwise import (
     add,
     allclose,
     bitwise_and,
@@ -44,11 +46,9 @@ from tinygrad_llm.autograd.functions.elementwise import (
     mul,
     ne,
     neg,
-    pow_ as pow,
     reciprocal,
     relu,
     remainder,
-    round_ as round,
     rsqrt,
     sigmoid,
     sign,
@@ -59,6 +59,12 @@ from tinygrad_llm.autograd.functions.elementwise import (
     tanh,
     trunc,
     where,
+)
+from tinygrad_llm.autograd.functions.elementwise import (
+    pow_ as pow,
+)
+from tinygrad_llm.autograd.functions.elementwise import (
+    round_ as round,
 )
 from tinygrad_llm.autograd.functions.index import (
     bincount,
@@ -85,9 +91,10 @@ from tinygrad_llm.autograd.functions.linalg import (
 )
 from tinygrad_llm.autograd.functions.reduce import (
     all_ as all,
+)
+from tinygrad_llm.autograd.functions.reduce import (
     amax,
     amin,
-    any_ as any,
     argmax,
     argmin,
     argsort,
@@ -95,17 +102,26 @@ from tinygrad_llm.autograd.functions.reduce import (
     cumsum,
     log_softmax,
     logsumexp,
-    max_ as max,
     mean,
-    min_ as min,
     norm,
     prod,
     softmax,
     sort,
     std,
-    sum_ as sum,
     topk,
     var,
+)
+from tinygrad_llm.autograd.functions.reduce import (
+    any_ as any,
+)
+from tinygrad_llm.autograd.functions.reduce import (
+    max_ as max,
+)
+from tinygrad_llm.autograd.functions.reduce import (
+    min_ as min,
+)
+from tinygrad_llm.autograd.functions.reduce import (
+    sum_ as sum,
 )
 from tinygrad_llm.autograd.functions.shape import (
     atleast_1d,

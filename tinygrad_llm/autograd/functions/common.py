@@ -31,7 +31,8 @@ def floating(x: Tensor) -> Tensor:
 def result_type(*operands: Any) -> dtypes.dtype:
     """The dtype that an op on these tensors and numbers computes in.
 
-    Tensors with dimensions decide; a 0-d tensor, and after it a number, only lifts the category (bool < integer < float).
+    Tensors with dimensions decide; a 0-d tensor, and after it a number, only lifts the category (bool < integer <
+    float).
     """
     ranks: list[dtypes.dtype | None] = [None, None, None]  # with dimensions, 0-d, numbers
     for operand in operands:
@@ -61,7 +62,12 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     """
     if type(b) is float and isinstance(a, Tensor) and a.array.dtype.kind == "f":
         return a, b  # the commonest cases first: recording an op must cost little
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.array.dtype is b.array.dtype and a.dtype.category >= at_least:
+    if (
+        isinstance(a, Tensor)
+        and isinstance(b, Tensor)
+        and a.array.dtype is b.array.dtype
+        and a.dtype.category >= at_least
+    ):
         return a, b
     a, b = _operand(a), _operand(b)
     dtype = result_type(a, b)
@@ -139,7 +145,9 @@ def distinct(dims: Sequence[int], ndim: int) -> tuple[int, ...]:
     """
     axes = tuple(dimension(d, ndim) for d in dims)
     if len(set(axes)) < len(axes):
-        raise RuntimeError(f"dim {next(d for d in axes if axes.count(d) > 1)} appears multiple times in the list of dims")
+        raise RuntimeError(
+            f"dim {next(d for d in axes if axes.count(d) > 1)} appears multiple times in the list of dims"
+        )
     return axes
 
 

@@ -56,7 +56,9 @@ def relu(input: Tensor) -> Tensor:
 def neg(input: Tensor) -> Tensor:
     """-x."""
     if check_tensor("neg", input).dtype is dtypes.bool_:
-        raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. Use ~ or logical_not() instead.")
+        raise RuntimeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. Use ~ or logical_not() instead."
+        )
     return apply(ops.neg, input)
 
 
@@ -97,7 +99,9 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 def _scaled(name: str, input: Any, other: Any, alpha: Any) -> Any:
     """alpha other, which must not lift the dtype of the sum."""
     if isinstance(alpha, float) and not result_type(input, other).is_floating_point:
-        raise RuntimeError(f"{name}: For integral input tensors, argument alpha must not be a floating point number, not {alpha}")
+        raise RuntimeError(
+            f"{name}: For integral input tensors, argument alpha must not be a floating point number, not {alpha}"
+        )
     return cast(mul(other, alpha), other.dtype) if isinstance(other, Tensor) else other * alpha
 
 
@@ -105,8 +109,10 @@ def _scaled(name: str, input: Any, other: Any, alpha: Any) -> Any:
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input - alpha other."""
     for x in (input, other):
-        if isinstance(x, Tensor) and x.array.dtype == bool:
-            raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported. Use ~, ^ or logical_not().")
+        if isinstance(x, bool) or (isinstance(x, Tensor) and x.array.dtype == bool):
+            raise RuntimeError(
+                "Subtraction, the `-` operator, with a bool is not supported. Use ~, ^ or logical_not()."
+            )
     return _binary(ops.sub, input, other if alpha == 1 else _scaled("sub", input, other, alpha))
 
 
@@ -122,7 +128,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is None:
         return _binary(ops.div, input, other, at_least=dtypes.FLOAT)
     if rounding_mode not in ("floor", "trunc"):
-        raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}")
+        raise RuntimeError(
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}"
+        )
     a, b = pair(input, other)
     dtype = result_type(a, b)
     check_broadcast("div", a, b)
@@ -177,7 +185,10 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 
 @method
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """min(max(x, min), max); bounds are two numbers, or two tensors that broadcast. At a bound the gradient goes to x."""
+    """min(max(x, min), max); bounds are two numbers, or two tensors that broadcast.
+
+    At a bound the gradient goes to x.
+    """
     bounds = [number(b) for b in (min, max) if b is not None]
     if not bounds:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
@@ -203,11 +214,16 @@ def clamp_min(input: Tensor, min: Any) -> Tensor:
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
-    """input where the condition holds, else other. With the condition alone: where it holds, an index tensor a dimension."""
+    """input where the condition holds, else other.
+
+    With the condition alone: where it holds, an index tensor a dimension.
+    """
     if input is None and other is None:
         return tuple(wrap(i) for i in np.nonzero(np.atleast_1d(check_tensor("where", condition, "condition").array)))
     if check_tensor("where", condition, "condition").dtype is not dtypes.bool_:
-        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+        raise RuntimeError(
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}"
+        )
     a, b = pair(input, other)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = wrap(np.asarray(a, result_type(a, b).numpy))
@@ -312,7 +328,9 @@ def _bitwise(ufunc: Any, name: str) -> Callable[..., Tensor]:
     def function(input: Any, other: Any) -> Tensor:
         a, b = pair(input, other)
         if result_type(a, b).is_floating_point:
-            raise NotImplementedError(f"{name} is not defined for floating tensors; compare first, or use an integer dtype")
+            raise NotImplementedError(
+                f"{name} is not defined for floating tensors; compare first, or use an integer dtype"
+            )
         check_broadcast(name, a, b)
         return wrap(ufunc(_array(a), _array(b)))
 
@@ -330,7 +348,9 @@ bitwise_xor = _bitwise(np.bitwise_xor, "bitwise_xor")
 def bitwise_not(input: Tensor) -> Tensor:
     """The bits turned round; for bools the negation."""
     if input.is_floating_point():
-        raise NotImplementedError(f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype")
+        raise NotImplementedError(
+            f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype"
+        )
     return wrap(np.invert(input.array))
 
 
@@ -352,5 +372,21 @@ def equal(input: Tensor, other: Tensor) -> bool:
     return input.shape == other.shape and bool((input.array == other.array).all())
 
 
-for _function in (add, sub, mul, div, pow_, remainder, neg, abs_, relu, clamp, masked_fill, floor, ceil, round_, square):
+for _function in (
+    add,
+    sub,
+    mul,
+    div,
+    pow_,
+    remainder,
+    neg,
+    abs_,
+    relu,
+    clamp,
+    masked_fill,
+    floor,
+    ceil,
+    round_,
+    square,
+):
     in_place(_function)

@@ -19,23 +19,33 @@ def _component(key: Any) -> Any:
     """One component of an index: int, slice, None, Ellipsis, or a NumPy/CuPy array of integers or bools."""
     if isinstance(key, Tensor):
         key = key.array
-        if key.dtype.kind == "f" or key.dtype == np.uint8:
-            raise IndexError("tensors used as indices must be long, int or bool tensors")
-        if key.ndim == 0 and key.dtype != bool:
-            return int(key)
+        if key.dtype not in (np.int64, np.int32, bool):
+            raise IndexError(
+                f"tensors used as indices must be long, int or bool tensors, not {key.dtype}; convert with .long()"
+            )
+        if key.ndim == 0:
+            return bool(key) if key.dtype == bool else int(key)
     elif isinstance(key, (list, range, tuple)):
-        key = np.asarray([number(k.item() if isinstance(k, Tensor) else k) for k in key] if key else [], dtype=None if key else int)
+        key = np.asarray(
+            [number(k.item() if isinstance(k, Tensor) else k) for k in key] if key else [], dtype=None if key else int
+        )
         if key.dtype.kind == "f":
-            raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices")
+            raise IndexError(
+                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices"
+            )
     elif isinstance(key, slice):
         key = slice(*(None if v is None else int(v) for v in (key.start, key.stop, key.step)))
         if key.step is not None and key.step <= 0:
             raise ValueError("step must be greater than zero")
     elif isinstance(key, (np.integer, int)) and not isinstance(key, bool):
         return int(key)
-    elif key is not None and key is not Ellipsis and not isinstance(key, (bool, np.bool_)) and not hasattr(key, "dtype"):
-        raise IndexError(
-            f"only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {type(key).__name__})"
+    elif (
+        key is not None and key is not Ellipsis and not isinstance(key, (bool, np.bool_)) and not hasattr(key, "dtype")
+    ):
+        error = TypeError if isinstance(key, str) else IndexError
+        raise error(
+            f"only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
+            f"{type(key).__name__})"
         )
     return key
 
@@ -43,12 +53,18 @@ def _component(key: Any) -> Any:
 def parse(key: Any, ndim: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
     """An index as two steps: a basic key (ints, slices, None) that gives a view, and index arrays into it, or None.
 
-    In PyTorch an int next to an index array picks a slice first; in NumPy it would count as an index array and could move
-    the result's dimensions. Two steps give PyTorch's order.
+    In PyTorch an int next to an index array picks a slice first; in NumPy it would count as an index array and could
+    move the result's dimensions. Two steps give PyTorch's order.
     """
+    if isinstance(key, list) and any(isinstance(k, (list, tuple, slice, Tensor)) or k in (None, Ellipsis) for k in key):
+        key = tuple(key)  # as in PyTorch: a list of components is an index, a list of numbers a component
     parts = [_component(k) for k in (key if isinstance(key, tuple) else (key,))]
     used = sum(
-        k.ndim if hasattr(k, "ndim") and k.dtype == bool else 0 if k is None or k is Ellipsis or isinstance(k, bool) else 1
+        k.ndim
+        if hasattr(k, "ndim") and k.dtype == bool
+        else 0
+        if k is None or k is Ellipsis or isinstance(k, bool)
+        else 1
         for k in parts
     )
     dots = [i for i, k in enumerate(parts) if k is Ellipsis]
@@ -82,7 +98,8 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
         if hasattr(k, "dtype") and k.dtype == bool:
             if x.shape[axis : axis + k.ndim] != k.shape:
                 raise IndexError(
-                    f"The shape of the mask {list(k.shape)} at index {axis} does not match the shape of the indexed tensor "
+                    f"The shape of the mask {list(k.shape)} at index {axis} does not match the shape of the indexed "
+                    f"tensor "
                     f"{list(x.shape)} at index {axis}"
                 )
             axis += k.ndim
@@ -114,13 +131,16 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
 
 @method
 def __setitem__(input: Tensor, key: Any, value: Any) -> None:
-    """input[key] = value, which broadcasts into the place. A recorded write makes a new node of input (see Tensor.write)."""
+    """input[key] = value, which broadcasts into the place.
+
+    A recorded write makes a new node of input (see Tensor.write).
+    """
     basic, advanced = parse(key, input.ndim)
     value = number(value)
     if isinstance(value, Tensor):
         value = cast(value, input.dtype)
     elif not isinstance(value, (bool, int, float)):
-        value = wrap(np.asarray(value, input.array.dtype))
+        raise TypeError(f"can't assign a {type(value).__name__} to a Tensor; write a number or a Tensor")
     try:
         view = input.array[basic]
         if advanced is not None:
@@ -148,7 +168,10 @@ def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:
         value = value.squeeze(0)
     lead = len(shape) - value.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(value.array.shape, shape[max(lead, 0) :], strict=False)):
-        raise RuntimeError(f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of shape {list(shape)}")
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of "
+            f"shape {list(shape)}"
+        )
     return value
 
 
@@ -184,17 +207,25 @@ def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any
     if index.array.size == 0:
         return
     if index.ndim != input.ndim:
-        raise RuntimeError(f"{name}: Index tensor must have the same number of dimensions as input tensor ({index.ndim} and {input.ndim})")
+        raise RuntimeError(
+            f"{name}: Index tensor must have the same number of dimensions as input tensor ({index.ndim} and "
+            f"{input.ndim})"
+        )
     for d, (n, m) in enumerate(zip(index.array.shape, input.array.shape, strict=True)):
         if d != axis and n > m:
             raise RuntimeError(
-                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger than self "
+                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger "
+                f"than self "
                 f"{list(input.shape)} apart from dimension {axis}"
             )
-    if isinstance(source, Tensor) and (source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))):
+    if isinstance(source, Tensor) and (
+        source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))
+    ):
         raise RuntimeError(f"{name}: expected index {list(index.shape)} to be no larger than src {list(source.shape)}")
     if isinstance(source, Tensor) and source.dtype is not input.dtype:
-        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}")
+        raise RuntimeError(
+            f"{name}(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}"
+        )
     _check_ids(name, index, input.array.shape[axis], axis)
 
 
@@ -257,11 +288,14 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     axis = dimension(dim, input.ndim)
     ids = _ids("index_add", index).array.reshape(-1)
     if source.dtype is not input.dtype:
-        raise RuntimeError(f"index_add: self ({input.dtype}) and source ({source.dtype}) must have the same scalar type")
+        raise RuntimeError(
+            f"index_add: self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
+        )
     _check_ids("index_add", index, input.array.shape[axis], axis)
     if source.array.shape != (*input.array.shape[:axis], len(ids), *input.array.shape[axis + 1 :]):
         raise RuntimeError(
-            f"index_add: source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} of {list(input.shape)}"
+            f"index_add: source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} "
+            f"of {list(input.shape)}"
         )
     return apply(ops.index_add, input, wrap(ids), source, axis=axis, alpha=number(alpha))
 
@@ -285,7 +319,13 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 @method
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
     """The distinct elements in order; on request where each element of input went, and how often each occurs."""
     found = np.unique(input.array, return_inverse=True, return_counts=True, axis=dim)
     results = [wrap(found[0])]
@@ -306,7 +346,10 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if weights is None:
         return wrap(np.bincount(input.array, minlength=minlength))
     if weights.array.shape != input.array.shape:
-        raise RuntimeError(f"bincount: weights {list(weights.shape)} should be 1-d and have the same length as input {list(input.shape)}")
+        raise RuntimeError(
+            f"bincount: weights {list(weights.shape)} should be 1-d and have the same length as input "
+            f"{list(input.shape)}"
+        )
     counts = wrap(np.bincount(input.array, weights.array, minlength))
     return cast(counts, dtypes.float32) if weights.dtype is dtypes.float32 else counts
 
@@ -322,7 +365,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError(f"Class values must be non-negative, not {int(ids.min())}")
     classes = int(ids.max()) + 1 if num_classes == -1 else num_classes
     if ids.size and int(ids.max()) >= classes:
-        raise RuntimeError(f"Class values must be smaller than num_classes, but {int(ids.max())} is not below {classes}")
+        raise RuntimeError(
+            f"Class values must be smaller than num_classes, but {int(ids.max())} is not below {classes}"
+        )
     return wrap((ids[..., None] == array_module(ids).arange(classes)).astype(np.int64))
 
 

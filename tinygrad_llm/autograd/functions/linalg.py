@@ -18,7 +18,10 @@ def _check_same_dtype(name: str, *tensors: Tensor) -> None:
     first = tensors[0]
     for x in tensors[1:]:
         if x.array.dtype != first.array.dtype:
-            raise RuntimeError(f"{name}: expected both operands to have the same dtype, but got {first.dtype} and {x.dtype}; convert one with .to()")
+            raise RuntimeError(
+                f"{name}: expected both operands to have the same dtype, but got {first.dtype} and {x.dtype}; convert "
+                f"one with .to()"
+            )
 
 
 @method
@@ -37,8 +40,12 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     m, n = a.array.shape, b.array.shape
     if m[-1] != n[-2 if len(n) > 1 else 0]:
         if len(m) <= 2 and len(n) == 2:
-            raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({m[0] if len(m) > 1 else 1}x{m[-1]} and {n[0]}x{n[1]})")
-        raise RuntimeError(f"matmul: the last dimension of {list(m)} must match dimension {max(len(n) - 2, 0)} of {list(n)}")
+            raise RuntimeError(
+                f"mat1 and mat2 shapes cannot be multiplied ({m[0] if len(m) > 1 else 1}x{m[-1]} and {n[0]}x{n[1]})"
+            )
+        raise RuntimeError(
+            f"matmul: the last dimension of {list(m)} must match dimension {max(len(n) - 2, 0)} of {list(n)}"
+        )
     try:
         np.broadcast_shapes(m[:-2], n[:-2])
     except ValueError:
@@ -48,7 +55,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     a2 = reshape(a, (1, -1)) if len(m) == 1 else a
     b2 = reshape(b, (-1, 1)) if len(n) == 1 else b
     y = apply(ops.matmul, a2, b2)
-    shape = y.array.shape[:-2] + (() if len(m) == 1 else (y.array.shape[-2],)) + (() if len(n) == 1 else (y.array.shape[-1],))
+    shape = (
+        y.array.shape[:-2]
+        + (() if len(m) == 1 else (y.array.shape[-2],))
+        + (() if len(n) == 1 else (y.array.shape[-1],))
+    )
     return reshape(y, shape)
 
 
@@ -70,7 +81,9 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices: (b, m, k) @ (b, k, n) -> (b, m, n)."""
     _of_rank("bmm", 3, input, mat2)
     if input.array.shape[0] != mat2.array.shape[0]:
-        raise RuntimeError(f"bmm: batches of {input.array.shape[0]} and {mat2.array.shape[0]} matrices; they must be equal")
+        raise RuntimeError(
+            f"bmm: batches of {input.array.shape[0]} and {mat2.array.shape[0]} matrices; they must be equal"
+        )
     return matmul(input, mat2)
 
 
@@ -89,7 +102,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     _check_same_dtype("dot", input, tensor)
     if input.array.shape != tensor.array.shape:
         raise RuntimeError(
-            f"inconsistent tensor size, expected tensor {list(input.shape)} and src {list(tensor.shape)} to have the same number of elements"
+            f"inconsistent tensor size, expected tensor {list(input.shape)} and src {list(tensor.shape)} to have the "
+            f"same number of elements"
         )
     return sum_(mul(input, tensor), dtype=input.dtype)
 
@@ -114,7 +128,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
-    """The sum of products that letters describe, as in NumPy: einsum("bij,bjk->bik", a, b). "..." stands for the dimensions not named.
+    """The sum of products that letters describe: einsum("bij,bjk->bik", a, b). "..." is for the dimensions not named.
 
     Raises:
         RuntimeError: the equation and the operands do not fit.
@@ -130,7 +144,9 @@ def einsum(equation: str, *operands: Any) -> Tensor:
             if known.setdefault(c, n) == 1:
                 known[c] = n
             elif n not in (1, known[c]):
-                raise RuntimeError(f"einsum(): operands do not broadcast: the letter {c!r} stands for both {known[c]} and {n}")
+                raise RuntimeError(
+                    f"einsum(): operands do not broadcast: the letter {c!r} stands for both {known[c]} and {n}"
+                )
     for i, letters in enumerate(inputs):  # a size of 1 broadcasts
         full = tuple([known[c] for c in letters])
         if tensors[i].array.shape != full:
@@ -155,7 +171,7 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
     for s, x in zip(inputs, tensors, strict=True):
         dots = x.ndim - len(s) + 3 if "..." in s else 0
         s = s.replace("...", "".join(free[widest - dots : widest]))
-        if len(s) != x.ndim or not s.replace(".", "?").isalpha() and s:
+        if len(s) != x.ndim or (not s.replace(".", "?").isalpha() and s):
             raise RuntimeError(f"einsum(): the subscripts {s!r} do not fit an operand of shape {list(x.shape)}")
         full.append(s)
     return full, output.replace("...", "".join(free[:widest]))
@@ -169,7 +185,8 @@ def _without_repeats(letters: str, x: Tensor) -> tuple[str, Tensor]:
             second = letters.index(c, first + 1)
             if x.array.shape[first] != x.array.shape[second]:
                 raise RuntimeError(
-                    f"einsum(): the letter {c!r} is repeated in an operand of shape {list(x.shape)}, but stands for different sizes"
+                    f"einsum(): the letter {c!r} is repeated in an operand of shape {list(x.shape)}, but stands for "
+                    f"different sizes"
                 )
             x = diagonal(x, 0, first, second)
             letters = letters[:first] + letters[first + 1 : second] + letters[second + 1 :] + c

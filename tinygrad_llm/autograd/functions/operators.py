@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices
-from tinygrad_llm import dtypes, random
+from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.graph import note_write
@@ -55,10 +54,7 @@ for _name, _function in (
     _operator(_name, _function, reflected=True, in_place=True)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     _operator(_name, getattr(elementwise, _name))
-_operator("matmul", linalg.matmul, in_place=False)
-Tensor.__neg__ = elementwise.neg  # type: ignore[attr-defined]
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-Tensor.__abs__ = elementwise.abs_  # type: ignore[attr-defined]
+_operator("matmul", linalg.matmul)
 
 
 def _invert(self: Tensor) -> Tensor:
@@ -68,15 +64,23 @@ def _invert(self: Tensor) -> Tensor:
     return elementwise.bitwise_not(self)
 
 
-Tensor.__invert__ = _invert  # type: ignore[attr-defined]
+for _name, _function in (
+    ("neg", elementwise.neg),
+    ("pos", lambda self: self),
+    ("abs", elementwise.abs_),
+    ("invert", _invert),
+):
+    setattr(Tensor, f"__{_name}__", _function)
 
 
 # --- conversions ---
 
 
 @method
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
-    """The tensor in another dtype, on another device, or as another tensor is: `to(float64)`, `to("cuda")`, `to(other)`.
+def to(
+    self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
+) -> Tensor:
+    """The tensor in another dtype, on another device, or as another tensor: `to(float64)`, `to("cuda")`, `to(other)`.
 
     The tensor itself where nothing changes, unless copy. Gradients go the way back.
     """
@@ -93,7 +97,9 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
     if device is not None:
         target, home = devices.device(device), self.device
         if devices.move(self.array, target) is not self.array:
-            result = apply(ops.transfer, self, to=lambda a: devices.move(a, target), back=lambda g: devices.move(g, home))
+            result = apply(
+                ops.transfer, self, to=lambda a: devices.move(a, target), back=lambda g: devices.move(g, home)
+            )
     if dtype is not None:
         result = cast(result, dtype)
     return result.clone() if copy and result is self else result

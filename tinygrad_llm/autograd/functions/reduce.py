@@ -40,7 +40,9 @@ def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes
 
 def _check_float(name: str, input: Tensor) -> Tensor:
     if not check_tensor(name, input).is_floating_point():
-        raise RuntimeError(f"{name}(): could not infer output dtype. Input dtype must be a floating point dtype. Got: {input.dtype}")
+        raise RuntimeError(
+            f"{name}(): could not infer output dtype. Input dtype must be a floating point dtype. Got: {input.dtype}"
+        )
     return input
 
 
@@ -51,7 +53,9 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes
     return apply(ops.mean, input, axes=dimensions(dim, input.ndim), keepdims=keepdim)
 
 
-def _spread_of(op: Op, input: Tensor, dim: Any, unbiased: bool | None, correction: float | None, keepdim: bool) -> Tensor:
+def _spread_of(
+    op: Op, input: Tensor, dim: Any, unbiased: bool | None, correction: float | None, keepdim: bool
+) -> Tensor:
     if isinstance(dim, bool):  # var(False) means unbiased=False
         dim, unbiased = None, dim
     if correction is None:
@@ -62,7 +66,12 @@ def _spread_of(op: Op, input: Tensor, dim: Any, unbiased: bool | None, correctio
 
 @method
 def var(
-    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
 ) -> Tensor:
     """sum (x - mean)^2 / (n - correction); the correction is 1 unless unbiased=False or it is given."""
     return _spread_of(ops.var, input, dim, unbiased, correction, keepdim)
@@ -70,7 +79,12 @@ def var(
 
 @method
 def std(
-    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
 ) -> Tensor:
     """The square root of var."""
     return _spread_of(ops.std, input, dim, unbiased, correction, keepdim)
@@ -92,7 +106,9 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 
 def _check_not_empty(name: str, input: Tensor, axes: tuple[int, ...] | None) -> None:
     if axes is None and not input.array.size:
-        raise RuntimeError(f"{name}(): Expected reduction dim to be specified for an empty tensor; the shape is {tuple(input.shape)}")
+        raise RuntimeError(
+            f"{name}(): Expected reduction dim to be specified for an empty tensor; the shape is {tuple(input.shape)}"
+        )
     if axes is not None and 0 in [input.array.shape[a] for a in axes]:
         raise IndexError(f"{name}(): Expected reduction dim to have non-zero size; the shape is {tuple(input.shape)}")
 
@@ -174,7 +190,9 @@ def _along(op: Op, input: Tensor, dim: int, dtype: dtypes.dtype | None) -> Tenso
     """softmax or log_softmax; a 0-d tensor counts as one element."""
     input = input if dtype is None else cast(input, dtype)
     if not check_tensor(op.name, input).is_floating_point():
-        raise NotImplementedError(f"{op.name}: not implemented for {input.dtype}; pass dtype=, or convert with .float()")
+        raise NotImplementedError(
+            f"{op.name}: not implemented for {input.dtype}; pass dtype=, or convert with .float()"
+        )
     axis = dimension(dim, input.ndim)
     if not input.array.size:
         return clone(input)

@@ -29,10 +29,11 @@ def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     count = input.array.size
     if unknown and known == 0:
         raise RuntimeError(
-            f"cannot reshape tensor of {count} elements into shape {list(shape)} because the unspecified dimension size -1 "
+            f"cannot reshape tensor of {count} elements into shape {list(shape)} because the unspecified dimension "
+            f"size -1 "
             "can be any value and is ambiguous"
         )
-    if (count % known if unknown else count != known):
+    if count % known if unknown else count != known:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
     return tuple(count // known if n == -1 else n for n in shape)
 
@@ -62,7 +63,8 @@ def view(input: Tensor, *shape: Any) -> Tensor:
             probe.shape = full  # NumPy's own test whether the strides allow it
         except AttributeError:
             raise RuntimeError(
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+                "view size is not compatible with input tensor's size and stride (at least one dimension spans "
+                "across two "
                 "contiguous subspaces). Use .reshape(...) instead."
             ) from None
     return apply(ops.reshape, input, shape=full)
@@ -103,7 +105,8 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
         part[part.index(-1)] = shape[axis] // known if known else 0
     if int(np.prod(part)) != shape[axis]:
         raise RuntimeError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[axis]}) in the "
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[axis]}) in "
+            f"the "
             "input tensor"
         )
     return reshape(input, (*shape[:axis], *part, *shape[axis + 1 :]))
@@ -193,14 +196,16 @@ def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     lead = len(target) - len(shape)
     if lead < 0:
         raise RuntimeError(
-            f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the number of dimensions in "
+            f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the number of "
+            f"dimensions in "
             f"the tensor ({len(shape)})"
         )
     full = tuple(shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(target))
     for i, n in enumerate(full):
         if n < 0 or (i >= lead and shape[i - lead] not in (1, n)):
             raise RuntimeError(
-                f"The expanded size of the tensor ({n}) must match the existing size ({shape[i - lead] if i >= lead else 0}) at "
+                f"The expanded size of the tensor ({n}) must match the existing size "
+                f"({shape[i - lead] if i >= lead else 0}) at "
                 f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
             )
     return apply(ops.expand, input, shape=full)
@@ -266,12 +271,14 @@ def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
         shape = x.array.shape
         if len(shape) != len(first):
             raise RuntimeError(
-                f"{name}: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor number {i})"
+                f"{name}: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor "
+                f"number {i})"
             )
         for d, (m, n) in enumerate(zip(first, shape, strict=True)):
             if d != axis and m != n:
                 raise RuntimeError(
-                    f"{name}: Sizes of tensors must match except in dimension {axis}. Expected size {m} but got size {n} for "
+                    f"{name}: Sizes of tensors must match except in dimension {axis}. Expected size {m} but got size "
+                    f"{n} for "
                     f"tensor number {i} in the list."
                 )
 
@@ -356,7 +363,8 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
         lengths = list(split_size_or_sections)
         if sum(lengths) != n or builtins.any(m < 0 for m in lengths):
             raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {axis}), "
+                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension "
+                f"{axis}), "
                 f"but got split_sizes={lengths}"
             )
     ends = np.cumsum(lengths).tolist()
@@ -397,7 +405,7 @@ def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
 
 @method
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
-    """Elements moved on by shifts along dims, those that fall off coming in at the front; without dims through the flat order."""
+    """Elements moved on by shifts along dims (without: in the flat order), those that fall off coming in in front."""
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     if dims is None and len(shifts) == 1:
         return apply(ops.roll, input, shifts=shifts[0], axes=None)

@@ -15,12 +15,12 @@ def attention(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, sca
 
     mask: None, bool (True takes part) or floating (added to the scores, and differentiable), broadcast to (B, H, T, S).
     keep: None or bool (B, H, T, S), the weights that dropout leaves, which are multiplied by keep_scale.
-    Captures q, k, v and the probabilities (B, H, T, S). The gradients share the scores' gradient, so one kernel computes
-    them. Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
+    Captures q, k, v and the probabilities (B, H, T, S). The gradients share the scores' gradient, so one kernel
+    computes them. Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
     """
     kernel = kernels.of(q)
     y, saved = kernel.attention(q, k, v, mask, causal, scale, keep, keep_scale)
-    mask_shape = None if mask is None else mask.shape
+    mask_shape = () if mask is None else mask.shape
 
     def pull(g: Any, needs: Any) -> Any:
         dq, dk, dv, dscores = kernel.attention_backward(g, q, k, v, saved, scale, keep, keep_scale, needs[3])

@@ -67,7 +67,10 @@ def power(x: Any, p: Any) -> Any:
 
 @register(broadcasts=True)
 def pow(a: Any, b: Any) -> Any:
-    """a ** b. d/da = b a^(b-1), 0 where b is 0; d/db = a^b ln a, 0 where a is 0 and b >= 0. A scalar b is not captured twice."""
+    """a ** b. d/da = b a^(b-1), 0 where b is 0; d/db = a^b ln a, 0 where a is 0 and b >= 0.
+
+    A scalar b is not captured twice.
+    """
     y = power(a, b)
 
     def da(g: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.devices import array_module
 

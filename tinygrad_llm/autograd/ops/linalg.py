@@ -12,7 +12,10 @@ from tinygrad_llm.kernels import as_rows, column_sums
 
 @register(broadcasts=True)
 def matmul(a: Any, b: Any) -> Any:
-    """a @ b: (..., m, k) @ (..., k, n) -> (..., m, n), leading axes broadcast. Each gradient captures the other factor."""
+    """a @ b: (..., m, k) @ (..., k, n) -> (..., m, n), leading axes broadcast.
+
+    Each gradient captures the other factor.
+    """
     k, n = b.shape[-2:]
     if b.ndim == 2:  # one matrix for every leading index of a: two large products, not a batch of small ones
 
@@ -35,7 +38,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
 
     dx captures weight, dweight captures x: a frozen weight keeps no activation.
     """
-    n, k = weight.shape
+    n = weight.shape[0]
     rows = as_rows(x)
     y = rows @ weight.T
     if bias is not None:
@@ -56,7 +59,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
 
 @register
 def einsum(*xs: Any, inputs: tuple[str, ...], output: str) -> Any:
-    """Sum of products by letters: inputs[i] names the axes of xs[i], no letter twice in one; output those of the result.
+    """Sum of products by letters: inputs[i] names the axes of xs[i], each letter once; output those of the result.
 
     The gradient of xs[i] is the einsum of g and the other factors; a letter that only xs[i] has is repeated over.
     """

@@ -12,11 +12,13 @@ from tinygrad_llm.devices import array_module
 
 
 @register
-def cross_entropy(x: Any, targets: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float) -> Any:
+def cross_entropy(
+    x: Any, targets: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float
+) -> Any:
     """-ln softmax(x)[target]: x (N, V), targets (N,) int, weight (V,) or None -> () or, for reduction "none", (N,).
 
-    Rows whose target is ignore_index count for nothing. With smoothing s: (1 - s) times the target's loss plus s / V times
-    the sum of every class's, each weighted. "mean" divides by the sum of the targets' weights.
+    Rows whose target is ignore_index count for nothing. With smoothing s: (1 - s) times the target's loss plus s / V
+    times the sum of every class's, each weighted. "mean" divides by the sum of the targets' weights.
     Captures x and one number a row, never probabilities (N, V). Source: Szegedy et al., Rethinking the Inception
     Architecture (2016), section 7.
     """
@@ -85,7 +87,7 @@ def binary_cross_entropy(p: Any, y: Any) -> Any:
 
 @register(broadcasts=True)
 def binary_cross_entropy_with_logits(x: Any, y: Any, pos_weight: Any) -> Any:
-    """-(c y ln s + (1 - y) ln(1 - s)), s = sigmoid(x), c = pos_weight or 1, elementwise, in a form that cannot overflow."""
+    """-(c y ln s + (1 - y) ln(1 - s)), s = sigmoid(x), c = pos_weight or 1, in a form that cannot overflow."""
     c = 1 if pos_weight is None else pos_weight
     log_1p = np.log1p(np.exp(-np.abs(x)))
     minus_log_s, minus_log_1s = log_1p + np.maximum(-x, 0), log_1p + np.maximum(x, 0)

@@ -28,7 +28,8 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
 def rms_norm(x: Any, weight: Any, *, eps: float) -> Any:
     """x weight / sqrt(mean(x^2) + eps) over the last axis: x (..., C), weight (C,) or None -> (..., C).
 
-    Captures x, weight, and one number a row. Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019), eq. 4.
+    Captures x, weight, and one number a row. Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019),
+    eq. 4.
     """
     k = kernels.of(x)
     y, rstd = k.rms_norm(x, weight, eps)

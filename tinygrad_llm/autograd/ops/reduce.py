@@ -125,7 +125,9 @@ def logsumexp(x: Any, *, axes: Any, keepdims: bool) -> Any:
     with np.errstate(divide="ignore"):  # a row of -inf alone has the logarithm of 0
         y = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
     out = y if keepdims else y.reshape(x.sum(axis=axes).shape)
-    return out, (lambda g: spread(g, x.shape, axes, keepdims) * np.exp(x - np.where(np.isneginf(y), np.zeros_like(y), y)),)
+    return out, (
+        lambda g: spread(g, x.shape, axes, keepdims) * np.exp(x - np.where(np.isneginf(y), np.zeros_like(y), y)),
+    )
 
 
 @register
