@@ -124,16 +124,17 @@ def test_pullbacks_keep_the_contract(name, data, seed):
 
 
 @every_op
-@given(data=st.data(), seed=seeds)
+@given(data=st.data(), seed=seeds, which=st.sampled_from(["auto", "reference"]))
 @FEW
-def test_float32_stays_float32(name, data, seed):
-    """With the kernels that users get: the contract, and the values of float64 under the reference."""
+def test_float32_stays_float32(name, data, seed, which):
+    """With either kernels: the contract, and the values of float64 under the reference."""
     op, wide = OPS[name], data.draw(SAMPLES[name])
     sample = wide.to(np.float32).read_only()
-    out, pull = run(op, sample)
-    assert out.dtype == np.float32
-    g = gradient_for(out, seed)
-    check_contract(op, sample, g, locked(out), pull)
+    with kernels.use(which):
+        out, pull = run(op, sample)
+        assert out.dtype == np.float32
+        g = gradient_for(out, seed)
+        check_contract(op, sample, g, locked(out), pull)
     with kernels.use("reference"):
         expected_out, expected_pull = run(op, wide)
         expected = pull_back(expected_pull, g.astype(np.float64), needs_of(wide, wide.variables))
