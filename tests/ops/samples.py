@@ -198,6 +198,13 @@ def expand(draw):
     return sample(draw(array(a)), shape=np.broadcast_shapes(a, b))
 
 
+@samples_of("diagonal")
+def diagonal(draw):
+    x = draw(array(shapes(min_dims=2)))
+    axes = draw(st.permutations(range(x.ndim)))
+    return sample(x, offset=draw(st.integers(-4, 4)), axes=tuple(axes[:2]))
+
+
 @samples_of("flip")
 def flip(draw):
     x = draw(array(AXES))

@@ -22,7 +22,7 @@ FEW = settings(max_examples=max(settings.default.max_examples // 5, 5))
 HOLDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["neg", "step", "clone", "cast", "sum", "mean", "cumsum", "index"], ("",)),
     **dict.fromkeys(
-        ["reshape", "permute", "expand", "flip", "roll", "tril", "triu", "pad", "repeat", "transfer"], ("",)
+        ["reshape", "permute", "expand", "flip", "diagonal", "roll", "tril", "triu", "pad", "repeat", "transfer"], ("",)
     ),
     **dict.fromkeys(["exp", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "softmax", "log_softmax"], ("y",)),
     **dict.fromkeys(["log", "log1p", "silu", "gelu", "erf", "abs", "sin", "cos", "softplus", "var", "prod"], ("0",)),

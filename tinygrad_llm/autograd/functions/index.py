@@ -88,6 +88,7 @@ def parse(key: Any, ndim: int) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]
             if not isinstance(k, int):
                 advanced.append(slice(None))
     arrays = any(hasattr(k, "dtype") for k in advanced)
+    basic.append(Ellipsis)  # with ints alone NumPy would return a number; with it, a view
     return tuple(basic), tuple(advanced) if arrays else None
 
 
@@ -137,6 +138,7 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
     """
     basic, advanced = parse(key, input.ndim)
     value = number(value)
+    input.check_writable("__setitem__")
     if isinstance(value, Tensor):
         value = cast(value, input.dtype)
     elif not isinstance(value, (bool, int, float)):

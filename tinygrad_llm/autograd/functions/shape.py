@@ -208,7 +208,7 @@ def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
                 f"({shape[i - lead] if i >= lead else 0}) at "
                 f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
             )
-    return apply(ops.expand, input, shape=full)
+    return apply(ops.reshape if full == shape else ops.expand, input, shape=full)
 
 
 @method
@@ -387,7 +387,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
     axis = dimension(dim, input.ndim)
     lead = (slice(None),) * axis
-    return tuple(apply(index.index, input, key=(*lead, i), unique=True) for i in range(input.array.shape[axis]))
+    return tuple(apply(index.index, input, key=(*lead, i, ...), unique=True) for i in range(input.array.shape[axis]))
 
 
 @method
@@ -435,16 +435,11 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
 
 @method
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The diagonal of two dimensions as the last dimension: element i is at (i, i + offset)."""
+    """A view of the diagonal of two dimensions as the last dimension: element i is at (i, i + offset)."""
     a, b = dimension(dim1, input.ndim), dimension(dim2, input.ndim)
     if a == b:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    others = tuple(d for d in range(input.ndim) if d not in (a, b))
-    x = apply(ops.permute, input, axes=(a, b, *others))
-    length = builtins.max(0, builtins.min(x.size(0) + builtins.min(offset, 0), x.size(1) - builtins.max(offset, 0)))
-    places = np.arange(length)
-    key = (places + builtins.max(-offset, 0), places + builtins.max(offset, 0))
-    return movedim(apply(index.index, x, key=key, unique=True), 0, -1)
+    return apply(ops.diagonal, input, offset=offset, axes=(a, b))
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -29,6 +29,26 @@ def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
     return np.broadcast_to(x, shape), (lambda g: g,)
 
 
+def _diagonal(x: Any, offset: int, axes: tuple[int, int]) -> Any:
+    view = x.diagonal(offset, *axes)
+    if isinstance(x, np.ndarray):
+        view.flags.writeable = x.flags.writeable  # NumPy locks it for the sake of old programs
+    return view
+
+
+@register(moves=True)
+def diagonal(x: Any, *, offset: int, axes: tuple[int, int]) -> Any:
+    """A view of the elements (i, i + offset) of two axes, as the last axis."""
+    shape = x.shape
+
+    def dx(g: Any) -> Any:
+        d = np.zeros_like(g, shape=shape)
+        _diagonal(d, offset, axes)[...] = g
+        return d
+
+    return _diagonal(x, offset, axes), (dx,)
+
+
 @register(moves=True)
 def flip(x: Any, *, axes: tuple[int, ...]) -> Any:
     """A copy with the order along the axes turned round."""
