@@ -231,7 +231,7 @@ def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
     elif isinstance(pull, (tuple, list)) and depth:
         for part in pull:
             yield from _captured(part, depth - 1)
-    elif hasattr(pull, "dtype") and hasattr(pull, "base"):
+    elif hasattr(pull, "dtype") and hasattr(pull, "base") and not isinstance(pull, np.generic):
         yield pull
 
 

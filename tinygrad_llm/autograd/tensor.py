@@ -45,9 +45,9 @@ class Tensor:
     an op makes the tensor a leaf, whose gradients are summed up in `grad`.
     """
 
-    __slots__ = ("__weakref__", "array", "flags", "grad", "node")
+    __slots__ = ("__weakref__", "_grad", "array", "flags", "node")
     array: Any
-    grad: Tensor | None
+    _grad: Tensor | None
     node: graph.Node | None
     __array_priority__ = 1000  # so that `numpy_array * tensor` asks the tensor
 
@@ -88,7 +88,7 @@ class Tensor:
         dtypes.of(array)
         self.array = np.asarray(array) if isinstance(array, np.generic) else array
         self.node = None
-        self.grad = None
+        self._grad = None
         self.flags = INFERENCE if grad_state.inference else 0
         if requires_grad:
             self.requires_grad = True
@@ -215,6 +215,23 @@ class Tensor:
                 graph.note_write(tensor.grad.array)
 
         return add_to_grad
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient summed up so far; None before the first."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+            if value.array.shape != self.array.shape or value.array.dtype != self.array.dtype:
+                raise RuntimeError(
+                    f"assigned grad has {value.dtype} of shape {list(value.shape)}, but its tensor is {self.dtype} of "
+                    f"shape {list(self.shape)}; they must be equal"
+                )
+        self._grad = value
 
     @property
     def is_leaf(self) -> bool:
@@ -421,11 +438,16 @@ class Tensor:
         return self
 
     def check_writable(self, name: str) -> None:
-        """Refuse to write into a leaf whose gradient is wanted."""
+        """Refuse to write into a leaf whose gradient is wanted, or into memory that elements share."""
         if self.node is not None and self.node.op is None and grad_state.enabled:
             raise RuntimeError(
                 f"{name}: a leaf Variable that requires grad is being used in an in-place operation; do it under "
                 f"no_grad()"
+            )
+        if not getattr(self.array.flags, "writeable", True):
+            raise RuntimeError(
+                f"{name}: more than one element of the written-to tensor refers to a single memory location, or the "
+                "memory is read-only; clone() the tensor first"
             )
 
 
@@ -457,7 +479,7 @@ def wrap(array: Any) -> Tensor:
     """A tensor outside the graph around a raw array, unchecked and uncopied."""
     tensor = Tensor.__new__(Tensor)
     tensor.array = array if not isinstance(array, np.generic) else np.asarray(array)
-    tensor.node = tensor.grad = None
+    tensor.node = tensor._grad = None
     tensor.flags = INFERENCE if grad_state.inference else 0
     return tensor
 

@@ -11,6 +11,7 @@ from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.graph import note_write
+from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
 
@@ -150,9 +151,9 @@ def cuda(self: Tensor, device: Any = "cuda") -> Tensor:
 
 
 def _filled(self: Tensor, name: str, values: Any) -> Tensor:
+    if not self.is_leaf:  # a recorded result stays one, though what it was no longer matters
+        return self.write(apply(elementwise_ops.step, self, function=lambda x: np.full_like(x, values)), name)
     self.check_writable(name)
-    if self.node is not None and self.node.op is not None:  # a recorded result: what it was no longer matters
-        self.array, self.node = np.empty_like(self.array), None
     self.array[...] = values
     note_write(self.array)
     return self
