@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -83,6 +84,20 @@ def test_the_gradient_is_clipped_as_a_whole_and_0_means_never():
         t.train_step()
         norms[clip] = math.sqrt(sum(float((p.grad.array**2).sum()) for p in t.model.parameters()))
     assert norms[0.01] == pytest.approx(0.01, rel=1e-3) and norms[0.0] > 0.1
+
+
+def test_each_step_begins_without_the_gradients_of_the_one_before():
+    t = trainer(RECIPE.replace(clip=0.0))
+    t.train_step()
+    before = copy.deepcopy(t.model.state_dict())
+    x, y = t.train.random(t.recipe.batch, copy.deepcopy(t.rng))  # the batch that is next
+    t.train_step()
+    used = [p.grad.array.copy() for p in t.model.parameters()]
+    t.model.load_state_dict(before)
+    t.model.zero_grad()
+    next_token_loss(t.model, x, y).backward()
+    for grad, p in zip(used, t.model.parameters(), strict=True):
+        np.testing.assert_allclose(grad, p.grad.array, rtol=1e-5, atol=1e-7)
 
 
 def test_only_matrices_are_decayed():
