@@ -51,8 +51,11 @@ def grad(
     it.
 
     Raises:
-        RuntimeError: as backward, or an input is unused and that was not allowed.
+        RuntimeError: as backward, or an input is unused and that was not allowed. ValueError: materialize_grads with
+            allow_unused=False.
     """
+    if materialize_grads and allow_unused is False:
+        raise ValueError("grad: materialize_grads=True needs allow_unused to be True or left out")
     inputs = _sequence(inputs)
     roots = _roots(_sequence(outputs), grad_outputs, create_graph)
     found = sweep(roots, retain_graph=bool(retain_graph), wanted=_nodes(inputs))

@@ -91,7 +91,7 @@ def sweep(
             continue
         g, owned = sums.pop(node)
         if node.hooks:
-            g, owned = _through_hooks(node, g, owned)
+            g, owned = _through_hooks(node, g), False
         if wanted is not None and node in wanted:
             found[node] = g if owned else g.copy()
         if node.sink is not None and wanted is None:
@@ -184,12 +184,13 @@ def accumulate(have: tuple[Any, bool] | None, d: Any, g: Any) -> tuple[Any, bool
     return total + d, True
 
 
-def _through_hooks(node: Node, g: Any, owned: bool) -> tuple[Any, bool]:
+def _through_hooks(node: Node, g: Any) -> Any:
+    """The gradient after a node's hooks. A hook may keep what it was given, so the buffer is no longer ours alone."""
     for hook in list(node.hooks.values()):  # type: ignore[union-attr]
         changed = hook(g)
         if changed is not None:
-            g, owned = changed, False
-    return g, owned
+            g = changed
+    return g
 
 
 # --- writes in place ----------------------------------------------------------------------------------------------

@@ -260,7 +260,15 @@ class Tensor:
 
         def on_arrays(g: Any) -> Any:
             changed = hook(wrap(g))
-            return None if changed is None else changed.array
+            if changed is None:
+                return None
+            if not isinstance(changed, Tensor):
+                raise TypeError(f"a hook must return a Tensor or None, not {type(changed).__name__}")
+            if changed.array.shape != g.shape:
+                raise RuntimeError(
+                    f"a hook returned a gradient of shape {list(changed.shape)} for one of shape {list(g.shape)}"
+                )
+            return changed.array.astype(g.dtype, copy=False)
 
         if self.node.hooks is None:
             self.node.hooks = {}
