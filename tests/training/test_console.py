@@ -33,6 +33,17 @@ def test_a_pipe_gets_a_line_per_evaluation_and_nothing_else():
     assert lines[1].startswith("step  500/1000   train  2.5000   validation  2.7500    12,346 tokens/s   0:00 left")
 
 
+def test_the_time_left_is_that_of_the_latest_steps(monkeypatch):
+    now = iter([100.0, 101.0, 1001.0, 1021.0])  # a slow first part, then 10 steps in 20 s
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    stream = io.StringIO()
+    shown = console.progress(40, stream)
+    for step in (0, 10, 20):
+        shown.evaluation(evaluation(step))
+    lines = stream.getvalue().splitlines()
+    assert lines[1].endswith("   45:00 left") and lines[2].endswith("   0:40 left")
+
+
 def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left():
     stream = Terminal()
     shown = console.progress(2, stream)

@@ -74,17 +74,20 @@ class Log:
     """A line per evaluation, with the time left, for files and pipes."""
 
     def __init__(self, steps: int, stream: TextIO) -> None:
-        self.steps, self._stream, self._start = steps, stream, time.monotonic()
+        self.steps, self._stream = steps, stream
+        self._last = (0, time.monotonic())  # step and time of the last evaluation
 
     def step(self, loss: float, tokens_per_second: float) -> None:
         """Say nothing: a log is read later."""
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Print it with the time left, should the rest take as long as what was done."""
+        """Print it with the time left, should all steps take as long as those since the evaluation before."""
         line = evaluation_line(evaluation, self.steps)
-        if 0 < evaluation.step < self.steps:
-            spent = time.monotonic() - self._start
-            line += f"   {clock(spent * (self.steps - evaluation.step) / evaluation.step)} left"
+        step, then = self._last
+        self._last = (evaluation.step, time.monotonic())
+        if step < evaluation.step < self.steps:
+            a_step = (self._last[1] - then) / (evaluation.step - step)
+            line += f"   {clock(a_step * (self.steps - evaluation.step))} left"
         self.write(line)
 
     def write(self, text: str) -> None:
