@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 
@@ -43,13 +44,41 @@ class _Mode:
         state.enabled, state.inference = self._saved.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        # a mode of its own for each call, so that recursion and threads do not share the saved switch
+        def mode() -> _Mode:
+            return _Mode(self._enabled, self._inference)
+
+        if inspect.isgeneratorfunction(function):
+            return functools.wraps(function)(lambda *args, **kwargs: _stepwise(mode, function(*args, **kwargs)))
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            # a mode of its own for each call, so that recursion and threads do not share the saved switch
-            with _Mode(self._enabled, self._inference):
+            with mode():
                 return function(*args, **kwargs)
 
         return wrapped
+
+
+def _stepwise(mode: Callable[[], _Mode], generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """A generator whose every step runs in a mode, and whose caller does not."""
+    try:
+        with mode():
+            out = next(generator)
+        while True:
+            try:
+                received = yield out
+            except GeneratorExit:
+                with mode():
+                    generator.close()
+                raise
+            except BaseException as error:
+                with mode():
+                    out = generator.throw(error)
+            else:
+                with mode():
+                    out = generator.send(received)
+    except StopIteration as end:
+        return end.value
 
 
 class no_grad(_Mode):
@@ -74,10 +103,13 @@ class enable_grad(_Mode):
 
 
 class inference_mode(_Mode):
-    """no_grad whose results stay outside every graph for good: they cannot be made to require a gradient."""
+    """no_grad whose results stay outside every graph for good: they cannot be made to require a gradient.
+
+    inference_mode(False) is its opposite: ops are recorded inside, whatever holds around.
+    """
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(not mode, inference=mode) if mode else super().__init__(state.enabled, inference=False)
+        super().__init__(not mode, inference=mode)
 
 
 class set_grad_enabled(_Mode):
@@ -87,6 +119,10 @@ class set_grad_enabled(_Mode):
         super().__init__(bool(mode))
         self._before = (state.enabled, state.inference)
         state.enabled = bool(mode)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        state.enabled = self._before[0]  # decorating a function switches nothing; calling it does
+        return super().__call__(function)
 
     def __enter__(self) -> None:
         self._saved.append(self._before)
