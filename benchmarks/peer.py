@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,9 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     lib: Any
     make: Any
     if order["peer"] == "ours":
-        import tinygrad_llm as lib
-        from tinygrad_llm.models import GPTModel as make
+        lib, make = import_module("tinygrad_llm"), import_module("tinygrad_llm.models").GPTModel
     else:
-        import torch as lib
-        from torch_gpt import GPT as make
+        lib, make = import_module("torch"), import_module("torch_gpt").GPT
     lib.set_num_threads(order["threads"])
     lib.manual_seed(0)
     model = make(order["config"])
