@@ -28,13 +28,8 @@ def tensor_text(tensor: Any) -> str:
     else:
         if tensor.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_):
             suffixes.append(f"dtype={tensor.dtype}")
-        shown = _edges(array) if array.size > THRESHOLD else array
-        body = _rows(
-            array,
-            _formatter(shown.astype(np.float32) if array.itemsize == 2 else shown),
-            len(prefix),
-            array.size > THRESHOLD,
-        )
+        summarise = array.size > THRESHOLD
+        body = _rows(array, *_writer(_edges(array) if summarise else array), len(prefix), summarise)
     if tensor.grad_fn is not None:
         suffixes.append(f"grad_fn={tensor.grad_fn!r}")
     elif tensor.requires_grad:
@@ -63,54 +58,43 @@ def _edges(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _formatter(shown: np.ndarray) -> Any:
-    """A function from an element to text of one width, chosen from all elements that are shown."""
-    if shown.dtype.kind in "iub":
-        width = max(len(str(v)) for v in shown.reshape(-1).tolist())
-        return lambda v: f"{v!s:>{width}}"
-    values = shown.reshape(-1).astype(np.float64)
-    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
-    if magnitudes.size == 0:
-        write = _plain(0)
+def _writer(array: np.ndarray) -> tuple[Any, int]:
+    """A function from an element to text, and the width it fills, chosen from the elements that are shown.
+
+    Floats that are all whole are written as `3.`, else with PRECISION digits; with an exponent where the finite
+    elements other than 0 differ by more than 1000 times, or the largest exceeds 1e8, or the smallest is below 1e-4.
+    """
+    if array.dtype.kind in "iub":
+        width = max(len(str(v)) for v in array.reshape(-1).tolist())
+        return (lambda v: f"{v!s:>{width}}"), width
+    values = array.astype(np.float64)
+    values = values[np.isfinite(values) & (values != 0)]
+    largest, smallest = (np.abs(values).max(), np.abs(values).min()) if values.size else (1.0, 1.0)
+    whole = bool((values == np.ceil(values)).all())
+    if largest / smallest > 1000 or largest > 1e8 or smallest < 1e-4:
+        form = f".{PRECISION}e"
     else:
-        largest, smallest = float(magnitudes.max()), float(magnitudes.min())
-        whole = bool((magnitudes == np.ceil(magnitudes)).all())
-        scientific = largest / smallest > 1000 or largest > 1e8 or (not whole and smallest < 1e-4)
-        if scientific and (not whole or largest > 1e8):
-            write = _scientific
-        else:
-            write = _plain(0) if whole else _plain(PRECISION)
-    width = max(len(write(v)) for v in values.tolist())
-    return lambda v: write(float(v)).rjust(width)
+        form = ".0f" if whole else f".{PRECISION}f"
+    point = "." if form == ".0f" else ""
+    width = max((len(f"{v:{form}}{point}") for v in values.tolist()), default=1)
+    return (lambda v: f"{v:{form}}{point if math.isfinite(v) else ''}".rjust(width)), width
 
 
-def _plain(digits: int) -> Any:
-    def write(v: float) -> str:
-        return f"{v:.{digits}f}" + ("." if digits == 0 and math.isfinite(v) else "")
-
-    return write
-
-
-def _scientific(v: float) -> str:
-    return f"{v:.{PRECISION}e}"
-
-
-def _rows(array: np.ndarray, write: Any, indent: int, summarise: bool) -> str:
+def _rows(array: np.ndarray, write: Any, width: int, indent: int, summarise: bool) -> str:
     """Nested brackets: the last dimension on lines of WIDTH columns, blank lines between matrices."""
     if array.ndim == 0:
         return write(array.item())
     n = array.shape[0]
-    cut = summarise and n > 2 * EDGE
-    head = range(EDGE) if cut else range(n)
-    tail = range(n - EDGE, n) if cut else range(0)
+    places = [*range(EDGE), *range(n - EDGE, n)] if summarise and n > 2 * EDGE else range(n)
     if array.ndim == 1:
-        cells = (
-            [write(array[i].item()) for i in head] + (["..."] if cut else []) + [write(array[i].item()) for i in tail]
-        )
-        per_line = max(1, (WIDTH - indent) // (max(len(write(array[i].item())) for i in head) + 2))
-        lines = [", ".join(cells[i : i + per_line]) for i in range(0, len(cells), per_line)]
-        return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
-    parts = [_rows(array[i], write, indent + 1, summarise) for i in head]
-    parts += ["..."] if cut else []
-    parts += [_rows(array[i], write, indent + 1, summarise) for i in tail]
-    return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+        cells = [write(array[i].item()) for i in places]
+        per_line = max(1, (WIDTH - indent) // (width + 2))
+        joint, dots = ",\n" + " " * (indent + 1), " ..."
+    else:
+        cells = [_rows(array[i], write, width, indent + 1, summarise) for i in places]
+        per_line = 1
+        joint, dots = "," + "\n" * (array.ndim - 1) + " " * (indent + 1), "..."
+    if len(places) < n:
+        cells.insert(EDGE, dots)
+    lines = [", ".join(cells[i : i + per_line]) for i in range(0, len(cells), per_line)]
+    return "[" + joint.join(lines) + "]"
