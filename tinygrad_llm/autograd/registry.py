@@ -74,5 +74,8 @@ class Partial:
     def dense(self, like: Any) -> Any:
         """The whole gradient as a fresh array of like's kind and dtype."""
         buffer = np.zeros_like(like, shape=self.shape)
-        self.add_into(buffer)
+        if self.unique:
+            buffer[self.index] = self.values  # cheaper than adding to zeros
+        else:
+            self.add_into(buffer)
         return buffer

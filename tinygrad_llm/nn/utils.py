@@ -11,6 +11,7 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.functions import cat
+from tinygrad_llm.autograd.graph import note_write
 
 
 def clip_grad_norm_(
@@ -41,9 +42,9 @@ def clip_grad_norm_(
         )
     scale = float(max_norm) / (norm + 1e-6)
     if not scale >= 1.0:  # written so that nan scales too
-        with no_grad():
-            for grad in grads:
-                grad.mul_(scale)
+        for grad in grads:
+            grad.array *= scale  # without the copy that mul_ would make
+            note_write(grad.array)
     return Tensor(grads[0].array.dtype.type(norm))
 
 
