@@ -4,6 +4,8 @@
 what users call.
 """
 
+import warnings
+
 from tinygrad_llm.autograd import functions  # attaches Tensor's methods
 from tinygrad_llm.autograd.derivatives import backward, grad
 from tinygrad_llm.autograd.grad_mode import (
@@ -31,3 +33,6 @@ __all__ = [
     "no_grad",
     "set_grad_enabled",
 ]
+
+# As in PyTorch, log(0) is -inf and 0 / 0 nan without a word: NumPy's warnings from inside the ops would only be noise.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_llm\.(autograd|kernels|nn)\.")
