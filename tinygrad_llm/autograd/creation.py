@@ -92,11 +92,15 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(np.asarray(array))
 
 
-def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
-    xp = np if device is None else devices.module_of(devices.device(device))
-    shape = sizes(shape)
+def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
     if any(n < 0 for n in shape):
         raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    return shape
+
+
+def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+    xp = np if device is None else devices.module_of(devices.device(device))
+    shape = _checked(sizes(shape))
     kind = (dtype or dtypes.get_default_dtype()).numpy
     array = xp.zeros(shape, kind) if value == 0 else xp.full(shape, value, kind)  # zeros are not touched until used
     return _finish(array, None, device, requires_grad)
@@ -150,8 +154,9 @@ def full_like(
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """start, start + step, ... below end; int64 for integers, the default float otherwise."""
     if end is None:
         start, end = 0, start
@@ -170,11 +175,14 @@ def linspace(
     start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """steps numbers from start to end, both included, equally far apart."""
+    if steps < 0:
+        raise RuntimeError(f"linspace: number of steps must be non-negative, not {steps}")
     return _finish(np.linspace(start, end, steps), dtype or dtypes.get_default_dtype(), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m): ones on the diagonal."""
+    _checked((n, n if m is None else m))
     return _finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
 
 
@@ -196,15 +204,18 @@ def is_tensor(obj: Any) -> bool:
 # --- random ---
 
 
-def _float_dtype(dtype: dtypes.dtype | None) -> np.dtype:
-    return (dtype or dtypes.get_default_dtype()).numpy
+def _float_dtype(name: str, dtype: dtypes.dtype | None) -> np.dtype:
+    dtype = dtype or dtypes.get_default_dtype()
+    if not dtype.is_floating_point:
+        raise NotImplementedError(f"{name}: not implemented for {dtype}; draw floats, or use randint")
+    return dtype.numpy
 
 
 def rand(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    draw = (generator or random.default_generator).uniform(sizes(size), _float_dtype(dtype))
+    draw = (generator or random.default_generator).uniform(_checked(sizes(size)), _float_dtype("rand", dtype))
     return _finish(draw, dtype, device, requires_grad)
 
 
@@ -212,7 +223,7 @@ def randn(
     *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Standard normal numbers."""
-    draw = (generator or random.default_generator).normal(sizes(size), _float_dtype(dtype))
+    draw = (generator or random.default_generator).normal(_checked(sizes(size)), _float_dtype("randn", dtype))
     return _finish(draw, dtype, device, requires_grad)
 
 
@@ -225,12 +236,13 @@ def randint(
         low, high, size = 0, low, high
     if high <= low:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    draw = (generator or random.default_generator).integers(int(low), int(high), sizes((tuple(size),)))
+    draw = (generator or random.default_generator).integers(int(low), int(high), _checked(sizes((tuple(size),))))
     return _finish(draw, dtype, device, requires_grad)
 
 
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """0, ..., n-1 in random order."""
+    _checked((n,))
     return _finish((generator or random.default_generator).permutation(n), dtype, device, False)
 
 
@@ -245,7 +257,13 @@ def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None) -> Te
 
 
 def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
-    """1 with the probability that the element gives, else 0."""
+    """1 with the probability that the element gives, else 0.
+
+    Raises:
+        RuntimeError: an element is no probability.
+    """
+    if not ((input.array >= 0) & (input.array <= 1)).all():
+        raise RuntimeError("bernoulli: Expected p_in >= 0 && p_in <= 1, but an element is outside [0, 1]")
     draw = (generator or random.default_generator).uniform(input.array.shape, np.float64)
     return wrap((devices.move(draw, input.device) < input.array).astype(input.array.dtype))
 
@@ -259,6 +277,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         RuntimeError: a weight is negative, inf or nan, a row sums to 0, or has fewer positive weights than samples.
     Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
     """
+    if not input.is_floating_point():
+        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {input.dtype}")
     weights = devices.move(input.array, devices.CPU).astype(np.float64)
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,10 +121,10 @@ def dimensions(dim: Any, ndim: int) -> tuple[int, ...] | None:
 def sizes(args: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
     """f(2, 3), f((2, 3)) and f(name=(2, 3)) alike -> (2, 3)."""
     if named is not None:
-        return tuple(int(n) for n in (named if isinstance(named, (tuple, list)) else (named,)))
+        return tuple(operator.index(n) for n in (named if isinstance(named, (tuple, list)) else (named,)))
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
-    return tuple(int(n) for n in args)
+    return tuple(operator.index(n) for n in args)
 
 
 def check_tensor(name: str, x: Any, argument: str = "input") -> Tensor:

@@ -189,7 +189,7 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: random.
     """Uniform numbers in [a, b)."""
     if a > b:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
-    draw = (generator or random.default_generator).uniform(self.array.shape, self.array.dtype)
+    draw = (generator or random.default_generator).uniform(self.array.shape, _float_dtype("uniform_", self))
     return _filled(self, "uniform_", _on(self, draw * draw.dtype.type(b - a) + draw.dtype.type(a)))
 
 
@@ -198,7 +198,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
     """Normal numbers of that mean and standard deviation."""
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    draw = (generator or random.default_generator).normal(self.array.shape, self.array.dtype)
+    draw = (generator or random.default_generator).normal(self.array.shape, _float_dtype("normal_", self))
     return _filled(self, "normal_", _on(self, draw * draw.dtype.type(std) + draw.dtype.type(mean)))
 
 
@@ -216,8 +216,14 @@ def bernoulli_(self: Tensor, p: float = 0.5, *, generator: random.Generator | No
     return _filled(self, "bernoulli_", _on(self, draw < p))
 
 
-def _on(tensor: Tensor, array: np.ndarray) -> Any:
-    return devices.move(array, tensor.device)
+def _float_dtype(name: str, tensor: Tensor) -> np.dtype:
+    if not tensor.is_floating_point():
+        raise NotImplementedError(f"{name}: not implemented for {tensor.dtype}; use random_ for integers")
+    return tensor.array.dtype
+
+
+def _on(tensor: Tensor, array: Any) -> Any:
+    return devices.move(np.asarray(array), tensor.device)
 
 
 # --- new tensors like this one ---
