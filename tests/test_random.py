@@ -1,0 +1,254 @@
+"""Random numbers: the streams of PyTorch's CPU generator, known by heart and, where it is installed, by comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_llm as ours
+from tinygrad_llm.nn import functional as F
+
+SEEDS = st.sampled_from([0, 1, 42, 123, 2**31, 2**32 - 1, 2**32, 2**40 + 7])
+SIZES = st.sampled_from([(), (1,), (2,), (7,), (15,), (16,), (17,), (31,), (32,), (33,), (3, 5), (4, 4), (2, 17), (0,)])
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+# --- known by heart ---
+
+
+def test_the_first_numbers_after_a_seed() -> None:
+    ours.manual_seed(123)
+    weight = ours.nn.Embedding(6, 3).weight
+    assert weight[:2].flatten().tolist() == pytest.approx([0.3374, -0.1778, -0.1690, 0.9178, 1.5810, 1.3010], abs=1e-4)
+    ours.manual_seed(0)
+    assert ours.rand(3).tolist() == pytest.approx([0.4963, 0.7682, 0.0885], abs=1e-4)
+    ours.manual_seed(0)
+    assert ours.randn(3).tolist() == pytest.approx([1.5410, -0.2934, -2.1788], abs=1e-4)
+    ours.manual_seed(42)
+    assert ours.randn(3).tolist() == pytest.approx([0.3367, 0.1288, 0.2345], abs=1e-4)
+    ours.manual_seed(0)
+    assert ours.randint(0, 10, (6,)).tolist() == [4, 9, 3, 0, 3, 9]
+    ours.manual_seed(0)
+    assert ours.randperm(8).tolist() == [4, 0, 7, 3, 2, 5, 1, 6]
+
+
+# --- the same as PyTorch ---
+
+
+def close(mine: Any, theirs: Any) -> None:
+    """Equal up to the last bits of logarithm and sine."""
+    assert tuple(mine.shape) == tuple(theirs.shape) and str(mine.dtype) == str(theirs.dtype)
+    a, b = mine.double().numpy(), theirs.double().numpy()
+    np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6 if str(mine.dtype) == "torch.float32" else 1e-14)
+
+
+DRAWS = {
+    "rand": lambda lib, size, dtype: lib.rand(size, dtype=dtype),
+    "randn": lambda lib, size, dtype: lib.randn(size, dtype=dtype),
+    "uniform_": lambda lib, size, dtype: lib.empty(size, dtype=dtype).uniform_(-0.3, 0.7),
+    "normal_": lambda lib, size, dtype: lib.empty(size, dtype=dtype).normal_(1.5, 0.02),
+    "rand_like": lambda lib, size, dtype: lib.rand_like(lib.empty(size, dtype=dtype)),
+    "randn_like": lambda lib, size, dtype: lib.randn_like(lib.empty(size, dtype=dtype)),
+    "randint": lambda lib, size, dtype: lib.randint(-5, 1000, size),
+    "randint from 0": lambda lib, size, dtype: lib.randint(7, size),
+    "randint of a wide range": lambda lib, size, dtype: lib.randint(0, 2**40, size),
+    "randperm": lambda lib, size, dtype: lib.randperm(int(np.prod(size))),
+    "xavier_uniform_": lambda lib, size, dtype: lib.nn.init.xavier_uniform_(lib.empty(3, 5, dtype=dtype)),
+    "kaiming_uniform_": lambda lib, size, dtype: lib.nn.init.kaiming_uniform_(lib.empty(3, 5, dtype=dtype), a=5**0.5),
+    "trunc_normal_": lambda lib, size, dtype: lib.nn.init.trunc_normal_(lib.empty(5, 7, dtype=dtype), std=0.02),
+}
+
+
+@pytest.mark.torch
+@settings(max_examples=3 * settings.default.max_examples)
+@given(SEEDS, st.lists(st.tuples(st.sampled_from(sorted(DRAWS)), SIZES, st.booleans()), min_size=1, max_size=5))
+def test_streams_equal_pytorchs_call_by_call(torch: Any, seed: int, calls: Any) -> None:
+    """Also what is left over from one call for the next (the second of a pair of normal numbers)."""
+    for lib in (ours, torch):
+        lib.manual_seed(seed)
+    for name, size, double in calls:
+        mine, theirs = (DRAWS[name](lib, size, lib.float64 if double else lib.float32) for lib in (ours, torch))
+        close(mine, theirs)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("layer", ["Linear(3, 5)", "Linear(17, 4, bias=False)", "Embedding(6, 3)", "Embedding(50, 7)"])
+def test_fresh_layers_have_pytorchs_weights(torch: Any, layer: str) -> None:
+    name, arguments = layer[:-1].split("(")
+    states = []
+    for lib in (ours, torch):
+        lib.manual_seed(7)
+        made = eval(f"make({arguments})", {"make": getattr(lib.nn, name)})  # of the literals above
+        states.append({k: v.detach().numpy() for k, v in made.state_dict().items()})
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        np.testing.assert_allclose(value, states[1][key], rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.torch
+def test_an_embedding_seeded_123(torch: Any) -> None:
+    weights = []
+    for lib in (ours, torch):
+        lib.manual_seed(123)
+        weights.append(lib.nn.Embedding(6, 3).weight.detach().numpy())
+    np.testing.assert_allclose(*weights, rtol=2e-6)
+
+
+BAD = [
+    "randint(5, 5, (2,))", "randint(3, 1, (2,))", "empty(2).normal_(0.0, -1.0)", "empty(2).uniform_(1.0, 0.0)",
+    "rand(-1)", "randn(2, -1)", "randint(3, (-1,))", "randperm(-1)", "empty(2, dtype=lib.int64).normal_()",
+    "empty(2, dtype=lib.int64).uniform_()", "randn(2, dtype=lib.int64)", "bernoulli(lib.tensor([1.5]))",
+    "multinomial(lib.ones(3), 4)", "multinomial(lib.tensor([-1.0, 2.0]), 1)", "multinomial(lib.zeros(3), 1)",
+    "multinomial(lib.ones(3), 0)", "multinomial(lib.tensor([float('nan')]), 1)",
+    "multinomial(lib.ones(3, dtype=lib.int64), 1)",
+]  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("bad", BAD)
+def test_what_cannot_be_drawn(torch: Any, bad: str) -> None:
+    classes = []
+    for lib in (ours, torch):
+        with pytest.raises(Exception) as caught:
+            eval(f"lib.{bad}", {"lib": lib, "float": float})
+        classes.append(caught.type)
+    assert classes[0] is classes[1]
+
+
+# --- seeds, states, generators ---
+
+
+@given(SEEDS, st.integers(0, 40), st.integers(0, 40))
+def test_a_state_goes_on_where_it_was_taken(seed: int, before: int, after: int) -> None:
+    ours.manual_seed(seed)
+    ours.randn(before)
+    if before % 2:
+        ours.randn(1)  # leaves half a pair behind
+        F.dropout(ours.ones(3))  # and starts the stream of masks
+    state = ours.get_rng_state()
+
+    def draw() -> list[Any]:
+        return [x.tolist() for x in (ours.randn(after), ours.rand(3), F.dropout(ours.ones(20)), ours.randperm(5))]
+
+    first = draw()
+    ours.set_rng_state(state)
+    assert draw() == first
+
+
+def test_seeds() -> None:
+    assert ours.manual_seed(5) is not None and ours.initial_seed() == 5
+    a = ours.rand(3).tolist()
+    ours.manual_seed(5)
+    assert ours.rand(3).tolist() == a
+    ours.manual_seed(6)
+    assert ours.rand(3).tolist() != a
+    drawn = ours.seed()
+    assert drawn == ours.initial_seed()
+    b = ours.rand(3).tolist()
+    ours.manual_seed(drawn)
+    assert ours.rand(3).tolist() == b
+
+
+def test_generators_are_streams_of_their_own() -> None:
+    one, two = ours.Generator().manual_seed(1), ours.Generator().manual_seed(1)
+    ours.manual_seed(1)
+    a = [ours.rand(2, generator=one).tolist(), ours.randn(20, generator=one).tolist()]
+    ours.rand(100)  # the default stream is another one
+    b = [ours.rand(2, generator=two).tolist(), ours.randn(20, generator=two).tolist()]
+    assert a == b
+    assert one.initial_seed() == 1
+    two.set_state(one.get_state())
+    assert ours.randint(0, 9, (5,), generator=one).tolist() == ours.randint(0, 9, (5,), generator=two).tolist()
+
+
+def test_each_function_takes_a_generator() -> None:
+    half = ours.full((9,), 0.5)
+
+    def draw(generator: Any) -> list[Any]:
+        drawn = [make(3, generator=generator) for make in (ours.rand, ours.randn, ours.randperm)]
+        drawn += [getattr(ours.empty(3), name)(generator=generator) for name in ("normal_", "uniform_", "bernoulli_")]
+        drawn += [make(half, generator=generator) for make in (ours.rand_like, ours.randn_like, ours.bernoulli)]
+        drawn += [ours.randint(9, (3,), generator=generator), ours.empty(3).random_(0, 9, generator=generator)]
+        return [x.tolist() for x in (*drawn, ours.multinomial(half, 3, generator=generator))]
+
+    ours.manual_seed(9)
+    expected = ours.rand(2).tolist()
+    ours.manual_seed(9)
+    a, b = draw(ours.Generator().manual_seed(3)), draw(ours.Generator().manual_seed(3))
+    assert a == b != draw(ours.Generator().manual_seed(4))
+    assert ours.rand(2).tolist() == expected  # and leaves the default stream alone
+
+
+# --- distributions ---
+
+
+def test_uniform_is_uniform_and_normal_is_normal() -> None:
+    ours.manual_seed(0)
+    u, n = ours.rand(100_000).numpy().astype(np.float64), ours.randn(100_000).numpy().astype(np.float64)
+    assert u.min() >= 0 and u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.005 and abs(u.var() - 1 / 12) < 0.002
+    assert abs(n.mean()) < 0.02 and abs(n.std() - 1) < 0.01
+    assert abs((n**3).mean()) < 0.05 and abs((n**4).mean() - 3) < 0.15
+    assert abs(np.corrcoef(n[:-1], n[1:])[0, 1]) < 0.02
+
+
+@given(st.integers(0, 2**40), st.integers(1, 50))
+def test_a_permutation_is_one(seed: int, n: int) -> None:
+    ours.manual_seed(seed)
+    assert sorted(ours.randperm(n).tolist()) == list(range(n))
+
+
+@given(st.integers(-1000, 1000), st.integers(1, 2000), st.integers(0, 99))
+def test_integers_stay_in_their_range(low: int, span: int, seed: int) -> None:
+    ours.manual_seed(seed)
+    drawn = ours.randint(low, low + span, (50,)).numpy()
+    assert low <= drawn.min() and drawn.max() < low + span
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_multinomial_draws_in_proportion(replacement: bool) -> None:
+    ours.manual_seed(0)
+    weights = ours.tensor([1.0, 0.0, 2.0, 5.0])
+    drawn = ours.multinomial(weights.expand(20_000, 4), 2 if not replacement else 3, replacement=replacement).numpy()
+    assert not (drawn == 1).any()
+    share = np.bincount(drawn[:, 0], minlength=4) / len(drawn)
+    np.testing.assert_allclose(share, [1 / 8, 0, 2 / 8, 5 / 8], atol=0.015)
+    if not replacement:
+        assert (drawn[:, 0] != drawn[:, 1]).all()
+        second = np.bincount(drawn[drawn[:, 0] == 3, 1], minlength=4) / (drawn[:, 0] == 3).sum()
+        np.testing.assert_allclose(second, [1 / 3, 0, 2 / 3, 0], atol=0.02)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean(p: float) -> None:
+    ours.manual_seed(0)
+    x = ours.ones(200_000, requires_grad=True)
+    y = F.dropout(x, p)
+    values, counts = np.unique(y.detach().numpy(), return_counts=True)
+    np.testing.assert_allclose(values, [0.0, 1 / (1 - p)], rtol=1e-6)
+    assert abs(counts[0] / 200_000 - p) < 0.004
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())  # the same mask and factor on the way back
+
+
+def test_dropout_of_attention_keeps_the_mean() -> None:
+    ours.manual_seed(0)
+    q, k, v = ours.randn(4, 4, 32, 8), ours.randn(4, 4, 32, 8), ours.ones(4, 4, 32, 8)
+    y = F.scaled_dot_product_attention(q, k, v, dropout_p=0.3)
+    assert abs(y.numpy().mean() - 1) < 0.02 and y.numpy().std() > 0.05
+
+
+def test_dropout_draws_anew_each_time_and_by_the_seed() -> None:
+    x = ours.ones(100)
+    ours.manual_seed(1)
+    a, b = F.dropout(x).tolist(), F.dropout(x).tolist()
+    ours.manual_seed(1)
+    assert a != b and F.dropout(x).tolist() == a
