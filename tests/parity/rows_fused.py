@@ -73,6 +73,10 @@ def attentions() -> Iterator[Call]:
     yield call(normal(0, 2, 3, 5), normal(0, 2, 3, 5), normal(0, 2, 3, 5))
     yield call(normal(2, 2, 0, 5), normal(2, 2, 3, 5), normal(2, 2, 3, 5))
     yield call(expanded([[1.0], [2.0]], 2, 3), normal(4, 3), normal(4, 3))
+    nowhere = np.ones((3, 6))
+    nowhere[1] = 0  # a query that may look at nothing
+    yield call(q, k, v, X(nowhere, "bool"))
+    yield call(q, k, v, X(np.where(nowhere, 0.5, -np.inf), grad=False))
     # refused
     yield call(q, normal(2, 3, 6, 5), normal(2, 3, 6, 5))
     yield call(q, normal(2, 3, 6, 5), normal(2, 3, 6, 5), enable_gqa=True)

@@ -46,8 +46,9 @@ class Kernels:
     attention: Callable[..., Any]
     """(q (B, H, T, D), k, v (B, H, S, D), mask, causal, scale, keep, keep_scale) -> y (B, H, T, D), saved.
 
-    mask: None, bool (True takes part) or an array added to the scores, broadcast to (B, H, T, S). keep: None or bool
-    (B, H, T, S), the weights that dropout keeps; they are multiplied by keep_scale. `saved` is what backward needs.
+    mask: None, bool (True takes part) or an array added to the scores, broadcast to (B, H, T, S); where it leaves a
+    query nothing to look at, the result is 0. keep: None or bool (B, H, T, S), the weights that dropout keeps; they are
+    multiplied by keep_scale. `saved` is what backward needs.
     """
     attention_backward: Callable[..., Any]
     """(g, q, k, v, saved, scale, keep, keep_scale, need_scores) -> dq, dk, dv, dscores (B, H, T, S) or None."""

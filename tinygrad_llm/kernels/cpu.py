@@ -255,6 +255,7 @@ def attention(
     p = np.empty((batch, heads, t, s), q.dtype)
     y = np.empty((batch, t, heads, v.shape[-1]), q.dtype).swapaxes(1, 2)
     added = None if mask is None else np.broadcast_to(_added(mask, q.dtype), p.shape)
+    blind = None if mask is None else _blind(mask, p.shape[:3])
     future = np.triu(np.full((t, s), -np.inf, q.dtype), 1) if causal else None
 
     def work(group: tuple[int, slice]) -> None:
@@ -265,6 +266,8 @@ def attention(
             scores += future
         weights = p[group]
         exp_ratio(scores, out=weights)
+        if blind is not None:
+            weights[blind[group]] = 0
         np.matmul(weights if keep is None else _dropped(weights, keep[group], keep_scale), v[group], out=y[group])
 
     with single_threaded_blas():
@@ -286,6 +289,12 @@ def _head_groups(batch: int, heads: int, size: int) -> list[tuple[int, slice]]:
 def _added(mask: np.ndarray, dtype: Any) -> np.ndarray:
     """A mask in the form that is added to the scores."""
     return np.where(mask, 0.0, -np.inf).astype(dtype) if mask.dtype == bool else mask
+
+
+def _blind(mask: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """Which queries (B, H, T) may look nowhere, and so take nothing; None where all may look somewhere."""
+    nowhere = ~mask.any(axis=-1) if mask.dtype == bool else (mask == -np.inf).all(axis=-1)
+    return np.broadcast_to(nowhere, shape) if nowhere.any() else None
 
 
 def _dropped(p: np.ndarray, keep: np.ndarray, keep_scale: float) -> np.ndarray:

@@ -113,6 +113,8 @@ def attention(
     if causal:
         scores = np.where(causal_mask(scores), scores, -np.inf)
     p = softmax(scores)
+    if mask is not None:  # a query that may look nowhere takes nothing
+        p = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0, p).astype(q.dtype)
     return np.matmul(p if keep is None else p * keep * keep_scale, v), p
 
 
