@@ -154,8 +154,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def exp_ratio(x: np.ndarray, out: np.ndarray) -> None:
     """exp(x) / sum(exp(x)) along the last axis, into out.
 
-    Any shift leaves the ratio as it is. Where the largest of all is moderate none is needed, unless some row lies so far
-    below it that its sum vanishes; only then is each row's own maximum taken out, which costs more than the exponential.
+    Any shift leaves the ratio as it is. Where the largest of all is moderate none is needed, unless some row lies so
+    far below it that its sum vanishes; only then is each row's own maximum taken out, which costs more than the exp.
     """
     ones = np.ones(x.shape[-1], x.dtype)
     top = x.max(initial=-np.inf)
@@ -258,7 +258,7 @@ def attention(
     blind = None if mask is None else _blind(mask, p.shape[:3])
     future = np.triu(np.full((t, s), -np.inf, q.dtype), 1) if causal else None
 
-    def work(group: tuple[int, slice]) -> None:
+    def work(group: tuple[slice, slice]) -> None:
         scores = np.matmul(q[group] * scale, transposed(k[group]))
         if added is not None:
             scores += added[group]
@@ -280,10 +280,13 @@ def transposed(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x.swapaxes(-1, -2))
 
 
-def _head_groups(batch: int, heads: int, size: int) -> list[tuple[int, slice]]:
-    """Heads of one sequence in groups of about TILE scores."""
-    group = max(1, min(heads, TILE // max(size, 1)))
-    return [(b, slice(h, min(h + group, heads))) for b in range(batch) for h in range(0, heads, group)]
+def _head_groups(batch: int, heads: int, size: int) -> list[tuple[slice, slice]]:
+    """Sequences, or where these are too large heads of one, in groups of about TILE scores; size: scores of a head."""
+    if heads * size <= TILE:
+        whole = slice(0, heads)
+        return [(part, whole) for part in tiles(batch, TILE // max(heads * size, 1))]
+    groups = tiles(heads, max(1, TILE // size))
+    return [(slice(b, b + 1), part) for b in range(batch) for part in groups]
 
 
 def _added(mask: np.ndarray, dtype: Any) -> np.ndarray:
@@ -310,7 +313,7 @@ def attention_backward(
     dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
     dscores = np.empty(p.shape, p.dtype) if need_scores else None
 
-    def work(group: tuple[int, slice]) -> None:
+    def work(group: tuple[slice, slice]) -> None:
         weights = p[group]
         dropped = weights if keep is None else _dropped(weights, keep[group], keep_scale)
         np.matmul(dropped.swapaxes(-1, -2), g[group], out=dv[group])

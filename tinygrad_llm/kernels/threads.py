@@ -15,7 +15,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-PARTS_EACH = 2  # fewer parts a thread are not worth waking it, which takes about 0.1 ms on a virtual machine
+PARTS_EACH = 4  # fewer parts a thread are not worth waking it: 80 ms a step of a small model without, 83 ms with
 
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -70,21 +70,23 @@ def for_each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
             work(part)
         return
 
-    def share(first: int) -> None:
+    remaining = iter(parts)  # whoever is free takes the next one
+
+    def share() -> None:
         _in_worker.active = (
             True  # work that calls for_each itself goes on alone: waiting for the pool could last for ever
         )
         try:
-            for part in parts[first::workers]:
+            for part in remaining:
                 work(part)
         finally:
             _in_worker.active = False
 
-    others = [_pool(_count).submit(share, i) for i in range(1, workers)]
+    others = [_pool(_count).submit(share) for _ in range(1, workers)]
     try:
-        share(0)
-    finally:
-        errors = [other.exception() for other in others]  # waits, so that nobody writes after we have left
+        share()
+    finally:  # a thread that has not woken up yet is not waited for; one that works is, so that nobody writes later
+        errors = [None if other.cancel() else other.exception() for other in others]
     for error in errors:
         if error is not None:
             raise error
