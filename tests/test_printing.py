@@ -91,9 +91,7 @@ def test_lines_break_where_pytorchs_do(torch: Any, width: int) -> None:
 @pytest.mark.parametrize("columns", range(1, 24))
 def test_suffixes_break_where_pytorchs_do(torch: Any, columns: int) -> None:
     for requires_grad in (False, True):
-        mine, theirs = (
-            lib.ones(2, columns, dtype=lib.float64, requires_grad=requires_grad) for lib in (ours, torch)
-        )
+        mine, theirs = (lib.ones(2, columns, dtype=lib.float64, requires_grad=requires_grad) for lib in (ours, torch))
         assert repr(mine) == repr(theirs)
         assert repr(mine * 2) == repr(theirs * 2)  # grad_fn=<MulBackward0>
         assert repr(mine[0].exp()) == repr(theirs[0].exp())

@@ -173,12 +173,18 @@ ROWS: dict[str, list[Call]] = {
     "nn.functional.binary_cross_entropy": [
         *pairwise(unit, unit),
         call(X(np.array([0.0, 1.0, 0.0, 1.0]), grad=False), X(np.array([0.0, 1.0, 1.0, 0.0]), grad=False)),
-        call(X(np.array([1.5, 0.2])), unit(2)), call(X(np.array([-0.5, 0.2])), unit(2)),
+        call(X(np.array([1.5, 0.2])), unit(2)),
+        call(X(np.array([-0.5, 0.2])), unit(2)),
         call(unit(3, 4), unit(3, 4), weight=constant(positive(4))),
     ],
     "nn.functional.binary_cross_entropy_with_logits": list(logit_losses()),
     "nn.functional.dropout": [
-        call(normal(3, 4), 0.5, False), call(normal(3, 4), 0.0), call(normal(3, 4), 1.0), call(normal(3), 1.5),
-        call(normal(3), -0.1), call(normal(0), 0.5), call(normal(3, 4), p=0.3, training=False),
+        call(normal(3, 4), 0.5, False),
+        call(normal(3, 4), 0.0),
+        call(normal(3, 4), 1.0),
+        call(normal(3), 1.5),
+        call(normal(3), -0.1),
+        call(normal(0), 0.5),
+        call(normal(3, 4), p=0.3, training=False),
     ],
-}  # fmt: skip
+}

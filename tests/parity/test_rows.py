@@ -47,7 +47,8 @@ def test_equals_pytorch_in_the_other_floating_dtypes(torch: Any, name: str, dtyp
     if dtype != "float32" and name in ROUNDING_DECIDES:
         pytest.skip("rounding decides the result")
     samples = [in_dtype(s, dtype) for s in ROWS[name] if any(x.is_float for x in s.tensors())]
-    check(torch, resolve(ours, name), resolve(torch, name), samples)
+    part = {"float32": slice(None), "float16": slice(0, None, 2), "bfloat16": slice(1, None, 2)}[dtype]
+    check(torch, resolve(ours, name), resolve(torch, name), samples[part])
 
 
 IN_PLACE = [n for n in ROWS if "." not in n and hasattr(ours.Tensor, f"{n}_")]
