@@ -48,7 +48,7 @@ EPILOG = f"""\
 presets:
 {chr(10).join(f"  {name:<18}{p.about}" for name, p in PRESETS.items())}
 
-files, all in the folder --out; those of an earlier run in it are replaced:
+files, all in the folder --out; those of an earlier run in it move to earlier-1, -2, ...:
   model.safetensors, config.json   the model
   tokenizer.json                   what turns text into its tokens
   metrics.jsonl                    one record per evaluation: step, tokens, train_loss,
@@ -271,17 +271,21 @@ def distance_from_floor(run: Run, floor: float) -> str:
 
 
 def open_out(out: Path) -> None:
-    """Make the folder and clear it of an earlier run's files."""
+    """Make the folder, and move an earlier run's files in it out of the way: nothing is lost by running again."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         earlier = [out / name for name in FILES if (out / name).exists()]
-        for path in earlier:
-            path.unlink()
+        if earlier:
+            number = 1 + sum(1 for _ in out.glob("earlier-*"))
+            aside = out / f"earlier-{number}"
+            aside.mkdir()
+            for path in earlier:
+                path.rename(aside / path.name)
         (out / "metrics.jsonl").touch()
     except OSError as error:
         raise ValueError(f"--out {out}: cannot be written ({os_reason(error)}); name another folder") from None
     if earlier:
-        print(f"{out} held an earlier run; its files are replaced")
+        print(f"{out} held an earlier run; its files are now in {aside}")
 
 
 def kept(out: Path) -> str:

@@ -103,13 +103,15 @@ def test_the_stories_come_with_their_floor(tmp_path, capsys, monkeypatch):
     assert f"it is {loss - floor:.4f} nats a token above the floor" in shown or f"{loss - floor:.3f}" in shown
 
 
-def test_a_second_run_in_a_folder_replaces_the_first(book, tmp_path, capsys):
+def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     for steps in (6, 3):
         assert main("--data", book, "--out", out, *TINY, "--steps", steps) == 0
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
+    assert [r["step"] for r in read_metrics(out / "earlier-1" / "metrics.jsonl")] == [0, 3, 6]
+    assert {path.name for path in (out / "earlier-1").iterdir()} == ALL_FILES
     assert (out / "notes.txt").read_text() == "mine"
     assert "held an earlier run" in capsys.readouterr().out
 
