@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 # The README's commands, and what CI adds to make them short.
 COMMANDS = {
-    "pip install -e '.[examples]' && python examples/pretrain.py": " --steps 60 --out '$scratch/pretrain'",
+    "pip install -e '.[examples]' && python examples/pretrain.py": " --steps 30 --samples 1 --out '$scratch/pretrain'",
     "pip install -e '.[test]' && pytest": "",
 }
 
