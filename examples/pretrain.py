@@ -40,7 +40,7 @@ FILES = ("model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", 
 DESCRIPTION = """\
 Train a small GPT from nothing on the CPU and watch it learn.
 
-Without arguments it learns for about two minutes from short stories that ship with
+Without arguments it learns for a few minutes from short stories that ship with
 the package. They are drawn from a grammar whose entropy is known exactly, so that the
 run can also say how far the model is from the best that any model could do."""
 

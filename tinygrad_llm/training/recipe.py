@@ -105,13 +105,13 @@ class Preset:
 
 PRESETS = {
     "stories": Preset(
-        about="a small GPT on the embedded stories, about two minutes on two cores",
+        about="a small GPT on the embedded stories, a few minutes on two cores",
         data="stories",
         tokenizer="char",
         recipe=Recipe(
             layers=4, heads=4, channels=128, context=128, dropout=0.0, qkv_bias=False, tie_weights=True,
             steps=800, batch=8, lr=2e-3, min_lr=2e-4, warmup=100, beta2=0.99,
-            eval_every=200, eval_windows=240, sample_tokens=400,
+            eval_every=200, eval_windows=80, sample_tokens=240,
         ),
     ),
     "shakespeare-char": Preset(
