@@ -1,6 +1,7 @@
 """Pre-train a GPT: text -> tokenizer -> windows -> model -> training loop -> samples -> files."""
 
 import argparse
+import itertools
 import math
 import sys
 import time
@@ -276,7 +277,7 @@ def open_out(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         earlier = [out / name for name in FILES if (out / name).exists()]
         if earlier:
-            number = 1 + sum(1 for _ in out.glob("earlier-*"))
+            number = next(n for n in itertools.count(1) if not (out / f"earlier-{n}").exists())
             aside = out / f"earlier-{number}"
             aside.mkdir()
             for path in earlier:

@@ -40,7 +40,7 @@ def plot_loss(
     if floor is not None:
         axes.axhline(floor, color=QUIET, linestyle=(0, (5, 4)), linewidth=1.3, label=f"entropy floor, {floor:.3f}")
 
-    axes.set_title(title, loc="left", fontsize=11, pad=10)
+    axes.set_title(title, loc="left", fontsize=11, pad=10, parse_math=False)
     axes.set_xlabel("tokens seen")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel("loss (nats per token)")

@@ -83,7 +83,8 @@ class Trainer:
         self.train, self.validation, self.rng = train, validation, rng
         self.train_judged = Windows(train.ids, train.context, stride=train.context)
         self.optimizer = adamw(model, recipe)
-        self.schedule = LambdaLR(self.optimizer, warmup_cosine(recipe.warmup, recipe.steps, recipe.min_lr / recipe.lr))
+        floor = recipe.min_lr / recipe.lr if recipe.lr else 0.0
+        self.schedule = LambdaLR(self.optimizer, warmup_cosine(recipe.warmup, recipe.steps, floor))
         self.step = 0
         self.first_loss: float | None = None
         self.last_loss: float | None = None
