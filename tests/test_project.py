@@ -18,7 +18,7 @@ COMMANDS = {
     "pip install -e '.[test]' && pytest": "",
 }
 
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home)/|/tmp/(?:venv|brief)")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home|tmp)/")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 
