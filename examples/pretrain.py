@@ -1,6 +1,7 @@
 """Pre-train a GPT: text -> tokenizer -> windows -> model -> training loop -> samples -> files."""
 
 import argparse
+import io
 import itertools
 import math
 import sys
@@ -41,7 +42,7 @@ FILES = ("model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", 
 DESCRIPTION = """\
 Train a small GPT from nothing on the CPU and watch it learn.
 
-Without arguments it learns for a few minutes from short stories that ship with
+Without arguments it learns for two minutes or so from short stories that ship with
 the package. They are drawn from a grammar whose entropy is known exactly, so that the
 run can also say how far the model is from the best that any model could do."""
 
@@ -83,9 +84,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
     run.add_argument("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
-    run.add_argument(
-        "--out", type=Path, default=Path("runs/pretrain"), metavar="FOLDER", help="for the files [runs/pretrain]"
-    )
+    run.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="for the files [runs/pretrain]")
     add_recipe_flags(page)
     return page
 
@@ -110,6 +109,8 @@ def prepare(args: argparse.Namespace) -> Run:
     check_machine(args)
     corpus = data.load(source(args, preset), args.val_fraction)
     tokenizer = text.build(args.tokenizer or preset.tokenizer, corpus.train + corpus.validation)
+    if tokenizer.vocab_size < 2:
+        raise ValueError(f"--data: {corpus.name} has one different token only; there is nothing to learn from it")
     train = windows("training", corpus.train, tokenizer, recipe.context, 1)
     validation = windows("validation", corpus.validation, tokenizer, recipe.context, recipe.context)
     config = recipe.model_config(tokenizer.vocab_size)
@@ -134,8 +135,20 @@ def check_machine(args: argparse.Namespace) -> None:
         raise ValueError(f"--val-fraction {args.val_fraction}: must lie between 0 and 1")
     if args.tokenizer is not None and args.tokenizer not in text.names():
         raise ValueError(f"--tokenizer {args.tokenizer}: unknown; choose one of {', '.join(text.names())}")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out}: exists and is not a folder; name another one")
+    if args.data == "" or args.out == "":
+        raise ValueError(f"--{'data' if args.data == '' else 'out'} is empty; name a path (. is the current folder)")
+    args.out = Path(args.out)
+    if args.out.is_symlink() or args.out.exists():
+        if not args.out.is_dir():
+            raise ValueError(f"--out {args.out}: exists and is not a folder; name another one")
+        check_ours(args.out)
+
+
+def check_ours(out: Path) -> None:
+    """Refuse a folder whose files bear a run's names but are no run's: every run begins with its metrics."""
+    present = [name for name in FILES if (out / name).exists()]
+    if present and "metrics.jsonl" not in present:
+        raise ValueError(f"--out {out}: holds {', '.join(present)} of something else; name another folder")
 
 
 def source(args: argparse.Namespace, preset: Preset) -> str:
@@ -255,7 +268,7 @@ def summary(run: Run, floor: float | None, seconds: float) -> str:
         f"peak memory  {memory.format_bytes(peak) if peak else 'unknown'}",
         f"time         {console.clock(seconds)}, of which {console.clock(trainer.seconds)} in training steps",
     ]
-    if floor is not None:
+    if floor is not None and trainer.step == run.recipe.steps:  # who presses Ctrl-C does not want to wait for it
         lines += ["", distance_from_floor(run, floor)]
     return "\n".join(lines)
 
@@ -297,6 +310,9 @@ def kept(out: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     start = time.monotonic()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
     args = parser().parse_args(argv)
     try:
         run = prepare(args)

@@ -289,3 +289,36 @@ def test_help_is_a_page_with_every_flag_and_its_values(capsys):
     for expected in ("--data", "--min-lr", "--no-tie-weights", "[4, 4, 12]", "examples:", "files,", "exit codes:"):
         assert expected in shown
     assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", ["data", "out"])
+def test_an_empty_path_is_refused(book, capsys, name):
+    assert pretrain.main(["--data", str(book), f"--{name}", ""]) == 2
+    assert f"--{name} is empty" in capsys.readouterr().err
+
+
+def test_files_of_something_else_are_left_where_they_are(book, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text("mine")
+    assert pretrain.main(["--data", str(book), "--out", str(out)]) == 2
+    assert "config.json of something else" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["config.json"] and (out / "config.json").read_text() == "mine"
+
+
+def test_a_link_to_nowhere_is_no_folder(book, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert pretrain.main(["--data", str(book), "--out", str(tmp_path / "link")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_one_token_is_nothing_to_learn_from(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("a" * 5000)
+    assert pretrain.main(["--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out")]) == 2
+    assert "one different token only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_must_be_finite(book, tmp_path, capsys, value):
+    assert pretrain.main(["--data", str(book), "--out", str(tmp_path / "out"), "--lr", value]) == 2
+    assert f"--lr {value}: must be a finite number" in capsys.readouterr().err

@@ -100,3 +100,40 @@ def test_damaged_files_are_named(tmp_path):
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: there is no such file"):
         load(tmp_path)
+
+
+def test_a_config_that_promises_more_than_the_file_holds_is_refused_before_it_is_built(tmp_path):
+    save_pretrained(model(), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG.to_dict(), "emb_dim": 2**20, "n_layers": 4000}))
+    with pytest.raises(ValueError, match=r"cannot hold the .* weights that config\.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{}", "vocab_size, context_length, emb_dim, n_heads, n_layers are missing"), (None, "no such file")],
+)
+def test_a_config_must_be_there_and_name_the_shape(tmp_path, text, message):
+    save_pretrained(model(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a: a.astype(np.int64), "pos_emb.weight holds torch.int64"),
+        (lambda a: a * np.nan, "pos_emb.weight holds nan"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused_by_name(tmp_path, spoil, message):
+    save_pretrained(model(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file({**tensors, "pos_emb.weight": spoil(tensors["pos_emb.weight"])}, path)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)

@@ -342,6 +342,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+        """What a NumPy function of the tensor gives is a tensor again: np.sin(x)."""
+        return Tensor(array)
+
     def __bool__(self) -> bool:
         if self.array.size != 1:
             raise RuntimeError(

@@ -39,7 +39,12 @@ def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Co
     if source == "stories":
         return embedded_stories(STORIES_CHARACTERS, validation_fraction)
     train, validation = split(read(source), (1 - validation_fraction, validation_fraction))
-    return Corpus(Path(source).name, train, validation)
+    return Corpus(printable(Path(source).name), train, validation)
+
+
+def printable(name: str) -> str:
+    """A file's name with a mark for each byte that is not UTF-8, which plots and terminals could not show."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def embedded_stories(characters: int, validation_fraction: float = 0.1) -> Corpus:

@@ -20,6 +20,7 @@ from tinygrad_llm.nn import Module, init
 from .gpt import GPTConfig, GPTModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # keys that a configuration must have
 
 
 def save_pretrained(model: GPTModel, folder: str | os.PathLike[str]) -> None:
@@ -51,6 +52,8 @@ def load(folder: str | os.PathLike[str]) -> GPTModel:
     """
     config = _read_config(Path(folder, CONFIG))
     tensors = _read_tensors(Path(folder, WEIGHTS))
+    _check_size(config, Path(folder, WEIGHTS))
+    _check_weights(tensors, Path(folder, WEIGHTS))
     with init.skip_random():
         model = GPTModel(config)
     for alias, first in aliases(model).items():
@@ -73,11 +76,35 @@ def aliases(model: Module) -> dict[str, str]:
     return found
 
 
+def _check_size(config: GPTConfig, path: Path) -> None:
+    """Refuse a configuration that promises more weights than the file can hold, before the model takes memory."""
+    c = config
+    least = (c.vocab_size + c.context_length + 12 * c.n_layers * c.emb_dim) * c.emb_dim  # the matrices alone
+    if 2 * least > path.stat().st_size:
+        raise ValueError(
+            f"{path}: {path.stat().st_size:,} bytes cannot hold the {least:,} weights that {CONFIG} beside it promises"
+        )
+
+
+def _check_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no floating numbers, or are nan or infinite."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name} holds {tensor.dtype}; weights must be floating-point numbers")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: {name} holds nan or infinity; the run that wrote it had failed")
+
+
 def _read_config(path: Path) -> GPTConfig:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; save_pretrained writes {WEIGHTS} and {CONFIG}")
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("expected an object with the configuration's keys")
+        missing = [key for key in SHAPE if key not in values]
+        if missing:
+            raise ValueError(f"the keys {', '.join(missing)} are missing; without them the model's shape is not known")
         return GPTConfig.from_dict(values)
     except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
         raise ValueError(f"{path}: {error}") from error

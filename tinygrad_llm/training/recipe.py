@@ -49,6 +49,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value, low, below = getattr(self, f.name), f.metadata["low"], f.metadata["below"]
+            if f.type is not bool and not math.isfinite(value):
+                raise ValueError(f"{flag(f.name)} {value}: must be a finite number, {f.metadata['help']}")
             if f.type is not bool and not low <= value < below:
                 allowed = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
                 raise ValueError(f"{flag(f.name)} {value}: must be {allowed}, {f.metadata['help']}")
@@ -105,7 +107,7 @@ class Preset:
 
 PRESETS = {
     "stories": Preset(
-        about="a small GPT on the embedded stories, a few minutes on two cores",
+        about="a small GPT on the embedded stories, about two minutes on two cores",
         data="stories",
         tokenizer="char",
         recipe=Recipe(

@@ -78,7 +78,7 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
 
 
 def _operand(value: Any) -> Any:
-    value = number(value)
+    value = wrap(value) if isinstance(value, np.ndarray) else number(value)
     if not isinstance(value, (Tensor, bool, int, float)):
         raise TypeError(f"unsupported operand: expected a Tensor or a number, not {type(value).__name__}")
     return value

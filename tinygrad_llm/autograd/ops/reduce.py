@@ -154,8 +154,15 @@ def log_softmax(x: Any, *, axis: int) -> Any:
 
 @register
 def cumsum(x: Any, *, axis: int) -> Any:
-    """Running sums along an axis. Captures nothing; the gradient is the running sum of g from the end."""
-    return np.cumsum(x, axis=axis), (lambda g: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),)
+    """Running sums along an axis. Captures nothing; the gradient is the running sum of g from the end.
+
+    Floats are summed in float64: after 50,000 probabilities a float32 sum is off in the fourth digit.
+    """
+
+    def running(a: Any) -> Any:
+        return np.cumsum(a, axis=axis, dtype=np.float64).astype(a.dtype) if a.dtype.kind == "f" else a.cumsum(axis=axis)
+
+    return running(x), (lambda g: np.flip(running(np.flip(g, axis)), axis),)
 
 
 @register
