@@ -111,9 +111,9 @@ PRESETS = {
         data="stories",
         tokenizer="char",
         recipe=Recipe(
-            layers=4, heads=4, channels=128, context=128, dropout=0.0, qkv_bias=False, tie_weights=True,
-            steps=800, batch=8, lr=2e-3, min_lr=2e-4, warmup=100, beta2=0.99,
-            eval_every=200, eval_windows=80, sample_tokens=240,
+            layers=4, heads=4, channels=128, context=64, dropout=0.0, qkv_bias=False, tie_weights=True,
+            steps=1600, batch=8, lr=2e-3, min_lr=2e-4, warmup=100, beta2=0.99,
+            eval_every=400, eval_windows=160, sample_tokens=240,
         ),
     ),
     "shakespeare-char": Preset(
