@@ -35,4 +35,4 @@ __all__ = [
 ]
 
 # As in PyTorch, log(0) is -inf and 0 / 0 nan without a word: NumPy's warnings from inside the ops would only be noise.
-warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_llm\.(autograd|kernels|nn)\.")
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_llm\.(autograd|kernels|nn|optim)\.")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.registry import Op, Partial
-from tinygrad_llm.kernels import column_sums
+from tinygrad_llm.kernels import sums
 
 clock = itertools.count(1)  # a parent is always older than its child; writes in place are dated by the same clock
 
@@ -157,10 +157,8 @@ def _fit(d: Any, parent: Node, node: Node) -> Any:
 def sum_to_shape(g: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum g over the axes that broadcasting from `shape` added or stretched."""
     added = g.ndim - len(shape)
-    if added > 0 and g.shape[added:] == shape and len(shape) == 1 and g.size:
-        return column_sums(g.reshape(-1, shape[0]))
     stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and g.shape[i + added] != 1)
-    return g.sum(axis=tuple(range(added)) + stretched).reshape(shape)
+    return sums(g, tuple(range(added)) + stretched).reshape(shape)
 
 
 def accumulate(have: tuple[Any, bool] | None, d: Any, g: Any) -> tuple[Any, bool]:

@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.devices import array_module
+from tinygrad_llm.kernels import sums
 
 
 @register
@@ -30,12 +31,12 @@ def cross_entropy(
     w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(x.dtype)
     loss = (1 - label_smoothing) * w * nll
     if label_smoothing:
-        total_weight = v if weight is None else weight.sum()
+        total_weight = v if weight is None else sums(weight, None)
         mean_x = v * mean if weight is None else x @ weight  # sum_c w_c x_c
         loss += label_smoothing / v * counted * (total_weight * lse - mean_x)
     loss = np.where(counted, loss, np.zeros_like(loss))  # a row that is ignored may hold inf or nan
-    divisor = w.sum() if reduction == "mean" else None
-    y = loss if reduction == "none" else loss.sum() if divisor is None else loss.sum() / divisor
+    divisor = sums(w, None) if reduction == "mean" else None
+    y = loss if reduction == "none" else sums(loss, None) if divisor is None else sums(loss, None) / divisor
 
     def dx(g: Any) -> Any:
         row = np.broadcast_to(g if divisor is None else g / divisor, (n,))
@@ -63,8 +64,8 @@ def nll_loss(logp: Any, targets: Any, weight: Any, *, ignore_index: int, reducti
     places = (array_module(logp).arange(len(safe)), safe)
     w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(logp[places]))).astype(logp.dtype)
     loss = np.where(counted, -w * logp[places], np.zeros_like(w))
-    divisor = w.sum() if reduction == "mean" else None
-    y = loss if reduction == "none" else loss.sum() if divisor is None else loss.sum() / divisor
+    divisor = sums(w, None) if reduction == "mean" else None
+    y = loss if reduction == "none" else sums(loss, None) if divisor is None else sums(loss, None) / divisor
     shape = logp.shape
 
     def dlogp(g: Any) -> Any:

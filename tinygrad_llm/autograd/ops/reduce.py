@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
+from tinygrad_llm.kernels import sums
 
 
 def spread(r: Any, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Any:
@@ -24,22 +26,29 @@ def spread(r: Any, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Any:
 def sum_(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The sum over the axes. Captures the shape alone: the gradient is a view that repeats g."""
     shape = x.shape
-    return x.sum(axis=axes, keepdims=keepdims), (lambda g: np.broadcast_to(spread(g, shape, axes, keepdims), shape),)
+    return sums(x, axes, keepdims), (lambda g: np.broadcast_to(spread(g, shape, axes, keepdims), shape),)
 
 
 @register
 def mean(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The mean over the axes. Captures the shape alone."""
     shape = x.shape
-    y = x.mean(axis=axes, keepdims=keepdims)
-    share = y.size / x.size if x.size else float("nan")
-    return y, (lambda g: np.broadcast_to(spread(g * share, shape, axes, keepdims), shape),)
+    count = _count(x, axes)
+    share = 1 / count if count else math.nan
+    return sums(x, axes, keepdims) / count, (
+        lambda g: np.broadcast_to(spread(g * share, shape, axes, keepdims), shape),
+    )
+
+
+def _count(x: Any, axes: Any) -> int:
+    """How many elements go into each result."""
+    return x.size if axes is None else math.prod([x.shape[axis] for axis in axes])
 
 
 def _deviations(x: Any, axes: Any, correction: float) -> tuple[Any, float]:
     """x - mean, and the divisor count - correction, never below 0."""
-    count = x.size // max(x.sum(axis=axes).size, 1) if x.size else 0
-    return x - x.mean(axis=axes, keepdims=True), max(count - correction, 0.0)
+    count = _count(x, axes)
+    return x - sums(x, axes, True) / count, max(count - correction, 0.0)
 
 
 def _ratio(total: Any, divisor: float) -> Any:
@@ -50,7 +59,7 @@ def _ratio(total: Any, divisor: float) -> Any:
 def var(x: Any, *, axes: Any, correction: float, keepdims: bool) -> Any:
     """sum (x - mean)^2 / (n - correction). Captures x; dx = 2 g (x - mean) / (n - correction)."""
     centred, divisor = _deviations(x, axes, correction)
-    y = _ratio((centred * centred).sum(axis=axes, keepdims=keepdims), divisor)
+    y = _ratio(sums(centred * centred, axes, keepdims), divisor)
 
     def dx(g: Any) -> Any:
         deviations, n = _deviations(x, axes, correction)
@@ -63,7 +72,7 @@ def var(x: Any, *, axes: Any, correction: float, keepdims: bool) -> Any:
 def std(x: Any, *, axes: Any, correction: float, keepdims: bool) -> Any:
     """The square root of var. Captures x and the result y; dx = g (x - mean) / (y (n - correction)), 0 where y is 0."""
     centred, divisor = _deviations(x, axes, correction)
-    y = np.sqrt(_ratio((centred * centred).sum(axis=axes, keepdims=keepdims), divisor))
+    y = np.sqrt(_ratio(sums(centred * centred, axes, keepdims), divisor))
 
     def dx(g: Any) -> Any:
         deviations, n = _deviations(x, axes, correction)
@@ -76,7 +85,8 @@ def std(x: Any, *, axes: Any, correction: float, keepdims: bool) -> Any:
 @register
 def prod(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The product over one axis or all. dx = g times the product of the others, right also where some are 0."""
-    y = x.prod(axis=axes, keepdims=keepdims)
+    options = {"axis": axes, "keepdims": keepdims}
+    y = np.multiply.reduce(x, **options) if isinstance(x, np.ndarray) else x.prod(**options)  # see sums
 
     def dx(g: Any) -> Any:
         axis = -1 if axes is None else axes
@@ -123,8 +133,8 @@ def logsumexp(x: Any, *, axes: Any, keepdims: bool) -> Any:
     top = x.max(axis=axes, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, np.zeros_like(top))
     with np.errstate(divide="ignore"):  # a row of -inf alone has the logarithm of 0
-        y = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
-    out = y if keepdims else y.reshape(x.sum(axis=axes).shape)
+        y = np.log(sums(np.exp(x - top), axes, True)) + top
+    out = y if keepdims else y.squeeze(axes)
     return out, (
         lambda g: spread(g, x.shape, axes, keepdims) * np.exp(x - np.where(np.isneginf(y), np.zeros_like(y), y)),
     )
@@ -148,8 +158,8 @@ def log_softmax(x: Any, *, axis: int) -> Any:
     top = x.max(axis=axis, keepdims=True, initial=-np.inf)
     shifted = x - top
     with np.errstate(divide="ignore"):  # over no classes at all
-        y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-    return y, (lambda g: g - np.exp(y) * g.sum(axis=axis, keepdims=True),)
+        y = shifted - np.log(sums(np.exp(shifted), (axis,), True))
+    return y, (lambda g: g - np.exp(y) * sums(g, (axis,), True),)
 
 
 @register
@@ -175,12 +185,12 @@ def norm(x: Any, *, p: float, axes: Any, keepdims: bool) -> Any:
         pick = np.max if p > 0 else np.min
         y = pick(np.abs(x), axis=axes, keepdims=True)
     elif p == 0:
-        y = (x != 0).astype(x.dtype).sum(axis=axes, keepdims=True)
+        y = sums((x != 0).astype(x.dtype), axes, True)
     elif p == 2:
-        y = np.sqrt((x * x).sum(axis=axes, keepdims=True))
+        y = np.sqrt(sums(x * x, axes, True))
     else:
-        y = (np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p)
-    out = y if keepdims else y.reshape(x.sum(axis=axes).shape)
+        y = sums(np.abs(x) ** p, axes, True) ** (1 / p)
+    out = y if keepdims else y.squeeze(axes)
 
     def dx(g: Any) -> Any:
         g = spread(g, x.shape, axes, keepdims)
