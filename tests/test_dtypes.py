@@ -164,6 +164,48 @@ def test_16_bit_gradients(d: Any) -> None:
     assert x.grad.dtype is d and x.grad.tolist() == [1.0, -3.0, 4.0]
 
 
+# --- numbers and names ---
+
+INTEGERS = st.sampled_from([d for d in dtypes.ALL if "int" in d.name])
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.integers(-400, 400)
+
+
+@given(INTEGERS, NUMBERS)
+def test_an_integer_in_arithmetic_keeps_its_lowest_bits(d: Any, value: int) -> None:
+    kept = dtypes.wrapped(value, d)
+    assert (kept - value) % 2 ** (8 * d.itemsize) == 0 and ours.iinfo(d).min <= kept <= ours.iinfo(d).max
+
+
+@given(INTEGERS, NUMBERS | st.floats(-1e20, 1e20))
+def test_a_number_that_fills_fits_or_is_refused(d: Any, value: Any) -> None:
+    low, high = ours.iinfo(d).min, ours.iinfo(d).max
+    if low <= value <= high:
+        assert dtypes.fill_value("f", value, d) == int(value)
+    elif not (d is ours.uint8 and isinstance(value, int) and -255 <= value < 0):
+        with pytest.raises(RuntimeError, match=f"cannot be converted to type {d.name} without overflow: f: "):
+            dtypes.fill_value("f", value, d)
+
+
+def test_numbers_that_are_none() -> None:
+    for wrong in ("1", None, [1], 1j):
+        with pytest.raises(TypeError, match="full: expected a number or a bool, not "):
+            ours.full((2,), wrong, dtype=ours.float32)
+
+
+def test_python_types_name_dtypes() -> None:
+    assert (ours.zeros(1, dtype=float).dtype, ours.ones(1).to(int).dtype) == (ours.float64, ours.int64)
+    assert ours.ones(2).sum(dtype=bool).dtype is ours.bool and ours.finfo(float).bits == 64
+    for wrong in (np.float32, np.dtype("float32"), "float32", complex, 3, [float]):
+        for function in (ours.zeros, ours.ones, ours.rand, ours.eye, ours.arange):
+            with pytest.raises(TypeError, match=r"argument 'dtype' must be torch\.dtype, not "):
+                function(2, dtype=wrong)
+
+
+def test_lists_are_read_in_the_dtype_asked_for() -> None:
+    assert ours.tensor([0.1], dtype=ours.float64).item() == 0.1  # not rounded to float32 on the way
+    assert ours.tensor(2**62 + 1).item() == 2**62 + 1
+
+
 def test_every_pair_converts() -> None:
     for a, b in itertools.product(dtypes.ALL, repeat=2):
         x = ours.tensor([0, 1]).to(a)

@@ -6,6 +6,8 @@ in float32 and rounded once (see `autograd.tensor.apply`).
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -57,6 +59,7 @@ bool_ = dtype("bool", np.bool_)
 
 ALL = (float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64, bool_)
 BY_NUMPY = {d.numpy: d for d in ALL}
+BY_PYTHON = {float: float64, int: int64, bool: bool_}
 _default = float32
 
 
@@ -73,6 +76,22 @@ def of(array: Any) -> dtype:
         names = ", ".join(d.name for d in ALL)
         raise TypeError(f"an array of {array.dtype} has no dtype here; the supported ones are {names}")
     return found
+
+
+def argument(d: Any) -> Any:
+    """What a `dtype=` argument names: one of the dtypes, or Python's float (float64), int (int64), bool. None is None.
+
+    Raises:
+        TypeError: anything else, NumPy's dtypes and names included.
+    """
+    if d is None or isinstance(d, dtype):
+        return d
+    if isinstance(d, type) and d in BY_PYTHON:
+        return BY_PYTHON[d]
+    raise TypeError(
+        f"argument 'dtype' must be torch.dtype, not {type(d).__name__}: {d!r} is none; float32 is one, and Python's "
+        f"float, int and bool will do"
+    )
 
 
 def get_default_dtype() -> dtype:
@@ -95,7 +114,8 @@ def set_default_dtype(d: dtype) -> None:
 def promote_types(a: dtype, b: dtype) -> dtype:
     """The smallest dtype that both go into: a float wins over integers whatever the widths, as in PyTorch."""
     if a is b:
-        return a
+        return argument(a)
+    a, b = argument(a), argument(b)
     if a.category != b.category and FLOAT in (a.category, b.category):
         return a if a.category == FLOAT else b
     if {a, b} == {float16, bfloat16}:
@@ -114,11 +134,50 @@ def of_scalar(value: Any) -> dtype:
     raise TypeError(f"expected a number, a bool or a Tensor, not {type(value).__name__}")
 
 
+@cache
+def _limits(d: dtype) -> tuple[float, float]:
+    info: Any = finfo(d) if d.is_floating_point else iinfo(d)
+    return info.min, info.max
+
+
+def fill_value(name: str, value: Any, d: dtype) -> Any:
+    """A number as elements of dtype d hold it: in integers a fraction is cut off, in uint8 -1 becomes 255.
+
+    Raises:
+        RuntimeError: d cannot hold it. TypeError: it is no number.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number or a bool, not {type(value).__name__}")
+    if d.category == BOOL:
+        return bool(value)
+    low, high = _limits(d)
+    if d is uint8 and isinstance(value, int):
+        low = -high
+    if not low <= value <= high and not (d.category == FLOAT and not math.isfinite(value)):
+        raise RuntimeError(
+            f"value cannot be converted to type {d.name} without overflow: {name}: {value} is not in [{low}, {high}]"
+        )
+    return float(value) if d.category == FLOAT else int(value) % 256 if d is uint8 else int(value)
+
+
+def wrapped(value: int, d: dtype) -> int:
+    """An integer in arithmetic with elements of an integer dtype d: modulo 2^bits, so that 300 in int8 is 44.
+
+    Raises:
+        OverflowError: it has more than 64 bits.
+    """
+    if not -(2**63) <= value < 2**64:
+        raise OverflowError(f"int too big to convert: {value} has more than 64 bits; use a float")
+    low = _limits(d)[0] if d.is_signed else 0
+    return int((value - low) % 2 ** (8 * d.itemsize) + low)
+
+
 class finfo:
     """Limits of a floating dtype: eps, max, min, tiny, smallest_normal, resolution, bits."""
 
     def __init__(self, d: dtype | None = None):
-        d = d or _default
+        d = argument(d) or _default
         if not d.is_floating_point:
             raise TypeError(f"finfo: {d} is not a floating dtype; use iinfo")
         info = ml_dtypes.finfo(d.numpy)
@@ -136,6 +195,7 @@ class iinfo:
     """Limits of an integer dtype: min, max, bits."""
 
     def __init__(self, d: dtype):
+        d = argument(d)
         if d.category != INTEGER:
             raise TypeError(f"iinfo: {d} is not an integer dtype; use finfo")
         info = np.iinfo(d.numpy)

@@ -93,6 +93,14 @@ def remainder(draw):
     return sample(draw(ids(9, a)) - 4 + draw(array(a, min_value=0.2, max_value=0.3)), divisors)
 
 
+@samples_of("rounded_div")
+def rounded_div(draw):
+    """The quotient is halfway between two whole numbers."""
+    divisors = draw(away_from_zero())
+    mode = draw(st.sampled_from(["floor", "trunc"]))
+    return sample((draw(ids(9, divisors.shape)) - 3.5) * divisors, divisors, mode=mode)
+
+
 @samples_of("pow")
 def pow_(draw):
     a, b = draw(PAIR)

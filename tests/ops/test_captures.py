@@ -32,6 +32,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "cat": ("", "", ""),
     "mul": ("1", "0"),
     "div": ("1", "01"),
+    "rounded_div": ("", ""),
     "remainder": ("", "01"),
     "pow": ("01", "01y"),
     "maximum": ("01", "01"),

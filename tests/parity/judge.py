@@ -212,6 +212,27 @@ def difference(torch: Any, mine: Callable[..., Any], theirs: Callable[..., Any],
     return results or _difference("gradient", here.gradients, there.gradients)
 
 
+def told(lib: Any, code: str) -> tuple[Any, str]:
+    """What statements, the last of which is an expression, give in a library `lib`: a value or an exception's class."""
+    names: dict[str, Any] = {"lib": lib, "np": np, "F": lib.nn.functional}
+    *statements, expression = code.split("; ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exec("\n".join(statements), names)
+            return _describe(eval(expression, names))
+        except Exception as error:
+            return type(error), "raised"
+
+
+def same(torch: Any, code: str) -> bool:
+    """Whether statements give the same here and in PyTorch."""
+    (mine, my_type), (theirs, their_type) = told(ours, code), told(torch, code)
+    if my_type != their_type or my_type == "raised":
+        return my_type == their_type and mine is theirs
+    return np.shape(mine) == np.shape(theirs) and _close(mine, theirs, their_type)
+
+
 def resolve(lib: Any, name: str) -> Any:
     """A function by its dotted name below the library, e.g. nn.functional.gelu or Tensor.view."""
     for part in name.split("."):

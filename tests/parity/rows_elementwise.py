@@ -55,6 +55,16 @@ CLAMPS = [
     call(ties(3, 4), X(np.zeros(4)), X(np.ones(()))),
 ]
 
+WHOLE, ZEROS = X(np.array([3, -1, 2]), "int64"), X(np.zeros(3, int), "int64")
+ZERO_DIVISORS = [
+    *[call(WHOLE, zero) for zero in (0, 0.0, ZEROS, X(np.array(0), "int64"), X(np.array([1, 0, 2]), "uint8"))],
+    *[call(X(np.array([3, -1]), "int8"), zero) for zero in (0, 0.0)],
+    *[call(X(np.zeros(0), "int64"), zero) for zero in (0, X(np.array(0), "int64"))],
+    call(WHOLE, X(np.zeros((0, 3)), "int64")),
+    *[call(X(np.array([1.5, -2.0, 0.0]), grad=False), zero) for zero in (0, 0.0, ZEROS)],
+    *[call(X(np.array([True, False]), "bool"), one) for one in (True, X(np.array([True, True]), "bool"))],
+]
+
 COMPARISON: list[Call] = [
     *binary(ties),
     *with_numbers(ties),
@@ -135,10 +145,10 @@ ROWS: dict[str, list[Call]] = {
             call(a, b, rounding_mode=m)
             for m in ("floor", "trunc", "round", None)
             for a, b in (
-                (X(np.array([7.0, -7.0, 7.5]), grad=False), X(np.array([2.0, 2.0, -2.0]), grad=False)),
+                (X(np.array([7.0, -7.0, 7.5])), X(np.array([2.0, 2.0, -2.0]))),
                 (X(np.array([7, -7, 8]), "int64"), X(np.array([2, 2, -3]), "int64")),
-                (X(np.array([7, -7, 8]), "int64"), X(np.array([2.0, 2.5, -3.0]), grad=False)),
-                (X(np.array([7.0, -7.0, 8.0]), grad=False), 2),
+                (X(np.array([7, -7, 8]), "int64"), X(np.array([2.0, 2.5, -3.0]))),
+                (X(np.array([7.0, -7.0, 8.0])), 2),
                 (X(np.array([7, -7, 8]), "int64"), 3),
                 (X(np.array([1.0, -1.0, 0.0]), grad=False), X(np.zeros(3), grad=False)),
                 (X(np.array([7, 2**60 + 1, -(2**60) - 1]), "int64"), 3),
@@ -147,6 +157,7 @@ ROWS: dict[str, list[Call]] = {
         ],
     ],
     "floor_divide": [
+        *ZERO_DIVISORS,
         call(X(np.array([7.0, -7.0]), grad=False), 2),
         call(X(np.array([7, -7]), "int64"), 2),
         call(ONES, ONES),
@@ -157,6 +168,7 @@ ROWS: dict[str, list[Call]] = {
         ),
     ],
     "remainder": [
+        *ZERO_DIVISORS,
         *binary(nonzero),
         *with_numbers(nonzero),
         call(X(np.array([7.0, -7.0]), grad=False), 2),

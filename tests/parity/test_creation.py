@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 import tinygrad_llm as ours
-from tests.parity.judge import _close, _describe
+from tests.parity.judge import same, told
 
 pytestmark = pytest.mark.torch
 
@@ -53,15 +52,7 @@ CALLS = [
 @pytest.mark.parametrize("code", CALLS)
 def test_makes_what_pytorch_makes(code: str) -> None:
     torch = pytest.importorskip("torch")
-    found = []
-    for lib in (ours, torch):
-        try:
-            found.append(_describe(eval(f"lib.{code}", {"lib": lib, "np": np})))
-        except Exception as error:
-            found.append((type(error), "raised"))
-    (mine, my_type), (theirs, their_type) = found
-    assert my_type == their_type
-    assert mine is theirs if my_type == "raised" else _close(mine, theirs, their_type)
+    assert same(torch, f"lib.{code}"), (told(ours, f"lib.{code}"), told(torch, f"lib.{code}"))
 
 
 def test_made_tensors_take_a_device() -> None:

@@ -14,6 +14,7 @@ from tinygrad_llm.autograd.tensor import Tensor, wrap
 
 def _finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
     """A raw array as a tensor in a dtype, on a device."""
+    dtype = dtypes.argument(dtype)
     if dtype is not None and array.dtype != dtype.numpy:
         array = array.astype(dtype.numpy)
     if device is not None:
@@ -22,21 +23,48 @@ def _finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: 
     return tensor.requires_grad_() if requires_grad else tensor
 
 
-def _infer(data: Any) -> Any:
-    """Nested numbers, arrays and tensors as one array: floats in the default dtype, integers as int64."""
-    if isinstance(data, (np.ndarray, np.generic)) or hasattr(data, "__cuda_array_interface__"):
+def _infer(data: Any, dtype: Any = None) -> Any:
+    """Nested numbers, arrays and tensors as one array: floats in the default dtype, integers as int64.
+
+    Raises: RuntimeError for numbers that a given integer dtype cannot hold; arrays wrap round.
+    """
+    if isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
         return data.copy()
+    dtype = dtypes.argument(dtype)
+    array = _nested(data, dtype)
+    if dtype is not None and dtype.category == dtypes.INTEGER and array.size:
+        for extreme in (array.min(), array.max()):  # both are nan where one element is
+            dtypes.fill_value("tensor", extreme, dtype)
+    return array
+
+
+def _nested(data: Any, dtype: Any) -> np.ndarray:
+    """Numbers in nested lists as an array whose dtype they decide, but for integers too large for int64."""
+    if isinstance(data, np.generic):
+        return np.array(data)
     if isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) for x in data):
         data = [x.detach().tolist() if isinstance(x, Tensor) else x for x in data]
     try:
         array = np.array(data)
     except ValueError:
         raise ValueError("tensor: expected sequences of equal lengths at every depth, but they differ") from None
-    if array.dtype.kind in "OUS":
+    if array.dtype.kind == "O" or (array.dtype.kind == "u" and not _holds_numpy(data)):
+        array = _large(array, dtype)
+    if array.dtype.kind in "US":
         _refuse(array)
-    if array.dtype.kind == "f" and not _holds_numpy(data):
+    if array.dtype.kind == "f" and dtype is None and not _holds_numpy(data):
         array = array.astype(dtypes.get_default_dtype().numpy)
     return array.astype(dtypes.get_default_dtype().numpy) if array.size == 0 and array.dtype == np.float64 else array
+
+
+def _large(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """An array of integers beyond int64, as floats where there is a float among them or another dtype is asked for."""
+    leaves = list(array.flat)
+    if not all(isinstance(x, (int, float, np.integer)) for x in leaves):
+        _refuse(array)
+    if any(isinstance(x, float) for x in leaves) or (dtype is not None and dtype.category != dtypes.INTEGER):
+        return array.astype(np.float64)
+    raise ValueError(f"Overflow when unpacking long long: tensor: {max(leaves, key=abs)} does not fit into int64")
 
 
 def _refuse(array: np.ndarray) -> None:
@@ -68,14 +96,14 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
             stacklevel=2,
         )
         data = data.array
-    return _finish(_infer(data), dtype, device, requires_grad)
+    return _finish(_infer(data, dtype), dtype, device, requires_grad)
 
 
 def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Tensor:
     """data as a tensor, without a copy where it is a tensor or an array of that dtype already."""
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
-    return _finish(data if isinstance(data, np.ndarray) else _infer(data), dtype, device, False)
+    return _finish(data if isinstance(data, np.ndarray) else _infer(data, dtype), dtype, device, False)
 
 
 asarray = as_tensor
@@ -101,8 +129,10 @@ def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
     xp = np if device is None else devices.module_of(devices.device(device))
     shape = _checked(sizes(shape))
-    kind = (dtype or dtypes.get_default_dtype()).numpy
-    array = xp.zeros(shape, kind) if value == 0 else xp.full(shape, value, kind)  # zeros are not touched until used
+    kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
+    value = dtypes.fill_value("full", value, kind)
+    # zeros are not touched until used
+    array = xp.zeros(shape, kind.numpy) if value == 0 else xp.full(shape, value, kind.numpy)
     return _finish(array, None, device, requires_grad)
 
 
@@ -128,7 +158,9 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
-    return _finish(np.full_like(input.array, value), dtype, device, requires_grad)
+    kind = dtypes.argument(dtype) or input.dtype
+    value = dtypes.fill_value("full_like", value, kind)
+    return _finish(np.full_like(input.array, value, dtype=kind.numpy), None, device, requires_grad)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -166,6 +198,8 @@ def arange(
     if (end - start) / step < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: arange({start}, {end}, {step})")
     whole = all(isinstance(x, int) for x in (start, end, step))
+    for bound in (start, end):
+        dtypes.fill_value("arange", bound, dtypes.int64 if whole else dtypes.float64)
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
     values = np.arange(count, dtype=np.int64 if whole else np.float64) * step + start
     return _finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
@@ -177,7 +211,10 @@ def linspace(
     """steps numbers from start to end, both included, equally far apart."""
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, not {steps}")
-    return _finish(np.linspace(start, end, steps), dtype or dtypes.get_default_dtype(), device, requires_grad)
+    kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
+    for bound in (start, end):
+        dtypes.fill_value("linspace", bound, kind)
+    return _finish(np.linspace(start, end, steps), kind, device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -205,7 +242,7 @@ def is_tensor(obj: Any) -> bool:
 
 
 def _float_dtype(name: str, dtype: dtypes.dtype | None) -> np.dtype:
-    dtype = dtype or dtypes.get_default_dtype()
+    dtype = dtypes.argument(dtype) or dtypes.get_default_dtype()
     if not dtype.is_floating_point:
         raise NotImplementedError(f"{name}: not implemented for {dtype}; draw floats, or use randint")
     return dtype.numpy

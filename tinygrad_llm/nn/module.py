@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Self
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.tensor import RemovableHandle
 
@@ -442,11 +442,13 @@ def _destination(*args: Any, device: Any = None, dtype: Any = None) -> tuple[Any
     for arg in args:
         if isinstance(arg, Tensor):
             device, dtype = arg.device, arg.dtype
-        elif isinstance(arg, dtypes.dtype):
+        elif isinstance(arg, (dtypes.dtype, type)):
             dtype = arg
-        elif arg is not None:
+        elif isinstance(arg, (str, devices.device)):
             device = arg
-    return device, dtype
+        elif arg is not None:
+            raise TypeError(f"Module.to: expected a dtype, a device or a Tensor, not {type(arg).__name__}")
+    return device, dtypes.argument(dtype)
 
 
 def _join(path: str, name: str) -> str:

@@ -15,6 +15,8 @@ from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
 
 def cast(x: Tensor, dtype: dtypes.dtype) -> Tensor:
     """x in a dtype; x itself if it has that already. Only floats take their gradient along."""
+    if type(dtype) is not dtypes.dtype:
+        dtype = dtypes.argument(dtype)
     if x.array.dtype == dtype.numpy:
         return x
     if not dtype.is_floating_point:
@@ -89,7 +91,7 @@ def _in_dtype(value: Any, dtype: dtypes.dtype) -> Any:
         return cast(value, dtype)
     if dtype.category == dtypes.FLOAT:
         return float(value)
-    return int(value) if dtype.category == dtypes.INTEGER else value
+    return dtypes.wrapped(value, dtype) if dtype.category == dtypes.INTEGER else value
 
 
 def common(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -102,6 +102,7 @@ def _scaled(name: str, input: Any, other: Any, alpha: Any) -> Any:
         raise RuntimeError(
             f"{name}: For integral input tensors, argument alpha must not be a floating point number, not {alpha}"
         )
+    alpha = dtypes.fill_value(name, alpha, result_type(input, other))
     return cast(mul(other, alpha), other.dtype) if isinstance(other, Tensor) else other * alpha
 
 
@@ -131,16 +132,24 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         raise RuntimeError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}"
         )
-    a, b = pair(input, other)
+    a, b = _divisible("div", input, other)
+    return apply(ops.rounded_div, a, b, mode=rounding_mode)
+
+
+def _divisible(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """Two operands of a division with a whole quotient.
+
+    Raises:
+        RuntimeError: integers are to be divided by 0, for which they have no inf. NotImplementedError: bools.
+    """
+    a, b = pair(a, b)
+    check_broadcast(name, a, b)
     dtype = result_type(a, b)
-    check_broadcast("div", a, b)
-    if not dtype.is_floating_point and not np.all(_array(b)):
-        raise RuntimeError("ZeroDivisionError: div of integers by 0")
-    a, b = (x.array if isinstance(x, Tensor) else dtype.numpy.type(x) for x in (a, b))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if rounding_mode == "floor":
-            return wrap(np.floor_divide(a, b))
-        return wrap(np.trunc(a / b) if dtype.is_floating_point else (a - np.fmod(a, b)) // b)
+    if dtype is dtypes.bool_:
+        raise NotImplementedError(f"{name}: not implemented for bool tensors; convert with .int()")
+    if not dtype.is_floating_point and np.size(_array(a)) and not np.all(_array(b)):
+        raise RuntimeError(f"ZeroDivisionError: {name} of integers by 0; convert with .float() for inf and nan")
+    return a, b
 
 
 @method
@@ -152,9 +161,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 @method
 def remainder(input: Any, other: Any) -> Tensor:
     """input - other floor(input / other): the sign is other's, as Python's %."""
-    if result_type(number(input), number(other)) is dtypes.bool_:
-        raise NotImplementedError("remainder: not implemented for bool tensors; convert with .int()")
-    return _binary(ops.remainder, input, other)
+    return apply(ops.remainder, *_divisible("remainder", input, other))
 
 
 @method
@@ -166,6 +173,8 @@ def pow_(input: Any, exponent: Any) -> Tensor:
     if isinstance(exponent, (int, float)) and isinstance(input, Tensor) and input.is_floating_point():
         return apply(ops.pow, input, exponent)
     a, b = pair(input, exponent)
+    if isinstance(exponent, int) and isinstance(a, Tensor):
+        dtypes.fill_value("pow", exponent, a.dtype)
     if not isinstance(a, Tensor):
         a = wrap(np.full_like(b.array, a, shape=()))  # d/db needs an array to take the logarithm of
     return _binary(ops.pow, a, b)
@@ -195,8 +204,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if isinstance(bounds[0], Tensor) or isinstance(bounds[-1], Tensor):
         low = input if min is None else where(lt(input, check_tensor("clamp", min, "min")), min, input)
         return low if max is None else where(gt(low, check_tensor("clamp", max, "max")), max, low)
-    input = cast(input, result_type(input, *bounds))
-    return apply(ops.clamp, input, min=number(min), max=number(max))
+    input = _no_bool("clamp", cast(input, result_type(input, *bounds)))
+    low, high = (None if b is None else dtypes.fill_value("clamp", b, input.dtype) for b in (min, max))
+    return apply(ops.clamp, input, min=low, max=high)
 
 
 def _like(value: Any, tensor: Tensor) -> Tensor:
@@ -225,6 +235,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
             f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}"
         )
     a, b = pair(input, other)
+    for x in (input, other):
+        if isinstance(number(x), (int, float)):
+            dtypes.fill_value("where", x, result_type(a, b))
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = wrap(np.asarray(a, result_type(a, b).numpy))
     check_broadcast("where", *(x for x in (condition, a, b) if isinstance(x, Tensor)))
@@ -250,7 +263,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
     check_broadcast("masked_fill", input, mask)
-    return apply(ops.masked_fill, input, mask, number(value))
+    if not isinstance(value, Tensor) or value.node is None:
+        value = dtypes.fill_value("masked_fill", value.item() if isinstance(value, Tensor) else value, input.dtype)
+    return apply(ops.masked_fill, input, mask, value)
 
 
 def _array(x: Any) -> Any:

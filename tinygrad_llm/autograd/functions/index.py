@@ -143,6 +143,8 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
         value = cast(value, input.dtype)
     elif not isinstance(value, (bool, int, float)):
         raise TypeError(f"can't assign a {type(value).__name__} to a Tensor; write a number or a Tensor")
+    else:
+        value = dtypes.fill_value("__setitem__", value, input.dtype)
     try:
         view = input.array[basic]
         if advanced is not None:
@@ -269,6 +271,8 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     _check_along("scatter", input, index, axis, source)
     if isinstance(source, Tensor):
         source = source[tuple(slice(n) for n in index.array.shape)]
+    else:
+        source = dtypes.fill_value("scatter", source, input.dtype)
     return input.clone() if index.array.size == 0 else apply(ops.scatter, input, index, source, axis=axis)
 
 

@@ -88,8 +88,8 @@ def to(
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
-        elif isinstance(arg, dtypes.dtype):
-            dtype = arg
+        elif isinstance(arg, (dtypes.dtype, type)):
+            dtype = dtypes.argument(arg)
         elif isinstance(arg, (str, devices.device)):
             device = arg
         elif not isinstance(arg, bool) and arg is not None:
@@ -162,6 +162,8 @@ def _filled(self: Tensor, name: str, values: Any) -> Tensor:
 @method
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Every element becomes a number."""
+    if not isinstance(value, Tensor):
+        value = dtypes.fill_value("fill_", value, self.dtype)
     return _filled(self, "fill_", value.array if isinstance(value, Tensor) else value)
 
 
@@ -205,6 +207,8 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
 @method
 def random_(self: Tensor, low: int, high: int, *, generator: random.Generator | None = None) -> Tensor:
     """Integers in [low, high)."""
+    for bound in (low, high - 1):
+        dtypes.fill_value("random_", bound, self.dtype)
     draw = (generator or random.default_generator).integers(low, high, self.array.shape)
     return _filled(self, "random_", _on(self, draw))
 
@@ -244,13 +248,17 @@ def new_ones(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Ten
 @method
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """One number throughout, of this dtype and device."""
-    return wrap(np.full_like(self.array, fill_value, dtype=(dtype or self.dtype).numpy, shape=_size((size,))))
+    kind = dtypes.argument(dtype) or self.dtype
+    value = dtypes.fill_value("new_full", fill_value, kind)
+    return wrap(np.full_like(self.array, value, dtype=kind.numpy, shape=_size((size,))))
 
 
 @method
 def new_tensor(self: Tensor, data: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """Data as a tensor of this dtype and device."""
-    return wrap(_on(self, np.array(data, (dtype or self.dtype).numpy)))
+    from tinygrad_llm.autograd.creation import tensor
+
+    return tensor(data, dtype=dtype or self.dtype, device=self.device)
 
 
 def _size(size: tuple[Any, ...]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
@@ -51,8 +52,8 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     Raises:
         RuntimeError: the elements do not fit, or their strides allow no view.
     """
-    if len(shape) == 1 and hasattr(shape[0], "category"):
-        dtype = shape[0]
+    if len(shape) == 1 and isinstance(shape[0], (dtypes.dtype, type)):
+        dtype = dtypes.argument(shape[0])
         if dtype.itemsize != input.itemsize:
             raise RuntimeError(f"view: {dtype} has {dtype.itemsize} bytes an element and the tensor {input.itemsize}")
         return Tensor(input.array.view(dtype.numpy))
@@ -453,7 +454,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     for (before, after), n in zip(widths, input.array.shape, strict=True):
         if n + before + after < 0 or -before > n or -after > n:
             raise RuntimeError(f"pad: {list(pad)} cuts off more than a dimension of {n} has")
-    return apply(ops.pad, input, widths=widths, value=value or 0)
+    return apply(ops.pad, input, widths=widths, value=dtypes.fill_value("pad", float(value or 0), input.dtype))
 
 
 @method

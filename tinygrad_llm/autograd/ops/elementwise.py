@@ -44,6 +44,16 @@ def remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b), (lambda g: g, lambda g: -g * np.floor_divide(a, b))
 
 
+@register(broadcasts=True)
+def rounded_div(a: Any, b: Any, *, mode: str) -> Any:
+    """a / b rounded down (mode "floor") or towards 0 ("trunc"). The gradients are 0."""
+    if mode == "floor":
+        y = np.floor_divide(a, b)
+    else:  # integers never become floats, which would round the large ones
+        y = np.trunc(a / b) if np.result_type(a, b).kind == "f" else (a - np.fmod(a, b)) // b
+    return y, (np.zeros_like, np.zeros_like)
+
+
 @register
 def neg(x: Any) -> Any:
     """-x. Captures nothing."""
