@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,23 @@ def test_parameters_and_views(torch: Any) -> None:
         lambda lib: lib.ones(2, requires_grad=True).detach(),
     ):
         assert repr(make(ours)) == repr(make(torch)) and str(make(ours)) == str(make(torch))
+
+
+@pytest.mark.torch
+def test_named_results(torch: Any) -> None:
+    rows = [[1.0, 2.0], [4.0, 3.0]]
+    for make in (
+        lambda x: x.max(1),
+        lambda x: x.min(dim=0, keepdim=True),
+        lambda x: x.sort(descending=True),
+        lambda x: x.topk(1),
+        lambda x: x[0, 0].max(0),
+        lambda x: copy.copy(x.max(1)),
+        lambda x: pickle.loads(pickle.dumps(x.max(1))),
+        lambda x: isinstance(x.max(1), tuple) and x.max(1)[1] is not None and len(x.max(1)),
+    ):
+        assert repr(make(ours.tensor(rows))) == repr(make(torch.tensor(rows)))
+    assert type(ours.tensor(rows).max(1)) is ours.return_types.max
 
 
 @pytest.mark.torch

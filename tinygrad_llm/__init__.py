@@ -14,6 +14,7 @@ from tinygrad_llm.autograd import (
     is_grad_enabled,
     is_inference_mode_enabled,
     no_grad,
+    return_types,
     set_grad_enabled,
 )
 from tinygrad_llm.autograd.creation import (
@@ -354,6 +355,7 @@ __all__ = [
     "repeat_interleave",
     "reshape",
     "result_type",
+    "return_types",
     "roll",
     "round",
     "rsqrt",

@@ -163,3 +163,34 @@ def test_a_device_that_is_not_there() -> None:
         ours.ones(1).to("cuda")
     with pytest.raises(RuntimeError, match="cpu"):
         ours.ones(1, device="cuda")
+
+
+# --- Size ---
+
+
+def test_a_size_joined_repeated_or_cut_is_a_size(lib: Any) -> None:
+    shape = lib.ones(2, 3).shape
+    for result, expected in (
+        (shape + (1,), (2, 3, 1)),
+        ((1,) + shape, (1, 2, 3)),
+        (shape + lib.Size([4]), (2, 3, 4)),
+        (shape * 2, (2, 3, 2, 3)),
+        (2 * shape, (2, 3, 2, 3)),
+        (shape[1:], (3,)),
+        (lib.Size([lib.tensor(2), True]), (2, 1)),
+        (copy.copy(shape), (2, 3)),
+        (copy.deepcopy(shape), (2, 3)),
+        (pickle.loads(pickle.dumps(shape)), (2, 3)),
+        (sum([shape, shape], ()), (2, 3, 2, 3)),
+    ):
+        assert type(result) is lib.Size and result == expected and hash(result) == hash(expected)
+    assert lib.Size([]).numel() == 1 and lib.Size([0, 3]).numel() == 0
+
+
+def test_a_size_holds_integers(lib: Any) -> None:
+    for wrong in ([2.5], ["a"], 3, "ab", [None]):
+        with pytest.raises(TypeError):
+            lib.Size(wrong)
+    for join in (lambda s: s + ("a",), lambda s: ("a",) + s, lambda s: s + [1], lambda s: [1] + s, lambda s: s * 2.0):
+        with pytest.raises(TypeError):
+            join(lib.Size([2]))

@@ -65,6 +65,13 @@ ZERO_DIVISORS = [
     *[call(X(np.array([True, False]), "bool"), one) for one in (True, X(np.array([True, True]), "bool"))],
 ]
 
+UNLIKE = [
+    *[call(X(np.ones(2), d), X(np.ones(2))) for d in ("int64", "bool")],
+    call(X(np.ones(2)), X(np.ones(3))),
+    call(X(np.ones(2)), 1.0),
+    *[call(X(np.ones(2)), X(np.ones(2)), **{name: value}) for name in ("rtol", "atol") for value in (-1, 0)],
+]
+
 COMPARISON: list[Call] = [
     *binary(ties),
     *with_numbers(ties),
@@ -261,8 +268,10 @@ ROWS: dict[str, list[Call]] = {
         call(normal(3, 1), normal(3)),
         call(ints(3), ints(3)),
         call(normal(2), normal(2), atol=10.0),
+        *UNLIKE,
     ],
     "allclose": [
+        *UNLIKE,
         call(X(np.ones(3)), X(np.ones(3) + 1e-7)),
         call(X(np.ones(3)), X(np.zeros(3))),
         call(special(), special(), equal_nan=True),
@@ -273,6 +282,7 @@ ROWS: dict[str, list[Call]] = {
         call(X(np.ones(3)), X(np.zeros(3))),
         call(special(), special()),
         call(X(np.ones(0)), X(np.ones(0))),
+        call(X(np.ones(2)), 1),
     ],
     "nn.functional.leaky_relu": [
         *unary(other_dtypes=False),

@@ -82,6 +82,8 @@ ADDS = [
     call(normal(2), 0, at(1, 1, 1), normal(3)),
 ]
 
+LINE, ONE = X(np.arange(5.0)), X(np.array([1.5]))
+
 ROWS: dict[str, list[Call]] = {
     "index_select": SELECTS,
     "gather": GATHERS,
@@ -109,6 +111,12 @@ ROWS: dict[str, list[Call]] = {
         call(A, 0, normal(1), normal(1, 4)),
         call(A, 0, at(0), ints(1, 4)),
         call(A, 0, X(np.zeros(0, int), "int64"), normal(0, 4)),
+        call(LINE, 0, at(5), ONE),
+        call(LINE, 0, at(-1), ONE),
+        call(LINE, 0, X(np.array([[0]]), "int64"), ONE),
+        call(X(np.array(2.0)), 0, at(0), X(np.array(1.5))),
+        call(X(np.array(2.0)), 0, at(1), X(np.array(1.5))),
+        call(X(np.array(2.0)), 0, at(0), ONE),
     ],
     "take_along_dim": [
         call(A, ids(4, 3, 2), 1),

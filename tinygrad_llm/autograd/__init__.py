@@ -6,7 +6,7 @@ what users call.
 
 import warnings
 
-from tinygrad_llm.autograd import functions  # attaches Tensor's methods
+from tinygrad_llm.autograd import functions, return_types  # attaches Tensor's methods
 from tinygrad_llm.autograd.derivatives import backward, grad
 from tinygrad_llm.autograd.grad_mode import (
     enable_grad,
@@ -17,7 +17,8 @@ from tinygrad_llm.autograd.grad_mode import (
     set_grad_enabled,
 )
 from tinygrad_llm.autograd.gradcheck import gradcheck
-from tinygrad_llm.autograd.tensor import Size, Tensor
+from tinygrad_llm.autograd.size import Size
+from tinygrad_llm.autograd.tensor import Tensor
 
 __all__ = [
     "Size",
@@ -31,6 +32,7 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "return_types",
     "set_grad_enabled",
 ]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.graph import Node, sweep
-from tinygrad_llm.autograd.tensor import Size, Tensor, wrap
+from tinygrad_llm.autograd.size import Size
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 
 
 def backward(

@@ -17,25 +17,9 @@ from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import graph
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
+from tinygrad_llm.autograd.size import Size
 
 VIEW, INFERENCE = 1, 2  # bits of Tensor.flags
-
-
-class Size(tuple[int, ...]):
-    """The shape of a tensor: a tuple that prints as PyTorch's and counts its elements."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """The product of the dimensions."""
-        return int(np.prod(self, dtype=np.int64))
-
-    def __getitem__(self, key: Any) -> Any:
-        part = tuple.__getitem__(self, key)
-        return Size(part) if isinstance(key, slice) else part
-
-    def __repr__(self) -> str:
-        return f"torch.Size([{', '.join(map(str, self))}])"
 
 
 class Tensor:
@@ -97,7 +81,7 @@ class Tensor:
 
     @property
     def shape(self) -> Size:
-        return Size(self.array.shape)
+        return tuple.__new__(Size, self.array.shape)  # the array's sizes need no check
 
     @property
     def ndim(self) -> int:
@@ -381,7 +365,7 @@ class Tensor:
     def __iter__(self) -> Any:
         if not self.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(len(self))])
+        return iter(self.unbind())
 
     def __contains__(self, value: Any) -> bool:
         return bool((self.array == (value.array if isinstance(value, Tensor) else value)).any())

@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import Group, Optimizer, check_not_negative
+from .optimizer import FIXED, Group, Optimizer, check_not_negative
 
 
 class Adam(Optimizer):
@@ -41,8 +41,9 @@ class Adam(Optimizer):
                 raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
         check_not_negative("weight_decay value", weight_decay)
         options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        options |= {"amsgrad": False, "capturable": False}
         super().__init__(
-            params, {**options, "maximize": maximize, "decoupled_weight_decay": decoupled_weight_decay}
+            params, {**options, "maximize": maximize, "decoupled_weight_decay": decoupled_weight_decay, **FIXED}
         )
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:

@@ -14,6 +14,9 @@ from tinygrad_llm.autograd.graph import note_write
 
 Group = dict[str, Any]
 
+# PyTorch's switches that have one position here: they print and are saved, so that both libraries read each other's.
+FIXED: Group = {"differentiable": False, "foreach": None, "fused": None}
+
 TILE = 65_536  # elements that a step works on at a time: a few such pieces in float32 fit a level-2 cache
 
 
@@ -44,6 +47,7 @@ class Optimizer:
         """Add {"params": parameters, option: value} to what is optimized; options left out take the defaults."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        _check_options(param_group)
         params = param_group["params"]
         if isinstance(params, set):
             raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
@@ -115,6 +119,8 @@ class Optimizer:
             raise ValueError(
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
             )
+        for group in theirs:
+            _check_options(group)
         numbers = [number for group in theirs for number in group["params"]]
         by_number = dict(zip(numbers, self._params(), strict=True))
         self.state = defaultdict(dict)
@@ -128,11 +134,18 @@ class Optimizer:
         return [p for group in self.param_groups for p in group["params"]]
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        groups = []
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(without(group, "params"))]
-        return "\n".join(lines) + "\n)"
+            options = [f"    {key}: {group[key]}\n" for key in sorted(without(group, "params"))]
+            groups.append(f"\nParameter Group {i}\n{''.join(options)}")
+        return f"{type(self).__name__} ({''.join(groups)})"
+
+
+def _check_options(group: Group) -> None:
+    """Raise on an option of PyTorch's that changes the step and does not exist here."""
+    for option in ("amsgrad", "differentiable"):
+        if group.get(option):
+            raise NotImplementedError(f"optimizer: {option}={group[option]} is not supported; leave it out")
 
 
 def _like(value: Any, p: Tensor, name: str) -> Any:

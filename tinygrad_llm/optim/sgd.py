@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import Group, Optimizer, check_not_negative, in_tiles
+from .optimizer import FIXED, Group, Optimizer, check_not_negative, in_tiles
 
 
 class SGD(Optimizer):
@@ -35,7 +35,7 @@ class SGD(Optimizer):
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         options = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "nesterov": nesterov, "maximize": maximize})
+        super().__init__(params, {**options, "nesterov": nesterov, "maximize": maximize, **FIXED})
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Take one step for one parameter."""

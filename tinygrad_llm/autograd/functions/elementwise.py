@@ -371,7 +371,16 @@ def bitwise_not(input: Tensor) -> Tensor:
 
 @method
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
-    """|input - other| <= atol + rtol |other|, elementwise."""
+    """|input - other| <= atol + rtol |other|, elementwise.
+
+    Raises:
+        RuntimeError: the dtypes differ, the shapes do not broadcast, or a tolerance is negative.
+    """
+    if check_tensor("isclose", input).array.dtype != check_tensor("isclose", other, "other").array.dtype:
+        raise RuntimeError(f"isclose: {input.dtype} did not match {other.dtype}; convert one with .to()")
+    if not (rtol >= 0 and atol >= 0):
+        raise RuntimeError(f"isclose: rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
+    check_broadcast("isclose", input, other)
     return wrap(np.isclose(input.array, other.array, rtol, atol, equal_nan))
 
 
@@ -384,6 +393,7 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e
 @method
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
+    check_tensor("equal", other, "other")
     return input.shape == other.shape and bool((input.array == other.array).all())
 
 

@@ -292,12 +292,18 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """A copy of input with alpha source's slices added to those that a vector of indices names along dim."""
     axis = dimension(dim, input.ndim)
+    if not input.ndim and not source.ndim:
+        return index_add(input.reshape(1), 0, index.reshape(-1), source.reshape(1), alpha=alpha).reshape(())
     ids = _ids("index_add", index).array.reshape(-1)
+    if index.ndim > 1:
+        raise IndexError(f"index_add_(): Index is supposed to be a vector, but has {index.ndim} dimensions")
     if source.dtype is not input.dtype:
         raise RuntimeError(
             f"index_add: self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
         )
-    _check_ids("index_add", index, input.array.shape[axis], axis)
+    if not input.ndim:
+        raise RuntimeError(f"index_add: a 0-d tensor takes a 0-d source, not one of shape {list(source.shape)}")
+    _check_ids("index_add", index, input.array.shape[axis], axis, IndexError if input.ndim == 1 else RuntimeError)
     if source.array.shape != (*input.array.shape[:axis], len(ids), *input.array.shape[axis + 1 :]):
         raise RuntimeError(
             f"index_add: source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} "

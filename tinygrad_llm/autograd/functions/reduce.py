@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tinygrad_llm import dtypes
+from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
 from tinygrad_llm.autograd.functions.index import gather
@@ -14,13 +15,6 @@ from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
-
-
-class ValuesIndices(NamedTuple):
-    """What max, min, sort and topk along a dimension return."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
@@ -134,7 +128,7 @@ def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest of all; with a dim (values, indices) along it; with a second tensor the elementwise maximum."""
     if dim is None:
         return amax(input)
-    return maximum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmax, "max", input, dim, keepdim)
+    return maximum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmax, return_types.max, input, dim, keepdim)
 
 
 @method
@@ -142,17 +136,17 @@ def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest of all; with a dim (values, indices) along it; with a second tensor the elementwise minimum."""
     if dim is None:
         return amin(input)
-    return minimum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmin, "min", input, dim, keepdim)
+    return minimum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmin, return_types.min, input, dim, keepdim)
 
 
-def _pick(choose: Any, name: str, input: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
+def _pick(choose: Any, returned: Any, input: Tensor, dim: int, keepdim: bool) -> Any:
     """Values and places of the elements that an arg-function chooses along dim."""
     if not input.ndim:
         dimension(dim, 0)
-        return ValuesIndices(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
-    indices = _arg(choose, name, input, dim, keepdim=True)
+        return returned(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
+    indices = _arg(choose, returned.__name__, input, dim, keepdim=True)
     values = gather(input, dim, indices)
-    return ValuesIndices(values, indices) if keepdim else ValuesIndices(squeeze(values, dim), squeeze(indices, dim))
+    return returned(values, indices) if keepdim else returned(squeeze(values, dim), squeeze(indices, dim))
 
 
 def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
@@ -264,14 +258,14 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 
 @method
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesIndices:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> return_types.sort:
     """The elements in order along dim, and where they were."""
     indices = argsort(input, dim, descending)
-    return ValuesIndices(gather(input, dim, indices) if input.ndim else reshape(input, ()), indices)
+    return return_types.sort(gather(input, dim, indices) if input.ndim else reshape(input, ()), indices)
 
 
 @method
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> return_types.topk:
     """The k largest (or smallest) along dim, in order, and where they were.
 
     Raises:
@@ -282,10 +276,10 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if not 0 <= k <= length:
         raise RuntimeError(f"selected index k out of range: topk of {k} along a dimension of {length} elements")
     if not input.ndim:
-        return ValuesIndices(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
+        return return_types.topk(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
     order = argsort(input, dim, descending=largest).array
     indices = wrap(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
-    return ValuesIndices(gather(input, dim, indices), indices)
+    return return_types.topk(gather(input, dim, indices), indices)
 
 
 @method

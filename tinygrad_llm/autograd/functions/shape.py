@@ -12,7 +12,8 @@ from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Size, Tensor, apply, in_place, method
+from tinygrad_llm.autograd.size import Size
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -219,9 +220,9 @@ def expand_as(input: Tensor, other: Tensor) -> Tensor:
 
 
 @method
-def broadcast_to(input: Tensor, shape: Any) -> Tensor:
+def broadcast_to(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     """Expanded to a shape."""
-    return expand(input, tuple(shape))
+    return expand(input, sizes(args, size))
 
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
