@@ -47,7 +47,7 @@ class Node:
         """The name PyTorch would print: AddBackward0, AccumulateGrad for a leaf."""
         if self.op is None:
             return "AccumulateGrad"
-        return "".join(word.capitalize() for word in self.op.name.split("_")) + "Backward0"
+        return self.op.prints or "".join(word.capitalize() for word in self.op.name.split("_")) + "Backward0"
 
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:

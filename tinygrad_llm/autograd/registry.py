@@ -11,7 +11,8 @@ Ops can be called on plain arrays at a prompt: `y, (dx, dw) = matmul(x, w)`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,34 +22,47 @@ from tinygrad_llm import kernels
 OPS: dict[str, Op] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Op:
     """A registered op.
 
     broadcasts: the arguments broadcast against each other, so the engine sums a gradient back to its argument's shape.
     moves: the op moves elements without computing, so 16-bit floats pass as they are and the result may be a view.
+    prints: what the grad_fn of a result prints; by default the op's own name: MaskedFillBackward0.
     """
 
     name: str
     function: Callable[..., Any]
     broadcasts: bool
     moves: bool
+    prints: str = ""
 
     def __call__(self, *args: Any, **static: Any) -> tuple[Any, Any]:
         return self.function(*args, **static)
+
+    def printing(self, prints: str) -> Op:
+        """The same op for another function of PyTorch's, which prints another name: reshape is also unsqueeze."""
+        return _printing(self, prints)
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
         return self.function.__doc__
 
 
-def register(function: Callable[..., Any] | None = None, *, broadcasts: bool = False, moves: bool = False) -> Any:
+@cache
+def _printing(op: Op, prints: str) -> Op:
+    return replace(op, prints=prints)
+
+
+def register(
+    function: Callable[..., Any] | None = None, *, broadcasts: bool = False, moves: bool = False, prints: str = ""
+) -> Any:
     """Make a function an op and enter it into OPS under its name."""
     if function is None:
-        return lambda f: register(f, broadcasts=broadcasts, moves=moves)
+        return lambda f: register(f, broadcasts=broadcasts, moves=moves, prints=prints)
     name = function.__name__.rstrip("_")  # `abs_` and `sum_` avoid hiding the builtins
     assert name not in OPS, f"two ops are called {name}"
-    OPS[name] = Op(name, function, broadcasts, moves)
+    OPS[name] = Op(name, function, broadcasts, moves, prints)
     return OPS[name]
 
 

@@ -507,6 +507,13 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     return result
 
 
+def printing(result: Tensor, prints: str) -> Tensor:
+    """A fresh result whose node prints as PyTorch's: for one function there that is several ops here."""
+    if result.node is not None:
+        result.node.op = result.node.op.printing(prints)  # type: ignore[union-attr]
+    return result
+
+
 def _half_dtype(arrays: list[Any]) -> Any:
     """The 16-bit float dtype among the arguments, if there is one."""
     for a in arrays:

@@ -23,7 +23,7 @@ from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import linalg as linalg_ops
 from tinygrad_llm.autograd.ops import loss as loss_ops
 from tinygrad_llm.autograd.ops import norm as norm_ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 
 __all__ = [
     "binary_cross_entropy",
@@ -78,7 +78,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.array.shape != (weight.array.shape[0],):
         bias = bias.expand(weight.array.shape[0])
-    return apply(linalg_ops.linear, input, weight, bias)
+    if input.ndim == 2:
+        op = linalg_ops.linear_of_rows_without_bias if bias is None else linalg_ops.linear_of_rows
+    else:
+        op = linalg_ops.linear_without_bias if bias is None else linalg_ops.linear
+    return apply(op, input, weight, bias)
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -106,7 +110,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     # the rows looked up at padding_idx go through a mask, so that what flows back to that row is zero
     table = apply(index_ops.embedding, weight, input)
     padded = wrap((ids == padding_idx % rows)[..., None])
-    return _elementwise.where(padded, table.detach(), table)
+    return printing(_elementwise.where(padded, table.detach(), table), "EmbeddingBackward0")
 
 
 def _normalized_rows(
@@ -136,7 +140,9 @@ def layer_norm(
         "layer_norm", _only_floating("layer_norm", input), normalized_shape, weight=weight, bias=bias
     )
     y = apply(norm_ops.layer_norm, rows, w, b, eps=eps)
-    return y if y.array.shape == input.array.shape else y.reshape(input.array.shape)
+    if y.array.shape != input.array.shape:
+        y = printing(y.reshape(input.array.shape), "NativeLayerNormBackward0")
+    return y
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
@@ -402,7 +408,14 @@ def cross_entropy(
         reduction=reduction,
         label_smoothing=label_smoothing,
     )
-    return loss.reshape(target.array.shape) if reduction == "none" else loss
+    if reduction == "none" and loss.array.shape != target.array.shape:
+        loss = loss.reshape(target.array.shape)
+    return printing(loss, _loss_name(target, label_smoothing))
+
+
+def _loss_name(target: Tensor, smoothing: float = 0.0) -> str:
+    """What PyTorch prints for a loss of class numbers: another function where there is a number a place."""
+    return "AddBackward0" if smoothing else "NllLossBackward0" if target.ndim < 2 else "NllLoss2DBackward0"
 
 
 def _soft_cross_entropy(
@@ -428,7 +441,9 @@ def nll_loss(
     _check_reduction(reduction)
     rows, ids = _rows_and_targets("nll_loss", input, target, weight, ignore_index)
     loss = apply(loss_ops.nll_loss, rows, ids, weight, ignore_index=ignore_index, reduction=reduction)
-    return loss.reshape(target.array.shape) if reduction == "none" else loss
+    if reduction == "none" and loss.array.shape != target.array.shape:
+        loss = loss.reshape(target.array.shape)
+    return printing(loss, _loss_name(target))
 
 
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
@@ -446,7 +461,8 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
         squares = squares * weight
         if reduction == "mean":
             return sum_(squares) / sum_(weight.expand_as(squares))
-    return _reduced(squares, reduction)
+        return _reduced(squares, reduction)
+    return printing(_reduced(squares, reduction), "MseLossBackward0")
 
 
 def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
@@ -465,7 +481,8 @@ def binary_cross_entropy(
             "all elements of input should be between 0 and 1; pass logits to binary_cross_entropy_with_logits"
         )
     losses = apply(loss_ops.binary_cross_entropy, *common([input, target]))
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    loss = _reduced(losses if weight is None else losses * weight, reduction)
+    return printing(loss, "BinaryCrossEntropyBackward0")
 
 
 def binary_cross_entropy_with_logits(
@@ -478,7 +495,8 @@ def binary_cross_entropy_with_logits(
     """binary_cross_entropy of sigmoid(input), without overflow; pos_weight multiplies the loss of the ones."""
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
     losses = apply(loss_ops.binary_cross_entropy_with_logits, *common([input, target]), pos_weight)
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    loss = _reduced(losses if weight is None else losses * weight, reduction)
+    return printing(loss, "BinaryCrossEntropyWithLogitsBackward0")
 
 
 # --- vectors ---

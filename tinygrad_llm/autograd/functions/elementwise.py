@@ -19,7 +19,7 @@ from tinygrad_llm.autograd.functions.common import (
 )
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
 
 
 def _unary(op: Op) -> Callable[[Tensor], Tensor]:
@@ -77,7 +77,7 @@ def square(input: Tensor) -> Tensor:
 @method
 def reciprocal(input: Tensor) -> Tensor:
     """1 / x."""
-    return div(1.0, input)
+    return printing(div(1.0, input), "ReciprocalBackward0")
 
 
 def _binary(op: Op, a: Any, b: Any, at_least: int = dtypes.BOOL) -> Tensor:
@@ -177,7 +177,8 @@ def pow_(input: Any, exponent: Any) -> Tensor:
         dtypes.fill_value("pow", exponent, a.dtype)
     if not isinstance(a, Tensor):
         a = wrap(np.full_like(b.array, a, shape=()))  # d/db needs an array to take the logarithm of
-    return _binary(ops.pow, a, b)
+    op = ops.pow if not isinstance(exponent, Tensor) else ops.pow_of if isinstance(input, Tensor) else ops.exponential
+    return _binary(op, a, b)
 
 
 @method
@@ -203,7 +204,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(bounds[0], Tensor) or isinstance(bounds[-1], Tensor):
         low = input if min is None else where(lt(input, check_tensor("clamp", min, "min")), min, input)
-        return low if max is None else where(gt(low, check_tensor("clamp", max, "max")), max, low)
+        y = low if max is None else where(gt(low, check_tensor("clamp", max, "max")), max, low)
+        return printing(y, "ClampBackward0")
     input = _no_bool("clamp", cast(input, result_type(input, *bounds)))
     low, high = (None if b is None else dtypes.fill_value("clamp", b, input.dtype) for b in (min, max))
     return apply(ops.clamp, input, min=low, max=high)
@@ -220,7 +222,7 @@ Tensor.clip = clamp  # type: ignore[attr-defined]
 @method
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(x, min)."""
-    return clamp(input, min=min)
+    return printing(clamp(input, min=min), "ClampMinBackward0")
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -263,9 +265,10 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
     check_broadcast("masked_fill", input, mask)
+    op = ops.masked_fill_tensor if isinstance(value, Tensor) else ops.masked_fill
     if not isinstance(value, Tensor) or value.node is None:
         value = dtypes.fill_value("masked_fill", value.item() if isinstance(value, Tensor) else value, input.dtype)
-    return apply(ops.masked_fill, input, mask, value)
+    return apply(op, input, mask, value)
 
 
 def _array(x: Any) -> Any:
@@ -289,9 +292,10 @@ logical_not = _test(np.logical_not, "logical_not")
 
 def _rounding(ufunc: Any, name: str, words: str) -> Callable[..., Tensor]:
     """A function that rounds floats and leaves integers as they are; its gradient is 0."""
+    op = ops.step.printing(f"{name.capitalize()}Backward0")
 
     def function(input: Tensor) -> Tensor:
-        return apply(ops.step, _no_bool(name, input), function=ufunc if input.is_floating_point() else np.copy)
+        return apply(op, _no_bool(name, input), function=ufunc if input.is_floating_point() else np.copy)
 
     function.__name__ = name
     function.__doc__ = f"{words}; the gradient is 0."
@@ -305,7 +309,7 @@ trunc = _rounding(np.trunc, "trunc", "Rounded towards 0")
 @method
 def round_(input: Tensor, *, decimals: int = 0) -> Tensor:
     """To the nearest number of that many decimals, halves to even; the gradient is 0."""
-    return apply(ops.step, _no_bool("round", input), function=lambda x: np.round(x, decimals))
+    return apply(ops.round_, _no_bool("round", input), function=lambda x: np.round(x, decimals))
 
 
 @method
@@ -313,7 +317,7 @@ def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1, and 0 for nan; the gradient is 0."""
     if check_tensor("sign", input).dtype is dtypes.bool_:
         return wrap(input.array.copy())
-    return apply(ops.step, input, function=lambda x: np.nan_to_num(np.sign(x)))
+    return apply(ops.sign, input, function=lambda x: np.nan_to_num(np.sign(x)))
 
 
 def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:

@@ -11,7 +11,8 @@ from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.autograd.ops import index as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.autograd.registry import Op
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
 from tinygrad_llm.devices import array_module
 
 
@@ -116,12 +117,24 @@ def _picks_once(advanced: tuple[Any, ...]) -> bool:
     return all(not hasattr(k, "dtype") or k.dtype == bool for k in advanced)
 
 
+def _naming(basic: tuple[Any, ...]) -> Op:
+    """The op under the name that PyTorch prints for a basic key: that of the last component that changes something."""
+    for k in reversed(basic):
+        if isinstance(k, int):
+            return ops.select
+        if k is None:
+            return ops.new_axis
+        if k is not Ellipsis and k != slice(None):
+            return ops.slice_
+    return ops.slice_ if len(basic) == 2 else ops.alias  # x[:], but x[...] and x[:, :]
+
+
 @method
 def __getitem__(input: Tensor, key: Any) -> Tensor:
     """input[key]: ints, slices, None and Ellipsis give a view; lists and tensors of integers or bools a copy."""
     basic, advanced = parse(key, input.ndim)
     try:
-        x = apply(ops.index, input, key=basic, unique=True)
+        x = apply(_naming(basic), input, key=basic, unique=True)
     except IndexError as error:
         raise IndexError(str(error).replace("axis", "dimension")) from None
     if advanced is None:
@@ -202,7 +215,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if not input.ndim:
         return input.reshape(1)[wrap(ids)].reshape(())
     _check_ids("index_select", index, input.array.shape[axis], axis, IndexError)
-    return apply(ops.index, input, key=(slice(None),) * axis + (ids,), unique=False)
+    return apply(ops.index_select, input, key=(slice(None),) * axis + (ids,), unique=False)
 
 
 def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any = None) -> None:
@@ -273,7 +286,10 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
         source = source[tuple(slice(n) for n in index.array.shape)]
     else:
         source = dtypes.fill_value("scatter", source, input.dtype)
-    return input.clone() if index.array.size == 0 else apply(ops.scatter, input, index, source, axis=axis)
+    if index.array.size == 0:
+        return input.clone()
+    y = apply(ops.scatter, input, index, source, axis=axis)
+    return y if isinstance(source, Tensor) else printing(y, "ScatterBackward1")
 
 
 @method
@@ -318,7 +334,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if check_tensor("masked_select", mask, "mask").dtype is not dtypes.bool_:
         raise RuntimeError(f"masked_select: expected BoolTensor for mask, not {mask.dtype}")
     shape = broadcast_shapes(input.array.shape, mask.array.shape)
-    return input.expand(shape)[mask.expand(shape)]
+    return printing(input.expand(shape)[mask.expand(shape)], "MaskedSelectBackward0")
 
 
 @method

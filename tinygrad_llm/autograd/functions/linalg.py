@@ -11,7 +11,7 @@ from tinygrad_llm.autograd.functions.elementwise import add, mul
 from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.functions.shape import diagonal, expand, reshape
 from tinygrad_llm.autograd.ops import linalg as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
 
 
 def _check_same_dtype(name: str, *tensors: Tensor) -> None:
@@ -51,7 +51,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     except ValueError:
         raise RuntimeError(f"matmul: the leading dimensions of {list(m)} and {list(n)} do not broadcast") from None
     if len(m) > 1 and len(n) > 1:
-        return apply(ops.matmul, a, b)
+        return apply(ops.mm if len(m) == len(n) == 2 else ops.matmul, a, b)
     a2 = reshape(a, (1, -1)) if len(m) == 1 else a
     b2 = reshape(b, (-1, 1)) if len(n) == 1 else b
     y = apply(ops.matmul, a2, b2)
@@ -60,7 +60,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         + (() if len(m) == 1 else (y.array.shape[-2],))
         + (() if len(n) == 1 else (y.array.shape[-1],))
     )
-    return reshape(y, shape)
+    last = "DotBackward0" if not shape else "SqueezeBackward4" if len(m) == 1 else "MvBackward0"
+    return printing(reshape(y, shape), last)
 
 
 def _of_rank(name: str, rank: int, *tensors: Tensor) -> None:
@@ -84,7 +85,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
         raise RuntimeError(
             f"bmm: batches of {input.array.shape[0]} and {mat2.array.shape[0]} matrices; they must be equal"
         )
-    return matmul(input, mat2)
+    return printing(matmul(input, mat2), "BmmBackward0")
 
 
 @method
@@ -105,7 +106,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
             f"inconsistent tensor size, expected tensor {list(input.shape)} and src {list(tensor.shape)} to have the "
             f"same number of elements"
         )
-    return sum_(mul(input, tensor), dtype=input.dtype)
+    return printing(sum_(mul(input, tensor), dtype=input.dtype), "DotBackward0")
 
 
 @method
@@ -124,7 +125,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
     if beta == 0:
         return product  # input is not looked at: it may hold nan
     input = expand(input, product.array.shape)
-    return add(input if beta == 1 else mul(input, beta), product)
+    return printing(add(input if beta == 1 else mul(input, beta), product), "AddmmBackward0")
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
@@ -153,7 +154,11 @@ def einsum(equation: str, *operands: Any) -> Tensor:
             tensors[i] = expand(tensors[i], full)
     if len(set(output)) < len(output) or not set(output) <= set(known):
         raise RuntimeError(f"einsum(): the output {output!r} must name letters of the operands, each once")
-    return apply(ops.einsum, *tensors, inputs=tuple(inputs), output=output)
+    y = apply(ops.einsum, *tensors, inputs=tuple(inputs), output=output)
+    summed = len(set(output)) < len(known)
+    if len(tensors) == 1:  # as in PyTorch, which computes it by other ops
+        return printing(y, "SumBackward1" if summed else "PermuteBackward0")
+    return printing(y, "ViewBackward0" if summed else "MulBackward0")
 
 
 def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:

@@ -13,7 +13,7 @@ from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
 
 
 def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -28,11 +28,19 @@ def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
     return operator
 
 
+REFLECTED = {"sub": "RsubBackward1", "truediv": "MulBackward0"}  # what PyTorch prints for 1 - x and 1 / x
+
+
 def _operator(name: str, function: Callable[..., Tensor], reflected: bool = False, in_place: bool = False) -> None:
     """Give Tensor `__name__`, and on request `__rname__` and `__iname__`."""
     setattr(Tensor, f"__{name}__", _or_not_implemented(function))
     if reflected:
-        setattr(Tensor, f"__r{name}__", _or_not_implemented(lambda self, other: function(other, self)))
+
+        def operate(self: Tensor, other: Any) -> Tensor:
+            y = function(other, self)
+            return printing(y, REFLECTED[name]) if name in REFLECTED else y
+
+        setattr(Tensor, f"__r{name}__", _or_not_implemented(operate))
     if in_place:
         setattr(Tensor, f"__i{name}__", lambda self, other: self.write(function(self, other), f"__i{name}__"))
 
@@ -183,7 +191,8 @@ def copy_(self: Tensor, source: Tensor) -> Tensor:
             raise RuntimeError(
                 f"copy_: a source of shape {list(source.shape)} does not broadcast to {list(self.shape)}"
             ) from None
-    return self.write(cast(source, self.dtype).expand(self.array.shape).clone(), "copy_")
+    values = cast(source, self.dtype).expand(self.array.shape).clone()
+    return self.write(printing(values, "CopyBackwards"), "copy_")
 
 
 @method

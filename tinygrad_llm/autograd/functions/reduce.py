@@ -14,7 +14,7 @@ from tinygrad_llm.autograd.functions.index import gather
 from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
 
 
 def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
@@ -28,7 +28,8 @@ def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
 def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The sum over dim; integers and bools are summed as int64."""
     x = _summable(input, dtype)
-    y = apply(ops.sum_, x, axes=dimensions(dim, x.ndim), keepdims=keepdim)
+    op = ops.sum_ if dim is None and not keepdim else ops.sum_along
+    y = apply(op, x, axes=dimensions(dim, x.ndim), keepdims=keepdim)
     return y if dtype is None else cast(y, dtype)  # NumPy widens the narrow integers
 
 
@@ -44,7 +45,8 @@ def _check_float(name: str, input: Tensor) -> Tensor:
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The mean over dim."""
     input = _check_float("mean", input if dtype is None else cast(input, dtype))
-    return apply(ops.mean, input, axes=dimensions(dim, input.ndim), keepdims=keepdim)
+    op = ops.mean if dim is None and not keepdim else ops.mean_along
+    return apply(op, input, axes=dimensions(dim, input.ndim), keepdims=keepdim)
 
 
 def _spread_of(
@@ -94,7 +96,7 @@ def _one_dim(dim: int | None, input: Tensor) -> int | None:
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The product over one dimension or all."""
     x = _summable(input, dtype)
-    y = apply(ops.prod, x, axes=_one_dim(dim, x), keepdims=keepdim)
+    y = apply(ops.prod if dim is None else ops.prod_along, x, axes=_one_dim(dim, x), keepdims=keepdim)
     return y if dtype is None else cast(y, dtype)
 
 
@@ -127,7 +129,7 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest of all; with a dim (values, indices) along it; with a second tensor the elementwise maximum."""
     if dim is None:
-        return amax(input)
+        return printing(amax(input), "MaxBackward1")
     return maximum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmax, return_types.max, input, dim, keepdim)
 
 
@@ -135,7 +137,7 @@ def max_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 def min_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest of all; with a dim (values, indices) along it; with a second tensor the elementwise minimum."""
     if dim is None:
-        return amin(input)
+        return printing(amin(input), "MinBackward1")
     return minimum(input, dim) if isinstance(dim, Tensor) else _pick(np.argmin, return_types.min, input, dim, keepdim)
 
 
@@ -146,7 +148,9 @@ def _pick(choose: Any, returned: Any, input: Tensor, dim: int, keepdim: bool) ->
         return returned(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
     indices = _arg(choose, returned.__name__, input, dim, keepdim=True)
     values = gather(input, dim, indices)
-    return returned(values, indices) if keepdim else returned(squeeze(values, dim), squeeze(indices, dim))
+    if not keepdim:
+        values, indices = squeeze(values, dim), squeeze(indices, dim)
+    return returned(printing(values, f"{returned.__name__.capitalize()}Backward0"), indices)
 
 
 def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
@@ -261,7 +265,8 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> return_types.sort:
     """The elements in order along dim, and where they were."""
     indices = argsort(input, dim, descending)
-    return return_types.sort(gather(input, dim, indices) if input.ndim else reshape(input, ()), indices)
+    values = gather(input, dim, indices) if input.ndim else reshape(input, ())
+    return return_types.sort(printing(values, "SortBackward0"), indices)
 
 
 @method
@@ -279,7 +284,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         return return_types.topk(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
     order = argsort(input, dim, descending=largest).array
     indices = wrap(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
-    return return_types.topk(gather(input, dim, indices), indices)
+    return return_types.topk(printing(gather(input, dim, indices), "TopkBackward0"), indices)
 
 
 @method

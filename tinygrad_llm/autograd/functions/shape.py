@@ -12,8 +12,9 @@ from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
+from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method
+from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -43,7 +44,8 @@ def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
 @method
 def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The same elements in order in another shape; one size may be -1. A view where the strides allow, else a copy."""
-    return apply(ops.reshape, input, shape=_full_shape(check_tensor("reshape", input), sizes(args, shape)))
+    y = apply(ops.reshape, input, shape=_full_shape(check_tensor("reshape", input), sizes(args, shape)))
+    return y if y.flags & VIEW else printing(y, "UnsafeViewBackward0")  # as in PyTorch, which views a copy then
 
 
 @method
@@ -130,7 +132,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     a, b = dimension(dim0, input.ndim), dimension(dim1, input.ndim)
     if axes:
         axes[a], axes[b] = axes[b], axes[a]
-    return apply(ops.permute, input, axes=tuple(axes))
+    return apply(ops.transpose, input, axes=tuple(axes))
 
 
 swapaxes = transpose
@@ -153,7 +155,7 @@ def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a vector or number as it is."""
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return transpose(input, 0, 1) if input.ndim == 2 else input
+    return apply(ops.t, input, axes=(1, 0)) if input.ndim == 2 else input
 
 
 def _reversed_dimensions(self: Tensor) -> Tensor:
@@ -177,10 +179,11 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the dimensions of size 1, or without those named where they have size 1."""
     shape = input.array.shape
     if dim is None:
-        drop = set(range(len(shape)))
+        op, drop = ops.squeeze, set(range(len(shape)))
     else:
+        op = ops.squeeze_one if isinstance(dim, int) else ops.squeeze_some
         drop = set(distinct([dim] if isinstance(dim, int) else dim, len(shape)))
-    return apply(ops.reshape, input, shape=tuple(n for i, n in enumerate(shape) if i not in drop or n != 1))
+    return apply(op, input, shape=tuple(n for i, n in enumerate(shape) if i not in drop or n != 1))
 
 
 @method
@@ -188,7 +191,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a new dimension of size 1 at dim."""
     axis = dimension(dim, input.ndim + 1)
     shape = input.array.shape
-    return apply(ops.reshape, input, shape=(*shape[:axis], 1, *shape[axis:]))
+    return apply(ops.unsqueeze, input, shape=(*shape[:axis], 1, *shape[axis:]))
 
 
 @method
@@ -210,7 +213,7 @@ def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
                 f"({shape[i - lead] if i >= lead else 0}) at "
                 f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
             )
-    return apply(ops.reshape if full == shape else ops.expand, input, shape=full)
+    return apply(ops.expand_nothing if full == shape else ops.expand, input, shape=full)
 
 
 @method
@@ -264,7 +267,8 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
     if (counts < 0).any():
         raise RuntimeError("repeats can not be negative")
     places = np.repeat(np.arange(length), counts)
-    return apply(index.index, x, key=(slice(None),) * axis + (places,), unique=False)
+    op = index.index_select if counts.ndim else index.repeat_interleave
+    return apply(op, x, key=(slice(None),) * axis + (places,), unique=False)
 
 
 def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
@@ -287,6 +291,10 @@ def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along dim. One-dimensional empty tensors are passed over, as in PyTorch."""
+    return _join(ops.cat, tensors, dim)
+
+
+def _join(op: Op, tensors: Sequence[Tensor], dim: int) -> Tensor:
     tensors = common([check_tensor("cat", x, "tensors") for x in tensors]) if tensors else []
     if not tensors:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
@@ -295,7 +303,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     full = [x for x in tensors if x.array.shape != (0,)] or tensors[:1]
     axis = dimension(dim, full[0].ndim)
     _check_joinable("cat", full, axis)
-    return apply(ops.cat, *full, axis=axis)
+    return apply(op, *full, axis=axis)
 
 
 concat = concatenate = cat
@@ -312,7 +320,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"stack expects each tensor to be equal size, but got {list(tensors[0].shape)} at entry 0 and "
                 f"{list(x.shape)} at entry {i}"
             )
-    return cat([unsqueeze(x, axis) for x in tensors], axis)
+    return _join(ops.stack, [unsqueeze(x, axis) for x in tensors], axis)
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -344,11 +352,11 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     first = start + n if start < 0 else start
     if not 0 <= length <= n - first:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    return _part(input, axis, first, first + length)
+    return _part(index.slice_, input, axis, first, first + length)
 
 
-def _part(input: Tensor, axis: int, start: int, stop: int) -> Tensor:
-    return apply(index.index, input, key=(slice(None),) * axis + (slice(start, stop),), unique=True)
+def _part(op: Op, input: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    return apply(op, input, key=(slice(None),) * axis + (slice(start, stop),), unique=True)
 
 
 @method
@@ -357,12 +365,12 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     axis = _axis_to_cut("split", input, dim)
     n = input.array.shape[axis]
     if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
+        op, size = index.split, split_size_or_sections
         if size < 0 or (size == 0 and n):
             raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
         lengths = [builtins.min(size, n - start) for start in range(0, n, size or 1)] or [0]
     else:
-        lengths = list(split_size_or_sections)
+        op, lengths = index.split_with_sizes, list(split_size_or_sections)
         if sum(lengths) != n or builtins.any(m < 0 for m in lengths):
             raise RuntimeError(
                 f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension "
@@ -370,7 +378,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
                 f"but got split_sizes={lengths}"
             )
     ends = np.cumsum(lengths).tolist()
-    return tuple(_part(input, axis, end - m, end) for m, end in zip(lengths, ends, strict=True))
+    return tuple(_part(op, input, axis, end - m, end) for m, end in zip(lengths, ends, strict=True))
 
 
 @method
@@ -389,7 +397,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
     axis = dimension(dim, input.ndim)
     lead = (slice(None),) * axis
-    return tuple(apply(index.index, input, key=(*lead, i, ...), unique=True) for i in range(input.array.shape[axis]))
+    return tuple(apply(index.unbind, input, key=(*lead, i, ...), unique=True) for i in range(input.array.shape[axis]))
 
 
 @method

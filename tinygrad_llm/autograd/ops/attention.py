@@ -9,7 +9,7 @@ from tinygrad_llm.autograd.graph import sum_to_shape
 from tinygrad_llm.autograd.registry import register
 
 
-@register
+@register(prints="ScaledDotProductFlashAttentionForCpuBackward0")
 def attention(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, scale: float, keep_scale: float) -> Any:
     """softmax(q k^T scale + mask) v: q (B, H, T, D), k (B, H, S, D), v (B, H, S, E) -> (B, H, T, E).
 

@@ -44,7 +44,7 @@ def remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b), (lambda g: g, lambda g: -g * np.floor_divide(a, b))
 
 
-@register(broadcasts=True)
+@register(broadcasts=True, prints="DivBackward2")
 def rounded_div(a: Any, b: Any, *, mode: str) -> Any:
     """a / b rounded down (mode "floor") or towards 0 ("trunc"). The gradients are 0."""
     if mode == "floor":
@@ -96,6 +96,9 @@ def pow(a: Any, b: Any) -> Any:
     return y, (da, db)
 
 
+pow_of, exponential = pow.printing("PowBackward1"), pow.printing("PowBackward2")  # of a tensor, of a number
+
+
 @register
 def exp(x: Any) -> Any:
     """e^x. Captures the result."""
@@ -109,7 +112,7 @@ def log(x: Any) -> Any:
     return np.log(x), (lambda g: g / x,)
 
 
-@register
+@register(prints="Log1PBackward0")
 def log1p(x: Any) -> Any:
     """ln(1 + x)."""
     return np.log1p(x), (lambda g: g / (1 + x),)
@@ -207,6 +210,9 @@ def step(x: Any, *, function: Any) -> Any:
     return function(x), (lambda g: np.zeros_like(g),)
 
 
+round_, sign = step.printing("RoundBackward0"), step.printing("SignBackward0")
+
+
 @register
 def sin(x: Any) -> Any:
     """Sine."""
@@ -236,7 +242,7 @@ def minimum(a: Any, b: Any) -> Any:
     return np.minimum(a, b), (lambda g: share(g, a < b, a == b), lambda g: share(g, b < a, a == b))
 
 
-@register
+@register(prints="ClampBackward1")
 def clamp(x: Any, *, min: Any, max: Any) -> Any:
     """min(max(x, min), max); a bound of None does not bind. The gradient passes where min <= x <= max."""
     y = x if min is None else np.maximum(x, min)
@@ -270,7 +276,10 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     )
 
 
-@register
+masked_fill_tensor = masked_fill.printing("MaskedFillBackward1")
+
+
+@register(prints="MulBackward0")
 def dropout(x: Any, keep: Any, *, scale: float) -> Any:
     """x scale where keep holds, else 0: x (...), keep bool (...). Captures keep, one byte an element.
 
@@ -293,7 +302,7 @@ def clone(x: Any) -> Any:
     return x.copy(), (lambda g: g,)
 
 
-@register(moves=True)
+@register(moves=True, prints="ToCopyBackward0")
 def cast(x: Any, *, dtype: Any) -> Any:
     """x in another NumPy dtype. Captures nothing; the engine casts the gradient back."""
     return x.astype(dtype), (lambda g: g,)

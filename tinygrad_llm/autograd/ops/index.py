@@ -15,6 +15,12 @@ def index(x: Any, *, key: Any, unique: bool) -> Any:
     return x[key], (lambda g: Partial(shape, key, g, unique),)
 
 
+select, slice_, alias = (index.printing(f"{name}Backward0") for name in ("Select", "Slice", "Alias"))
+split, split_with_sizes = (index.printing(f"{name}Backward0") for name in ("Split", "SplitWithSizes"))
+new_axis, unbind = index.printing("UnsqueezeBackward0"), index.printing("UnbindBackward0")
+index_select, repeat_interleave = index.printing("IndexSelectBackward0"), index.printing("ViewBackward0")
+
+
 @register(moves=True)
 def set_index(x: Any, value: Any, *, basic: Any, advanced: Any) -> Any:
     """A copy of x with x[basic][advanced] = value. The gradient of what was overwritten goes to value.

@@ -10,7 +10,7 @@ from tinygrad_llm.autograd.registry import register
 from tinygrad_llm.kernels import as_rows, column_sums
 
 
-@register(broadcasts=True)
+@register(broadcasts=True, prints="UnsafeViewBackward0")
 def matmul(a: Any, b: Any) -> Any:
     """a @ b: (..., m, k) @ (..., k, n) -> (..., m, n), leading axes broadcast.
 
@@ -32,7 +32,10 @@ def matmul(a: Any, b: Any) -> Any:
     )
 
 
-@register
+mm = matmul.printing("MmBackward0")
+
+
+@register(prints="ViewBackward0")
 def linear(x: Any, weight: Any, bias: Any) -> Any:
     """x weight^T + bias: x (..., K), weight (N, K), bias (N,) or None -> (..., N).
 
@@ -55,6 +58,10 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
         return column_sums(as_rows(g))
 
     return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
+
+
+linear_of_rows, linear_of_rows_without_bias = linear.printing("AddmmBackward0"), linear.printing("MmBackward0")
+linear_without_bias = linear.printing("UnsafeViewBackward0")
 
 
 @register

@@ -29,6 +29,9 @@ def sum_(x: Any, *, axes: Any, keepdims: bool) -> Any:
     return sums(x, axes, keepdims), (lambda g: np.broadcast_to(spread(g, shape, axes, keepdims), shape),)
 
 
+sum_along = sum_.printing("SumBackward1")
+
+
 @register
 def mean(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The mean over the axes. Captures the shape alone."""
@@ -38,6 +41,9 @@ def mean(x: Any, *, axes: Any, keepdims: bool) -> Any:
     return sums(x, axes, keepdims) / count, (
         lambda g: np.broadcast_to(spread(g * share, shape, axes, keepdims), shape),
     )
+
+
+mean_along = mean.printing("MeanBackward1")
 
 
 def _count(x: Any, axes: Any) -> int:
@@ -100,6 +106,9 @@ def prod(x: Any, *, axes: Any, keepdims: bool) -> Any:
         return spread(g, x.shape, axes, keepdims) * others
 
     return y, (dx,)
+
+
+prod_along = prod.printing("ProdBackward1")
 
 
 def _extreme(x: Any, y: Any, axes: Any, keepdims: bool) -> Any:
@@ -175,7 +184,7 @@ def cumsum(x: Any, *, axis: int) -> Any:
     return running(x), (lambda g: np.flip(running(np.flip(g, axis)), axis),)
 
 
-@register
+@register(prints="LinalgVectorNormBackward0")
 def norm(x: Any, *, p: float, axes: Any, keepdims: bool) -> Any:
     """(sum |x|^p)^(1/p) over the axes; p may be 0 (count of non-zeros), inf or -inf. The gradient at norm 0 is 0.
 

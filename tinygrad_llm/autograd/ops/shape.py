@@ -9,11 +9,17 @@ import numpy as np
 from tinygrad_llm.autograd.registry import Partial, register
 
 
-@register(moves=True)
+@register(moves=True, prints="ViewBackward0")
 def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
     """The same elements in order, in another shape; a view where the strides allow."""
     before = x.shape
     return x.reshape(shape), (lambda g: g.reshape(before),)
+
+
+unsafe_view = reshape.printing("UnsafeViewBackward0")
+unsqueeze = reshape.printing("UnsqueezeBackward0")
+squeeze, squeeze_one, squeeze_some = (reshape.printing(f"SqueezeBackward{i}") for i in range(3))
+expand_nothing = reshape.printing("ExpandBackward0")
 
 
 @register(moves=True)
@@ -21,6 +27,9 @@ def permute(x: Any, *, axes: tuple[int, ...]) -> Any:
     """A view whose axis i is x's axis axes[i]."""
     back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
     return x.transpose(axes), (lambda g: g.transpose(back),)
+
+
+transpose, t = permute.printing("TransposeBackward0"), permute.printing("TBackward0")
 
 
 @register(moves=True, broadcasts=True)
@@ -74,7 +83,7 @@ def triu(x: Any, *, diagonal: int) -> Any:
     return np.triu(x, diagonal), (lambda g: np.triu(g, diagonal),)
 
 
-@register(moves=True)
+@register(moves=True, prints="ConstantPadNdBackward0")
 def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
     """x with widths[i] = (before, after) elements of `value` around axis i; a negative width cuts off."""
     grown = tuple((max(a, 0), max(b, 0)) for a, b in widths)
@@ -99,6 +108,9 @@ def cat(*xs: Any, axis: int) -> Any:
     ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
     starts = [0, *ends[:-1]]
     return np.concatenate(xs, axis=axis), tuple(map(part, starts, ends))
+
+
+stack = cat.printing("StackBackward0")
 
 
 @register(moves=True)
