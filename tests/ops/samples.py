@@ -306,6 +306,12 @@ def gather(draw):
     return sample(x, draw(ids(x.shape[axis], shape)), axis=axis)
 
 
+@samples_of("take")
+def take(draw):
+    x, axis, shape = along_axis(draw)
+    return sample(x, draw(ids(x.shape[axis], shape[axis : axis + 1])), axis=axis)
+
+
 @samples_of("scatter")
 def scatter(draw):
     x, axis, shape = along_axis(draw)

@@ -43,6 +43,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "set_index": ("", ""),
     "embedding": ("1", ""),
     "gather": ("1", ""),
+    "take": ("1", ""),
     "scatter": ("1", "", "1"),
     "scatter_add": ("", "", "1"),
     "index_add": ("", "", "1"),

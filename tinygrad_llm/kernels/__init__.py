@@ -17,9 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.kernels.sums import SUMMED_AT_ONCE, column_sums, sums
+from tinygrad_llm.kernels.reductions import SUMMED_AT_ONCE, column_sums, in_order, largest, sums
 
-__all__ = ["CPU", "REFERENCE", "SUMMED_AT_ONCE", "Kernels", "as_rows", "column_sums", "of", "sums", "use"]
+__all__ = [
+    "CPU",
+    "REFERENCE",
+    "SUMMED_AT_ONCE",
+    "Kernels",
+    "as_rows",
+    "column_sums",
+    "in_order",
+    "largest",
+    "of",
+    "sums",
+    "use",
+]
 
 
 @dataclass(frozen=True, slots=True)

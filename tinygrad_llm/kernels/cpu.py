@@ -249,11 +249,11 @@ def attention(
 ) -> tuple[np.ndarray, np.ndarray]:
     """softmax(q k^T scale + mask) v, a sequence at a time for all its heads.
 
-    The result lies in memory as (B, T, H, D), so that joining the heads copies nothing.
+    The result lies in memory as q does: where q is a view of (B, T, H, D), joining the heads copies nothing.
     """
     (batch, heads, t, _), s = q.shape, k.shape[-2]
     p = np.empty((batch, heads, t, s), q.dtype)
-    y = np.empty((batch, t, heads, v.shape[-1]), q.dtype).swapaxes(1, 2)
+    y = np.empty_like(q, shape=(batch, heads, t, v.shape[-1]))
     added = None if mask is None else np.broadcast_to(_added(mask, q.dtype), p.shape)
     blind = None if mask is None else _blind(mask, p.shape[:3])
     future = np.triu(np.full((t, s), -np.inf, q.dtype), 1) if causal else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module, erf_on_gpu
 from tinygrad_llm.kernels import Kernels, as_rows
+from tinygrad_llm.kernels.reductions import largest
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -47,7 +48,7 @@ def gelu_backward(g: Any, x: Any, approximate: str) -> Any:
 
 def softmax(x: Any) -> Any:
     """exp(x - max) / sum(exp(x - max)) along the last axis."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    e = np.exp(x - largest(x, (x.ndim - 1,)))
     return e / e.sum(axis=-1, keepdims=True)
 
 

@@ -231,7 +231,7 @@ def scaled_dot_product_attention(
         scale=1 / math.sqrt(q.array.shape[-1]) if scale is None else float(scale),
         keep_scale=1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
     )  # fmt: skip
-    return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:])
+    return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:]).contiguous()
 
 
 def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
 from tinygrad_llm.devices import array_module
+from tinygrad_llm.kernels import in_order
 
 
 def _component(key: Any) -> Any:
@@ -215,7 +216,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if not input.ndim:
         return input.reshape(1)[wrap(ids)].reshape(())
     _check_ids("index_select", index, input.array.shape[axis], axis, IndexError)
-    return apply(ops.index_select, input, key=(slice(None),) * axis + (ids,), unique=False)
+    return apply(ops.take, input, wrap(ids), axis=axis)
 
 
 def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any = None) -> None:
@@ -396,7 +397,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError(
             f"Class values must be smaller than num_classes, but {int(ids.max())} is not below {classes}"
         )
-    return wrap((ids[..., None] == array_module(ids).arange(classes)).astype(np.int64))
+    return wrap(in_order(ids[..., None] == array_module(ids).arange(classes)).astype(np.int64))
 
 
 for _function in (scatter, scatter_add, index_add):

@@ -15,6 +15,7 @@ from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
+from tinygrad_llm.kernels import in_order
 
 
 def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
@@ -230,7 +231,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
 
 
 def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    truth = np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim))
+    truth = in_order(np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim)))
     return wrap(truth.astype(np.uint8) if input.dtype is dtypes.uint8 else truth)  # uint8 was PyTorch's bool once
 
 
@@ -290,4 +291,4 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 @method
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not zero, over dim."""
-    return wrap(np.asarray(np.count_nonzero(input.array, axis=dimensions(dim, input.ndim))))
+    return wrap(in_order(np.asarray(np.count_nonzero(input.array, axis=dimensions(dim, input.ndim)))))

@@ -14,7 +14,7 @@ from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
-from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing
+from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing, wrap
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -267,8 +267,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
     if (counts < 0).any():
         raise RuntimeError("repeats can not be negative")
     places = np.repeat(np.arange(length), counts)
-    op = index.index_select if counts.ndim else index.repeat_interleave
-    return apply(op, x, key=(slice(None),) * axis + (places,), unique=False)
+    return apply(index.take if counts.ndim else index.repeat_interleave, x, wrap(places), axis=axis)
 
 
 def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:

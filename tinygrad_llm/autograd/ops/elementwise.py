@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
+from tinygrad_llm.kernels import in_order
 
 
 @register(broadcasts=True)
@@ -269,7 +270,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """value where the bool mask holds, else x. Captures the mask; the gradient of a 0-d value is the masked sum."""
     y = np.where(mask, x.dtype.type(value) if isinstance(value, (int, float)) else value.astype(x.dtype), x)
-    return y, (
+    return in_order(y), (
         lambda g: np.where(mask, np.zeros_like(g), g),
         None,
         lambda g: np.where(mask, g, np.zeros_like(g)),

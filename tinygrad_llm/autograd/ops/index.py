@@ -6,19 +6,34 @@ from typing import Any
 
 from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.devices import array_module
+from tinygrad_llm.kernels import in_order
 
 
 @register(moves=True)
 def index(x: Any, *, key: Any, unique: bool) -> Any:
     """x[key]: a view for ints and slices, a copy for index arrays. unique: no element is picked twice."""
     shape = x.shape
-    return x[key], (lambda g: Partial(shape, key, g, unique),)
+    return _picked(x, key), (lambda g: Partial(shape, key, g, unique),)
+
+
+def _picked(x: Any, key: Any) -> Any:
+    """x[key], in order in memory where it is a copy: NumPy lays the axes of index arrays outermost."""
+    y = x[key]
+    copied = isinstance(key, tuple) and any(hasattr(k, "dtype") for k in key)
+    return in_order(y) if copied else y
+
+
+@register(moves=True, prints="IndexSelectBackward0")
+def take(x: Any, ids: Any, *, axis: int) -> Any:
+    """The slices ids (n,) of an axis: a copy."""
+    shape, key = x.shape, (slice(None),) * axis + (ids,)
+    return x.take(ids, axis=axis), (lambda g: Partial(shape, key, g, unique=False), None)
 
 
 select, slice_, alias = (index.printing(f"{name}Backward0") for name in ("Select", "Slice", "Alias"))
 split, split_with_sizes = (index.printing(f"{name}Backward0") for name in ("Split", "SplitWithSizes"))
 new_axis, unbind = index.printing("UnsqueezeBackward0"), index.printing("UnbindBackward0")
-index_select, repeat_interleave = index.printing("IndexSelectBackward0"), index.printing("ViewBackward0")
+repeat_interleave = take.printing("ViewBackward0")
 
 
 @register(moves=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.registry import register
-from tinygrad_llm.kernels import as_rows, column_sums
+from tinygrad_llm.kernels import as_rows, column_sums, in_order
 
 
 @register(broadcasts=True, prints="UnsafeViewBackward0")
@@ -85,4 +85,5 @@ def einsum(*xs: Any, inputs: tuple[str, ...], output: str) -> Any:
         return dx
 
     y = np.einsum(f"{','.join(inputs)}->{output}", *xs, optimize=True)
-    return y, tuple(pullback(i) for i in range(len(xs)))
+    moved = len(xs) == 1 and len(inputs[0]) == len(output)  # then it is a view
+    return y if moved else in_order(y), tuple(pullback(i) for i in range(len(xs)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
-from tinygrad_llm.kernels import sums
+from tinygrad_llm.kernels import in_order, largest, sums
 
 
 def spread(r: Any, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Any:
@@ -105,7 +105,7 @@ def prod(x: Any, *, axes: Any, keepdims: bool) -> Any:
         others = (before * after).reshape(x.shape) if x.size else x
         return spread(g, x.shape, axes, keepdims) * others
 
-    return y, (dx,)
+    return in_order(y), (dx,)
 
 
 prod_along = prod.printing("ProdBackward1")
@@ -125,21 +125,21 @@ def _extreme(x: Any, y: Any, axes: Any, keepdims: bool) -> Any:
 @register
 def amax(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The largest over the axes. Captures x and the result; elements that tie share the gradient."""
-    y = x.max(axis=axes, keepdims=keepdims)
+    y = in_order(x.max(axis=axes, keepdims=keepdims))
     return y, (_extreme(x, y, axes, keepdims),)
 
 
 @register
 def amin(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The smallest over the axes. Captures x and the result; elements that tie share the gradient."""
-    y = x.min(axis=axes, keepdims=keepdims)
+    y = in_order(x.min(axis=axes, keepdims=keepdims))
     return y, (_extreme(x, y, axes, keepdims),)
 
 
 @register
 def logsumexp(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """ln sum e^x, with the largest taken out. Captures x and the result y; dx = g e^(x - y)."""
-    top = x.max(axis=axes, keepdims=True, initial=-np.inf)
+    top = largest(x, axes)
     top = np.where(np.isfinite(top), top, np.zeros_like(top))
     with np.errstate(divide="ignore"):  # a row of -inf alone has the logarithm of 0
         y = np.log(sums(np.exp(x - top), axes, True)) + top
@@ -152,22 +152,21 @@ def logsumexp(x: Any, *, axes: Any, keepdims: bool) -> Any:
 @register
 def softmax(x: Any, *, axis: int) -> Any:
     """e^x / sum e^x along an axis. Captures the result y; dx = y (g - sum(g y))."""
-    k = kernels.of(x)
-    y = k.softmax(x.swapaxes(axis, -1))
-
-    def dx(g: Any) -> Any:
-        return k.softmax_backward(g.swapaxes(axis, -1), y).swapaxes(axis, -1)
-
-    return y.swapaxes(axis, -1), (dx,)
+    if axis == x.ndim - 1:
+        k = kernels.of(x)
+        y = k.softmax(x)
+        return y, (lambda g: k.softmax_backward(g, y),)
+    e = np.exp(x - largest(x, (axis,)))
+    y = in_order(e / sums(e, (axis,), True))
+    return y, (lambda g: y * (g - sums(g * y, (axis,), True)),)
 
 
 @register
 def log_softmax(x: Any, *, axis: int) -> Any:
     """x - ln sum e^x along an axis. Captures the result y; dx = g - e^y sum(g)."""
-    top = x.max(axis=axis, keepdims=True, initial=-np.inf)
-    shifted = x - top
+    shifted = x - largest(x, (axis,))
     with np.errstate(divide="ignore"):  # over no classes at all
-        y = shifted - np.log(sums(np.exp(shifted), (axis,), True))
+        y = in_order(shifted - np.log(sums(np.exp(shifted), (axis,), True)))
     return y, (lambda g: g - np.exp(y) * sums(g, (axis,), True),)
 
 
@@ -181,7 +180,7 @@ def cumsum(x: Any, *, axis: int) -> Any:
     def running(a: Any) -> Any:
         return np.cumsum(a, axis=axis, dtype=np.float64).astype(a.dtype) if a.dtype.kind == "f" else a.cumsum(axis=axis)
 
-    return running(x), (lambda g: np.flip(running(np.flip(g, axis)), axis),)
+    return in_order(running(x)), (lambda g: np.flip(running(np.flip(g, axis)), axis),)
 
 
 @register(prints="LinalgVectorNormBackward0")

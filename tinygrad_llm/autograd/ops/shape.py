@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.registry import Partial, register
+from tinygrad_llm.kernels import in_order
 
 
 @register(moves=True, prints="ViewBackward0")
@@ -68,19 +69,19 @@ def flip(x: Any, *, axes: tuple[int, ...]) -> Any:
 def roll(x: Any, *, shifts: Any, axes: Any) -> Any:
     """Elements moved on by shifts along the axes, those that fall off the end coming in at the front."""
     back = tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts
-    return np.roll(x, shifts, axes), (lambda g: np.roll(g, back, axes),)
+    return in_order(np.roll(x, shifts, axes)), (lambda g: np.roll(g, back, axes),)
 
 
 @register
 def tril(x: Any, *, diagonal: int) -> Any:
     """The lower triangle of the last two axes, zero above the diagonal."""
-    return np.tril(x, diagonal), (lambda g: np.tril(g, diagonal),)
+    return in_order(np.tril(x, diagonal)), (lambda g: np.tril(g, diagonal),)
 
 
 @register
 def triu(x: Any, *, diagonal: int) -> Any:
     """The upper triangle of the last two axes, zero below the diagonal."""
-    return np.triu(x, diagonal), (lambda g: np.triu(g, diagonal),)
+    return in_order(np.triu(x, diagonal)), (lambda g: np.triu(g, diagonal),)
 
 
 @register(moves=True, prints="ConstantPadNdBackward0")
@@ -94,7 +95,7 @@ def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
     middle = tuple(slice(a, a + n) for (a, _), n in zip(grown, kept.shape, strict=True))
     shape = x.shape
     y = np.pad(kept, grown, constant_values=value)
-    return y, (lambda g: Partial(shape, inside, g[middle]),)
+    return in_order(y), (lambda g: Partial(shape, inside, g[middle]),)
 
 
 @register(moves=True)
@@ -107,7 +108,7 @@ def cat(*xs: Any, axis: int) -> Any:
 
     ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
     starts = [0, *ends[:-1]]
-    return np.concatenate(xs, axis=axis), tuple(map(part, starts, ends))
+    return in_order(np.concatenate(xs, axis=axis)), tuple(map(part, starts, ends))
 
 
 stack = cat.printing("StackBackward0")

@@ -1,4 +1,4 @@
-"""Sums whose rounding stays small however many numbers are added up.
+"""Sums whose rounding stays small however many numbers are added up, and maxima of nothing.
 
 NumPy adds float32 in pairs where the numbers lie side by side in memory, and one after the other where they do not:
 over a million rows a plain sum is off in the fourth digit.
@@ -14,6 +14,11 @@ import numpy as np
 SUMMED_AT_ONCE = 1024  # rows in a block
 PLAIN = 128  # numbers that may be added one after the other, as NumPy itself does inside its pairs
 SMALL = 4096  # elements below which a product costs more than it saves
+
+
+def in_order(x: Any) -> Any:
+    """x, its elements in memory in the order of their indices: NumPy's results follow the layout of the arguments."""
+    return x if x.flags.c_contiguous else x.copy()
 
 
 def column_sums(x: Any) -> Any:
@@ -34,8 +39,7 @@ def sums(x: Any, axes: tuple[int, ...] | None, keepdims: Any = False) -> Any:
     if not isinstance(x, np.ndarray):
         return x.sum(axis=axes, keepdims=keepdims)
     if x.dtype != np.float32 or x.size <= SMALL or _in_pairs(x, axes):
-        y = np.add.reduce(x, axis=axes, keepdims=keepdims)  # x.sum would warn of inf and nan in NumPy's own name
-        return y if y.flags.c_contiguous else y.copy()
+        return in_order(np.add.reduce(x, axis=axes, keepdims=keepdims))  # x.sum would warn of inf in NumPy's own name
     axes = tuple(range(x.ndim)) if axes is None else axes
     kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
     shape = tuple(x.shape[axis] for axis in kept)
@@ -55,3 +59,12 @@ def _in_pairs(x: np.ndarray, axes: tuple[int, ...] | None) -> bool:
     if x.flags.c_contiguous and axes == tuple(range(x.ndim - len(axes), x.ndim)):
         return True
     return math.prod([x.shape[axis] for axis in axes]) <= PLAIN
+
+
+def largest(x: Any, axes: tuple[int, ...] | None) -> Any:
+    """x.max(axes), None for all, with the axes kept as 1; -inf over no numbers (CuPy knows no `initial`)."""
+    reduced = range(x.ndim) if axes is None else axes
+    if 0 in [x.shape[axis] for axis in reduced]:
+        shape = [1 if axis in reduced else n for axis, n in enumerate(x.shape)]
+        return np.full_like(x, -np.inf, shape=shape)
+    return x.max(axis=axes, keepdims=True)
