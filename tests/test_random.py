@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as ours
 from tinygrad_llm.nn import functional as F
+from tinygrad_llm.random import AT_ONCE
 
 SEEDS = st.sampled_from([0, 1, 42, 123, 2**31, 2**32 - 1, 2**32, 2**40 + 7])
 SIZES = st.sampled_from([(), (1,), (2,), (7,), (15,), (16,), (17,), (31,), (32,), (33,), (3, 5), (4, 4), (2, 17), (0,)])
@@ -77,6 +79,19 @@ def test_streams_equal_pytorchs_call_by_call(torch: Any, seed: int, calls: Any) 
     for name, size, double in calls:
         mine, theirs = (DRAWS[name](lib, size, lib.float64 if double else lib.float32) for lib in (ours, torch))
         close(mine, theirs)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 16, 3 * AT_ONCE - 5])
+def test_streams_equal_pytorchs_over_many_numbers(torch: Any, count: int, dtype: str) -> None:
+    for draw in ("rand", "randn"):
+        mine, theirs = [], []
+        for lib, found in ((ours, mine), (torch, theirs)):
+            lib.manual_seed(5)
+            found += [getattr(lib, draw)(count, dtype=getattr(lib, dtype)), lib.rand(2)]
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.torch
@@ -188,6 +203,16 @@ def test_each_function_takes_a_generator() -> None:
 
 
 # --- distributions ---
+
+
+@pytest.mark.parametrize("fill", ["uniform_", "normal_"])
+def test_drawing_a_large_tensor_takes_little_more_than_its_memory(fill: str) -> None:
+    x = ours.empty(1000, 2000)
+    tracemalloc.start()
+    getattr(x, fill)()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * x.nbytes
 
 
 def test_uniform_is_uniform_and_normal_is_normal() -> None:

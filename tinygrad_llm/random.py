@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 DEFAULT_SEED = 67280421310721
+AT_ONCE = 65_536  # numbers made from words at a time, so that memory holds little more than the result
 
 
 class Generator:
@@ -56,11 +57,11 @@ class Generator:
 
     def uniform(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
         """Uniform in [0, 1): the low 24 bits of a word times 2^-24; for float64 the low 53 of a pair times 2^-53."""
-        count = int(np.prod(shape))
-        if np.dtype(dtype) == np.float64:
-            values = (self.words64(count) & np.uint64(2**53 - 1)) * 2.0**-53
-        else:
-            values = ((self.words(count) & np.uint64(2**24 - 1)) * 2.0**-24).astype(dtype)
+        values = np.empty(int(np.prod(shape)), dtype)
+        draw, bits = (self.words64, 53) if values.dtype == np.float64 else (self.words, 24)
+        for start in range(0, values.size, AT_ONCE):
+            part = values[start : start + AT_ONCE]
+            part[...] = (draw(part.size) & np.uint64(2**bits - 1)) * 2.0**-bits
         return values.reshape(shape)
 
     def normal(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
@@ -74,7 +75,9 @@ class Generator:
             return np.array([self._one_normal() for _ in range(count)], dtype).reshape(shape)
         values = self.uniform(count, dtype)
         whole = count - count % 16
-        values[:whole] = _box_muller(values[:whole])
+        for start in range(0, whole, AT_ONCE):
+            part = values[start : min(start + AT_ONCE, whole)]
+            part[...] = _box_muller(part)
         if whole < count:
             values[-16:] = _box_muller(self.uniform(16, dtype))
         return values.reshape(shape)

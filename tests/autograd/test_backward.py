@@ -212,6 +212,39 @@ def test_a_retained_graph_can_be_swept_again(lib: Any) -> None:
         y.backward()
 
 
+BARE = [
+    lambda lib, x: x + 1,
+    lambda lib, x: 1 - x,
+    lambda lib, x: -x,
+    lambda lib, x: x.sum(0),
+    lambda lib, x: x.mean(1),
+    lambda lib, x: x.view(4),
+    lambda lib, x: x.T,
+    lambda lib, x: x[0],
+    lambda lib, x: x[:, None, 1:],
+    lambda lib, x: x.split(1)[1],
+    lambda lib, x: x.expand(3, 2, 2),
+    lambda lib, x: x.clone(),
+    lambda lib, x: x.double(),
+    lambda lib, x: lib.cat([x, x]),
+    lambda lib, x: lib.stack([x, x]),
+    lambda lib, x: x.repeat(2, 1),
+    lambda lib, x: x.tril(),
+    lambda lib, x: x.cumsum(0),
+    lambda lib, x: x.round(),
+]
+
+
+@pytest.mark.parametrize("function", BARE)
+def test_a_second_backward_passes_where_nothing_was_kept(lib: Any, function: Any) -> None:
+    x = lib.tensor([[0.5, 1.5], [2.5, 3.5]], requires_grad=True)
+    y = function(lib, x)
+    y.sum().backward()
+    once = x.grad.tolist()
+    y.sum().backward()
+    assert x.grad.tolist() == [[2 * g for g in row] for row in once]
+
+
 def test_a_part_that_was_freed_is_found_out_from_elsewhere(lib: Any) -> None:
     x = leaf(lib, 2.0)
     shared = (x * x).exp()

@@ -162,6 +162,38 @@ def test_results_of_inference_mode_stay_outside_every_graph(lib: Any) -> None:
     assert copy.grad.tolist() == [3.0, 3.0] and not copy.is_inference()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda lib, w, a: w * a,
+        lambda lib, w, a: a / w,
+        lambda lib, w, a: a @ w,
+        lambda lib, w, a: lib.nn.functional.linear(a, w),
+        lambda lib, w, a: w * a[:1],
+        lambda lib, w, a: w.masked_fill(a[0] > 5, 0) * a.T,
+    ],
+)
+def test_what_backward_needs_must_not_be_an_inference_tensor(lib: Any, use: Any) -> None:
+    w = lib.ones(2, 2, requires_grad=True)
+    with lib.inference_mode():
+        a = lib.ones(2, 2) * 2
+    assert a.T.is_inference() and a[0].is_inference() and not (a * 1).is_inference()
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        use(lib, w, a)
+    use(lib, w, a.clone()).sum().backward()
+    use(lib, w.detach(), a)
+
+
+def test_an_inference_tensor_that_backward_does_not_need_is_taken(lib: Any) -> None:
+    w = lib.ones(2, 2, requires_grad=True)
+    with lib.inference_mode():
+        a = lib.ones(2, 2)
+    (w + a).sum().backward()
+    lib.cat([w, a]).sum().backward()
+    (w - a[0]).sum().backward()
+    assert w.grad.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+
+
 def test_inference_mode_can_be_switched_off_inside(lib: Any) -> None:
     with lib.inference_mode():
         with lib.inference_mode(False):

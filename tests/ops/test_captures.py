@@ -120,3 +120,16 @@ def test_pullbacks_hold_no_more_than_they_say(name, data):
     for one, allowed in zip(pulls, HOLDS[name], strict=name not in ("cat", "einsum")):
         allowed = "".join(c for c in allowed if c == "y" or int(c) < len(sample.args))
         assert fresh_bytes(one, allowed, sample, np.asarray(out)) <= budget
+
+
+@pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if op.bare))
+@given(data=st.data())
+@FEW
+def test_a_bare_op_keeps_no_array(name, data):
+    sample = data.draw(SAMPLES[name])
+    assert list(_captured(OPS[name](*sample.args, **sample.static)[1])) == []
+
+
+def test_an_op_that_may_keep_nothing_is_bare():
+    empty = {name for name, holds in HOLDS.items() if not "".join(holds) and name not in FRESH}
+    assert {name for name, op in OPS.items() if op.bare} == empty - {"index", "set_index"}  # their keys may hold arrays

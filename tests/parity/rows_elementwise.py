@@ -303,6 +303,7 @@ ROWS: dict[str, list[Call]] = {
         call(extremes(), approximate="tanh"),
         call(extremes()),
         call(X(np.linspace(-8, 8, 40))),
+        *[call(X(np.array([1e13, -1e13, 1e18, -1e18])), approximate=a) for a in ("none", "tanh")],
         call(normal(3), approximate="erf"),
     ],
     "nn.functional.relu": unary(),

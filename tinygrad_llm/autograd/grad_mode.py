@@ -12,6 +12,7 @@ from typing import Any
 class _State(threading.local):
     enabled = True
     inference = False
+    inference_seen = False  # by any thread: so long as none has, no tensor can be an inference tensor
 
 
 state = _State()
@@ -39,6 +40,7 @@ class _Mode:
         state.enabled = self._enabled
         if self._inference is not None:
             state.inference = self._inference
+            _State.inference_seen |= self._inference
 
     def __exit__(self, *exc: object) -> None:
         state.enabled, state.inference = self._saved.pop()

@@ -103,7 +103,7 @@ def sweep(
             for parent, needed, d in zip(node.parents, needs, _pull_back(node, g, needs), strict=True):
                 if needed:
                     sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
-        if not retain_graph:
+        if not retain_graph and not node.op.bare:
             node.pull = None  # frees what the pullbacks captured as the sweep goes
     return found
 

@@ -28,6 +28,7 @@ class Op:
 
     broadcasts: the arguments broadcast against each other, so the engine sums a gradient back to its argument's shape.
     moves: the op moves elements without computing, so 16-bit floats pass as they are and the result may be a view.
+    bare: the pullbacks capture no array, so there is nothing to free and a second backward may pass.
     prints: what the grad_fn of a result prints; by default the op's own name: MaskedFillBackward0.
     """
 
@@ -35,6 +36,7 @@ class Op:
     function: Callable[..., Any]
     broadcasts: bool
     moves: bool
+    bare: bool = False
     prints: str = ""
 
     def __call__(self, *args: Any, **static: Any) -> tuple[Any, Any]:
@@ -55,14 +57,19 @@ def _printing(op: Op, prints: str) -> Op:
 
 
 def register(
-    function: Callable[..., Any] | None = None, *, broadcasts: bool = False, moves: bool = False, prints: str = ""
+    function: Callable[..., Any] | None = None,
+    *,
+    broadcasts: bool = False,
+    moves: bool = False,
+    bare: bool = False,
+    prints: str = "",
 ) -> Any:
     """Make a function an op and enter it into OPS under its name."""
     if function is None:
-        return lambda f: register(f, broadcasts=broadcasts, moves=moves, prints=prints)
+        return lambda f: register(f, broadcasts=broadcasts, moves=moves, bare=bare, prints=prints)
     name = function.__name__.rstrip("_")  # `abs_` and `sum_` avoid hiding the builtins
     assert name not in OPS, f"two ops are called {name}"
-    OPS[name] = Op(name, function, broadcasts, moves, prints)
+    OPS[name] = Op(name, function, broadcasts, moves, bare, prints)
     return OPS[name]
 
 

@@ -495,16 +495,30 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
         out = out.astype(half)
     result = wrap(out)
     if op.moves and arrays[0] is not None and (out is arrays[0] or np.may_share_memory(out, arrays[0])):
-        result.flags |= VIEW
+        result.flags |= VIEW | args[0].flags & INFERENCE
     if grad_state.enabled:
         parents = tuple([a.node if isinstance(a, Tensor) else None for a in args])
         for parent in parents:
             if parent is not None:
                 if type(pull) is tuple:
                     pull = tuple([d if p is not None else None for d, p in zip(pull, parents, strict=True)])
+                if grad_state.inference_seen:
+                    _refuse_inference(op, args, pull)
                 result.node = graph.Node(op, parents, pull, result.array)
                 break
     return result
+
+
+def _refuse_inference(op: Op, args: tuple[Any, ...], pull: Any) -> None:
+    """Raise where pullbacks captured an inference tensor: writes into it are not watched, so it must not change."""
+    made = [a for a in args if isinstance(a, Tensor) and a.flags & INFERENCE]
+    captured = list(graph._captured(pull)) if made else []
+    for tensor in made:
+        if any(np.may_share_memory(tensor.array, array) for array in captured):
+            raise RuntimeError(
+                f"Inference tensors cannot be saved for backward: {op.name} needs one of shape {list(tensor.shape)}; "
+                "take its clone(), or make it under no_grad() instead of inference_mode()"
+            )
 
 
 def printing(result: Tensor, prints: str) -> Tensor:

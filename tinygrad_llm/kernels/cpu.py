@@ -128,8 +128,8 @@ def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
         else:  # x t'/2 = 0.5 (1 - t^2) (k x + 3 c k x^3)
             d *= 1.5 * GELU_CUBIC * SQRT_2_OVER_PI
             d += 0.5 * SQRT_2_OVER_PI
+            d *= 1 - t * t  # before the third factor x, with which large numbers would overflow
             d *= a
-            d *= 1 - t * t
         t += 1
         t *= 0.5
         d += t

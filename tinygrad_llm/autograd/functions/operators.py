@@ -201,7 +201,9 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: random.
     if a > b:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
     draw = (generator or random.default_generator).uniform(self.array.shape, _float_dtype("uniform_", self))
-    return _filled(self, "uniform_", _on(self, draw * draw.dtype.type(b - a) + draw.dtype.type(a)))
+    draw *= draw.dtype.type(b - a)
+    draw += draw.dtype.type(a)
+    return _filled(self, "uniform_", _on(self, draw))
 
 
 @method
@@ -210,7 +212,9 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     draw = (generator or random.default_generator).normal(self.array.shape, _float_dtype("normal_", self))
-    return _filled(self, "normal_", _on(self, draw * draw.dtype.type(std) + draw.dtype.type(mean)))
+    draw *= draw.dtype.type(std)
+    draw += draw.dtype.type(mean)
+    return _filled(self, "normal_", _on(self, draw))
 
 
 @method

@@ -15,13 +15,13 @@ from tinygrad_llm.autograd.registry import register
 from tinygrad_llm.kernels import in_order
 
 
-@register(broadcasts=True)
+@register(broadcasts=True, bare=True)
 def add(a: Any, b: Any) -> Any:
     """a + b. Captures nothing."""
     return a + b, (lambda g: g, lambda g: g)
 
 
-@register(broadcasts=True)
+@register(broadcasts=True, bare=True)
 def sub(a: Any, b: Any) -> Any:
     """a - b. Captures nothing."""
     return a - b, (lambda g: g, lambda g: -g)
@@ -45,7 +45,7 @@ def remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b), (lambda g: g, lambda g: -g * np.floor_divide(a, b))
 
 
-@register(broadcasts=True, prints="DivBackward2")
+@register(broadcasts=True, bare=True, prints="DivBackward2")
 def rounded_div(a: Any, b: Any, *, mode: str) -> Any:
     """a / b rounded down (mode "floor") or towards 0 ("trunc"). The gradients are 0."""
     if mode == "floor":
@@ -55,7 +55,7 @@ def rounded_div(a: Any, b: Any, *, mode: str) -> Any:
     return y, (np.zeros_like, np.zeros_like)
 
 
-@register
+@register(bare=True)
 def neg(x: Any) -> Any:
     """-x. Captures nothing."""
     return -x, (lambda g: -g,)
@@ -205,7 +205,7 @@ def abs_(x: Any) -> Any:
     return np.abs(x), (lambda g: g * np.sign(x),)
 
 
-@register
+@register(bare=True)
 def step(x: Any, *, function: Any) -> Any:
     """A piecewise constant function of each element: sign, floor, round. The gradient is 0."""
     return function(x), (lambda g: np.zeros_like(g),)
@@ -297,13 +297,13 @@ def dropout(x: Any, keep: Any, *, scale: float) -> Any:
     return y, (dx, None)
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def clone(x: Any) -> Any:
     """A copy of x. Captures nothing."""
     return x.copy(), (lambda g: g,)
 
 
-@register(moves=True, prints="ToCopyBackward0")
+@register(moves=True, bare=True, prints="ToCopyBackward0")
 def cast(x: Any, *, dtype: Any) -> Any:
     """x in another NumPy dtype. Captures nothing; the engine casts the gradient back."""
     return x.astype(dtype), (lambda g: g,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tinygrad_llm.autograd.registry import Partial, register
@@ -30,9 +31,10 @@ def take(x: Any, ids: Any, *, axis: int) -> Any:
     return x.take(ids, axis=axis), (lambda g: Partial(shape, key, g, unique=False), None)
 
 
-select, slice_, alias = (index.printing(f"{name}Backward0") for name in ("Select", "Slice", "Alias"))
-split, split_with_sizes = (index.printing(f"{name}Backward0") for name in ("Split", "SplitWithSizes"))
-new_axis, unbind = index.printing("UnsqueezeBackward0"), index.printing("UnbindBackward0")
+_basic = replace(index, bare=True)  # with ints and slices alone
+select, slice_, alias = (_basic.printing(f"{name}Backward0") for name in ("Select", "Slice", "Alias"))
+split, split_with_sizes = (_basic.printing(f"{name}Backward0") for name in ("Split", "SplitWithSizes"))
+new_axis, unbind = _basic.printing("UnsqueezeBackward0"), _basic.printing("UnbindBackward0")
 repeat_interleave = take.printing("ViewBackward0")
 
 

@@ -22,7 +22,7 @@ def spread(r: Any, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Any:
     return np.expand_dims(r, axes)
 
 
-@register
+@register(bare=True)
 def sum_(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The sum over the axes. Captures the shape alone: the gradient is a view that repeats g."""
     shape = x.shape
@@ -32,7 +32,7 @@ def sum_(x: Any, *, axes: Any, keepdims: bool) -> Any:
 sum_along = sum_.printing("SumBackward1")
 
 
-@register
+@register(bare=True)
 def mean(x: Any, *, axes: Any, keepdims: bool) -> Any:
     """The mean over the axes. Captures the shape alone."""
     shape = x.shape
@@ -170,7 +170,7 @@ def log_softmax(x: Any, *, axis: int) -> Any:
     return y, (lambda g: g - np.exp(y) * sums(g, (axis,), True),)
 
 
-@register
+@register(bare=True)
 def cumsum(x: Any, *, axis: int) -> Any:
     """Running sums along an axis. Captures nothing; the gradient is the running sum of g from the end.
 

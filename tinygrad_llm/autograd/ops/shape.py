@@ -10,7 +10,7 @@ from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.kernels import in_order
 
 
-@register(moves=True, prints="ViewBackward0")
+@register(moves=True, bare=True, prints="ViewBackward0")
 def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
     """The same elements in order, in another shape; a view where the strides allow."""
     before = x.shape
@@ -23,7 +23,7 @@ squeeze, squeeze_one, squeeze_some = (reshape.printing(f"SqueezeBackward{i}") fo
 expand_nothing = reshape.printing("ExpandBackward0")
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def permute(x: Any, *, axes: tuple[int, ...]) -> Any:
     """A view whose axis i is x's axis axes[i]."""
     back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
@@ -33,7 +33,7 @@ def permute(x: Any, *, axes: tuple[int, ...]) -> Any:
 transpose, t = permute.printing("TransposeBackward0"), permute.printing("TBackward0")
 
 
-@register(moves=True, broadcasts=True)
+@register(moves=True, broadcasts=True, bare=True)
 def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
     """A read-only view that repeats x along new axes and axes of length 1; the engine sums the gradient back."""
     return np.broadcast_to(x, shape), (lambda g: g,)
@@ -46,7 +46,7 @@ def _diagonal(x: Any, offset: int, axes: tuple[int, int]) -> Any:
     return view
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def diagonal(x: Any, *, offset: int, axes: tuple[int, int]) -> Any:
     """A view of the elements (i, i + offset) of two axes, as the last axis."""
     shape = x.shape
@@ -59,32 +59,32 @@ def diagonal(x: Any, *, offset: int, axes: tuple[int, int]) -> Any:
     return _diagonal(x, offset, axes), (dx,)
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def flip(x: Any, *, axes: tuple[int, ...]) -> Any:
     """A copy with the order along the axes turned round."""
     return np.flip(x, axes).copy(), (lambda g: np.flip(g, axes),)
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def roll(x: Any, *, shifts: Any, axes: Any) -> Any:
     """Elements moved on by shifts along the axes, those that fall off the end coming in at the front."""
     back = tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts
     return in_order(np.roll(x, shifts, axes)), (lambda g: np.roll(g, back, axes),)
 
 
-@register
+@register(bare=True)
 def tril(x: Any, *, diagonal: int) -> Any:
     """The lower triangle of the last two axes, zero above the diagonal."""
     return in_order(np.tril(x, diagonal)), (lambda g: np.tril(g, diagonal),)
 
 
-@register
+@register(bare=True)
 def triu(x: Any, *, diagonal: int) -> Any:
     """The upper triangle of the last two axes, zero below the diagonal."""
     return in_order(np.triu(x, diagonal)), (lambda g: np.triu(g, diagonal),)
 
 
-@register(moves=True, prints="ConstantPadNdBackward0")
+@register(moves=True, bare=True, prints="ConstantPadNdBackward0")
 def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
     """x with widths[i] = (before, after) elements of `value` around axis i; a negative width cuts off."""
     grown = tuple((max(a, 0), max(b, 0)) for a, b in widths)
@@ -98,7 +98,7 @@ def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: float) -> Any:
     return in_order(y), (lambda g: Partial(shape, inside, g[middle]),)
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def cat(*xs: Any, axis: int) -> Any:
     """The arrays one after the other along an axis. Each gradient is a view of its part of g."""
 
@@ -114,7 +114,7 @@ def cat(*xs: Any, axis: int) -> Any:
 stack = cat.printing("StackBackward0")
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def repeat(x: Any, *, repeats: tuple[int, ...]) -> Any:
     """x laid out repeats[i] times along axis i; as many repeats as x has axes. The gradient sums over the copies."""
     shape = x.shape
@@ -126,7 +126,7 @@ def repeat(x: Any, *, repeats: tuple[int, ...]) -> Any:
     return np.tile(x, repeats), (dx,)
 
 
-@register(moves=True)
+@register(moves=True, bare=True)
 def transfer(x: Any, *, to: Any, back: Any) -> Any:
     """x through a function that moves it to another device; the gradient goes through its counterpart."""
     return to(x), (back,)
