@@ -84,6 +84,15 @@ def printed(lib: Any, code: str) -> str:
     return found[1] if found else "none"
 
 
+def test_a_recorded_write_prints_as_in_pytorch() -> None:
+    said = []
+    for lib in (ours, pytest.importorskip("torch")):
+        x = lib.ones(3, requires_grad=True).clone()
+        x[1:] = 5.0
+        said.append(repr(x))
+    assert said[0] == said[1] == "tensor([1., 5., 5.], grad_fn=<CopySlices>)"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("code", CODES)
 def test_prints_the_name_that_pytorch_prints(code: str) -> None:

@@ -38,7 +38,7 @@ new_axis, unbind = _basic.printing("UnsqueezeBackward0"), _basic.printing("Unbin
 repeat_interleave = take.printing("ViewBackward0")
 
 
-@register(moves=True)
+@register(moves=True, prints="CopySlices")
 def set_index(x: Any, value: Any, *, basic: Any, advanced: Any) -> Any:
     """A copy of x with x[basic][advanced] = value. The gradient of what was overwritten goes to value.
 
