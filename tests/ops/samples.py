@@ -276,14 +276,26 @@ def index(draw):
 @samples_of("set_index")
 def set_index(draw):
     x = draw(array(SIDES))
-    basic, advanced = draw(hnp.basic_indices(x.shape, allow_newaxis=True)), None
-    if draw(TRUTH):  # index arrays that name no place twice: which of two writes stays is not defined
-        order = seeded(draw).permutation(x.shape[0])[: draw(st.integers(0, x.shape[0]))]
-        basic, advanced = (), (draw(st.sampled_from([order, order % 2 == 0 if len(order) == x.shape[0] else order])),)
-    target = x[basic] if advanced is None else x[basic][advanced]
+    # index arrays that name no place twice: which of two writes stays is not defined
+    order = seeded(draw).permutation(x.shape[0])[: draw(st.integers(0, x.shape[0]))]
+    key = (draw(st.sampled_from([order, order % 2 == 0 if len(order) == x.shape[0] else order])),)
+    target = x[key]
     drop = draw(st.integers(0, target.ndim))  # value may broadcast into the place
     shape = tuple(draw(st.sampled_from([n, 1])) for n in target.shape[drop:])
-    return sample(x, draw(array(shape) | st.just(1.5)), basic=basic, advanced=advanced)
+    return sample(x, draw(array(shape) | st.just(1.5)), key=key)
+
+
+@samples_of("set_view")
+def set_view(draw):
+    """A part of the array, its axes turned round, seen in one row: three views of views."""
+    x = draw(array(SIDES))
+    path = [(OPS["permute"], {"axes": tuple(reversed(range(x.ndim)))})]
+    if draw(TRUTH):
+        path.append((OPS["index"], {"key": draw(hnp.basic_indices(x.shape[::-1], allow_ellipsis=True)), "unique": True}))
+    view = x
+    for op, static in path:
+        view, _ = op(view, **static)
+    return sample(x, draw(array(np.shape(view))), path=tuple(path))
 
 
 @samples_of("embedding")

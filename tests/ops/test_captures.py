@@ -41,6 +41,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "masked_fill": ("1", "", "1"),
     "dropout": ("1", ""),
     "set_index": ("", ""),
+    "set_view": ("", ""),
     "embedding": ("1", ""),
     "gather": ("1", ""),
     "take": ("1", ""),

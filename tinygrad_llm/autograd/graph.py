@@ -234,6 +234,11 @@ def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
         yield pull
 
 
+def captures(pull: Any, array: Any) -> bool:
+    """Whether pullbacks hold on to memory of an array."""
+    return any(np.may_share_memory(held, array) for held in _captured(pull))
+
+
 def _check_untouched(node: Node) -> None:
     """Raise if memory that a node's pullbacks captured was written to after the node was made."""
     for array in _captured(node.pull):

@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
-from tinygrad_llm.autograd import graph
+from tinygrad_llm.autograd import graph, views
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
 
-VIEW, INFERENCE = 1, 2  # bits of Tensor.flags
+VIEW, INFERENCE, UNDATED = 1, 2, 4  # bits of Tensor.flags; UNDATED: writes through `.data` are nobody's business
 
 
 class Tensor:
     """A multi-dimensional array that can be differentiated.
 
     array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without
-    an op makes the tensor a leaf, whose gradients are summed up in `grad`.
+    an op makes the tensor a leaf, whose gradients are summed up in `grad`. source: how a view was taken (see views.py).
     """
 
-    __slots__ = ("__weakref__", "_grad", "array", "flags", "node")
+    __slots__ = ("__weakref__", "_grad", "_node", "array", "flags", "source")
     array: Any
     _grad: Tensor | None
-    node: graph.Node | None
+    _node: graph.Node | None
+    source: tuple[Tensor, Op, dict[str, Any]] | None
     __array_priority__ = 1000  # so that `numpy_array * tensor` asks the tensor
 
     if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class Tensor:
             array = np.asarray(array, dtypes.get_default_dtype().numpy)
         dtypes.of(array)
         self.array = np.asarray(array) if isinstance(array, np.generic) else array
-        self.node = None
-        self._grad = None
+        self._node = self._grad = self.source = None
         self.flags = INFERENCE if grad_state.inference else 0
         if requires_grad:
             self.requires_grad = True
@@ -155,6 +155,11 @@ class Tensor:
     # --- its place in the graph ---
 
     @property
+    def node(self) -> graph.Node | None:
+        """The node that says how the tensor was computed; None where no gradient is wanted."""
+        return self._node if self.source is None else views.node_of(self)
+
+    @property
     def requires_grad(self) -> bool:
         return self.node is not None
 
@@ -168,7 +173,7 @@ class Tensor:
                     "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
                     "in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
                 )
-            self.node = None
+            self._node = None
             return
         if not self.is_floating_point():
             raise RuntimeError(f"only Tensors of floating point dtype can require gradients, not {self.dtype}")
@@ -176,8 +181,8 @@ class Tensor:
             raise RuntimeError(
                 "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed; take its clone()"
             )
-        self.node = graph.Node(None, (), None, self.array)
-        self.node.sink = self._sink()
+        self._node = graph.Node(None, (), None, self.array)
+        self._node.sink = self._sink()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Say whether gradients are wanted for this leaf; returns the tensor."""
@@ -263,14 +268,31 @@ class Tensor:
         return wrap(self.array)
 
     def detach_(self) -> Tensor:
-        """Leave the graph; returns the tensor."""
-        self.node = None
+        """Leave the graph; returns the tensor.
+
+        Raises:
+            RuntimeError: the tensor is a view, which follows its base.
+        """
+        if self.source is not None:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
+        self._node = None
         return self
 
     @property
+    def _base(self) -> Tensor | None:
+        """The tensor that a view shows a part of; None for a tensor that is no view."""
+        return None if self.source is None else views.base_of(self)
+
+    def _is_view(self) -> bool:
+        """Whether the tensor follows another one that it shares memory with."""
+        return self.source is not None
+
+    @property
     def data(self) -> Tensor:
-        """The same memory outside the graph. Assigning replaces the array."""
-        return wrap(self.array)
+        """The same memory outside the graph: no pullback notices what is written to it. Assigning replaces the array."""
+        data = wrap(self.array)
+        data.flags |= UNDATED
+        return data
 
     @data.setter
     def data(self, value: Tensor) -> None:
@@ -402,14 +424,26 @@ class Tensor:
 
     # --- writing in place ---
 
-    def write(self, result: Tensor, name: str) -> Tensor:
-        """Take over the values of result, which an in-place method has computed; returns the tensor.
+    def update(self, function: Callable[..., Tensor], name: str, *args: Any, **kwargs: Any) -> Tensor:
+        """Write function(self, ...) into the tensor; returns it.
 
-        Outside the graph the memory is written to, so that views show it. A recorded result becomes this tensor's
-        node and array instead: what other nodes have captured stays as it was.
+        Where a pullback captured the very memory that is to be overwritten, it gets a copy instead.
+        """
+        self.check_writable(name)
+        result = function(self, *args, **kwargs)
+        if result.node is not None and graph.captures(result.node.pull, self.array):
+            before = wrap(self.array.copy())
+            before._node = self.node
+            result = function(before, *args, **kwargs)
+        return self.write(result, name)
+
+    def write(self, result: Tensor, name: str) -> Tensor:
+        """Write the values of result into the tensor's memory, so that all that share it see them; returns the tensor.
+
+        A recorded result's node becomes the tensor's, and its base and the other views of that follow (views.py).
 
         Raises:
-            RuntimeError: self is a leaf that requires a gradient, a view, of another shape, or of a lesser dtype.
+            RuntimeError: self is a leaf that requires a gradient or a view of one, or of another shape or lesser dtype.
         """
         self.check_writable(name)
         if result.array.shape != self.array.shape:
@@ -420,27 +454,31 @@ class Tensor:
             raise RuntimeError(
                 f"{name}: result type {result.dtype} can't be cast to the desired output type {self.dtype}"
             )
-        if result.node is None:
-            self.array[...] = result.array
-            graph.note_write(self.array)
-        elif self.flags & VIEW:
+        if result.node is not None and self.flags & VIEW and self.source is None:
             raise RuntimeError(
-                f"{name}: writing a recorded value into a view is not supported; write through the tensor it is a "
-                f"view of "
-                "(base[index] = value), or work on a clone()"
+                f"{name}: a view that was taken under no_grad() cannot take a recorded value, for its base would not "
+                "know; take the view with gradients enabled, or write under no_grad()"
             )
-        else:
-            result = result.to(self.dtype)
-            self.array, self.node = result.array, result.node
+        self.array[...] = result.array
+        self.written()
+        if result.node is not None:
+            views.rebase(self, result.to(self.dtype).node)
         return self
+
+    def written(self) -> None:
+        """Date a write into the tensor's memory, so that pullbacks that captured it notice; `.data` is exempt."""
+        if not self.flags & UNDATED:
+            graph.note_write(self.array)
 
     def check_writable(self, name: str) -> None:
         """Refuse to write into a leaf whose gradient is wanted, or into memory that elements share."""
-        if self.node is not None and self.node.op is None and grad_state.enabled:
-            raise RuntimeError(
-                f"{name}: a leaf Variable that requires grad is being used in an in-place operation; do it under "
-                f"no_grad()"
-            )
+        if grad_state.enabled:
+            base = views.base_of(self)
+            if base._node is not None and base._node.op is None:
+                raise RuntimeError(
+                    f"{name}: a {'' if base is self else 'view of a '}leaf Variable that requires grad is being used "
+                    "in an in-place operation; do it under no_grad()"
+                )
         if not getattr(self.array.flags, "writeable", True):
             raise RuntimeError(
                 f"{name}: more than one element of the written-to tensor refers to a single memory location, or the "
@@ -476,7 +514,7 @@ def wrap(array: Any) -> Tensor:
     """A tensor outside the graph around a raw array, unchecked and uncopied."""
     tensor = Tensor.__new__(Tensor)
     tensor.array = array if not isinstance(array, np.generic) else np.asarray(array)
-    tensor.node = tensor._grad = None
+    tensor._node = tensor._grad = tensor.source = None
     tensor.flags = INFERENCE if grad_state.inference else 0
     return tensor
 
@@ -494,8 +532,10 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     if half is not None and out.dtype == np.float32:
         out = out.astype(half)
     result = wrap(out)
-    if op.moves and arrays[0] is not None and (out is arrays[0] or np.may_share_memory(out, arrays[0])):
-        result.flags |= VIEW | args[0].flags & INFERENCE
+    if op.moves and arrays[0] is not None and (out is arrays[0] or np.may_share_memory(out, arrays[0]) or not out.size):
+        result.flags |= VIEW | args[0].flags & (INFERENCE | UNDATED)
+        if grad_state.enabled and result.array is out:
+            result.source = (args[0], op, static)
     if grad_state.enabled:
         parents = tuple([a.node if isinstance(a, Tensor) else None for a in args])
         for parent in parents:
@@ -504,7 +544,7 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
                     pull = tuple([d if p is not None else None for d, p in zip(pull, parents, strict=True)])
                 if grad_state.inference_seen:
                     _refuse_inference(op, args, pull)
-                result.node = graph.Node(op, parents, pull, result.array)
+                result._node = graph.Node(op, parents, pull, result.array)
                 break
     return result
 
@@ -553,7 +593,7 @@ def in_place(function: Callable[..., Tensor]) -> None:
     name = public_name(function) + "_"
 
     def write_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return self.write(function(self, *args, **kwargs), name)
+        return self.update(function, name, *args, **kwargs)
 
     write_in_place.__name__ = name
     write_in_place.__doc__ = f"`{name[:-1]}`, written into the tensor; returns it."

@@ -9,7 +9,6 @@ import numpy as np
 from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
-from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
@@ -130,14 +129,18 @@ def _naming(basic: tuple[Any, ...]) -> Op:
     return ops.slice_ if len(basic) == 2 else ops.alias  # x[:], but x[...] and x[:, :]
 
 
+def _view(input: Tensor, basic: tuple[Any, ...]) -> Tensor:
+    try:
+        return apply(_naming(basic), input, key=basic, unique=True)
+    except IndexError as error:
+        raise IndexError(str(error).replace("axis", "dimension")) from None
+
+
 @method
 def __getitem__(input: Tensor, key: Any) -> Tensor:
     """input[key]: ints, slices, None and Ellipsis give a view; lists and tensors of integers or bools a copy."""
     basic, advanced = parse(key, input.ndim)
-    try:
-        x = apply(_naming(basic), input, key=basic, unique=True)
-    except IndexError as error:
-        raise IndexError(str(error).replace("axis", "dimension")) from None
+    x = _view(input, basic)
     if advanced is None:
         return x
     _check_range(x.array, advanced)
@@ -146,38 +149,31 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
 
 @method
 def __setitem__(input: Tensor, key: Any, value: Any) -> None:
-    """input[key] = value, which broadcasts into the place.
-
-    A recorded write makes a new node of input (see Tensor.write).
-    """
-    basic, advanced = parse(key, input.ndim)
+    """input[key] = value, which broadcasts into the place."""
     value = number(value)
-    input.check_writable("__setitem__")
     if isinstance(value, Tensor):
         value = cast(value, input.dtype)
     elif not isinstance(value, (bool, int, float)):
         raise TypeError(f"can't assign a {type(value).__name__} to a Tensor; write a number or a Tensor")
     else:
         value = dtypes.fill_value("__setitem__", value, input.dtype)
-    try:
-        view = input.array[basic]
-        if advanced is not None:
-            _check_range(view, advanced)
-        target = view if advanced is None else view[advanced]
-    except IndexError as error:
-        raise IndexError(str(error).replace("axis", "dimension")) from None
-    if isinstance(value, Tensor):
-        value = _fit_into(value, target.shape)
-    recorded = input.node is not None or (isinstance(value, Tensor) and value.node is not None)
-    if not recorded:  # straight into the memory, without the copy that a node would need
-        place = value.array if isinstance(value, Tensor) else value
-        if advanced is None:
-            input.array[basic] = place
+    basic, advanced = parse(key, input.ndim)
+    place = _view(input, basic)
+    if advanced is None:
+        if isinstance(value, Tensor):
+            place.copy_(_fit_into(value, place.array.shape))
         else:
-            view[advanced] = place
-        note_write(input.array)
+            place.fill_(value)
         return
-    input.write(apply(ops.set_index, input, value, basic=basic, advanced=advanced), "__setitem__")
+    _check_range(place.array, advanced)
+    place.check_writable("__setitem__")
+    if isinstance(value, Tensor):
+        value = _fit_into(value, place.array[advanced].shape)
+    if place.node is not None or (isinstance(value, Tensor) and value.node is not None):
+        place.write(apply(ops.set_index, place, value, key=advanced), "__setitem__")
+        return
+    place.array[advanced] = value.array if isinstance(value, Tensor) else value  # without a copy
+    place.written()
 
 
 def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
-from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
@@ -42,7 +41,7 @@ def _operator(name: str, function: Callable[..., Tensor], reflected: bool = Fals
 
         setattr(Tensor, f"__r{name}__", _or_not_implemented(operate))
     if in_place:
-        setattr(Tensor, f"__i{name}__", lambda self, other: self.write(function(self, other), f"__i{name}__"))
+        setattr(Tensor, f"__i{name}__", lambda self, other: self.update(function, f"__i{name}__", other))
 
 
 for _name, _function in (
@@ -163,7 +162,7 @@ def _filled(self: Tensor, name: str, values: Any) -> Tensor:
         return self.write(apply(elementwise_ops.step, self, function=lambda x: np.full_like(x, values)), name)
     self.check_writable(name)
     self.array[...] = values
-    note_write(self.array)
+    self.written()
     return self
 
 

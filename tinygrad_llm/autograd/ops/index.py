@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tinygrad_llm.autograd.graph import sum_to_shape
 from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
@@ -38,38 +39,19 @@ new_axis, unbind = _basic.printing("UnsqueezeBackward0"), _basic.printing("Unbin
 repeat_interleave = take.printing("ViewBackward0")
 
 
-@register(moves=True, prints="CopySlices")
-def set_index(x: Any, value: Any, *, basic: Any, advanced: Any) -> Any:
-    """A copy of x with x[basic][advanced] = value. The gradient of what was overwritten goes to value.
+@register(moves=True, prints="IndexPutBackward0")
+def set_index(x: Any, value: Any, *, key: Any) -> Any:
+    """A copy of x with x[key] = value, which broadcasts. The gradient of what was overwritten goes to value."""
+    shape = getattr(value, "shape", ())
 
-    basic: ints and slices, which give a view. advanced: a key of index arrays into that view, or None.
-    """
+    def dx(g: Any) -> Any:
+        d = g.copy()
+        d[key] = 0
+        return d
 
-    def target(array: Any) -> Any:
-        view = array[basic]
-        return view if advanced is None else view[advanced]
-
-    def place(array: Any, content: Any) -> Any:
-        if advanced is None:
-            array[basic] = content
-        else:
-            array[basic][advanced] = content
-        return array
-
-    value_shape = getattr(value, "shape", ())
-
-    def dvalue(g: Any) -> Any:
-        part = target(g)
-        lead = part.ndim - len(value_shape)  # value may be broadcast into the place
-        summed = part.sum(axis=tuple(range(lead))) if lead > 0 else part
-        for axis, n in enumerate(value_shape):
-            if lead <= 0 and axis < -lead:
-                summed = summed[None]
-            if n == 1 and summed.shape[axis] != 1:
-                summed = summed.sum(axis=axis, keepdims=True)
-        return summed
-
-    return place(x.copy(), value), (lambda g: place(g.copy(), 0), dvalue)
+    y = x.copy()
+    y[key] = value
+    return y, (dx, lambda g: sum_to_shape(g[key], shape))
 
 
 @register(moves=True)

@@ -59,6 +59,26 @@ def diagonal(x: Any, *, offset: int, axes: tuple[int, int]) -> Any:
     return _diagonal(x, offset, axes), (dx,)
 
 
+@register(moves=True, prints="CopySlices")
+def set_view(x: Any, value: Any, *, path: tuple[tuple[Any, dict[str, Any]], ...]) -> Any:
+    """A copy of x in which value stands in the view that a path of ops leads to: value in the view's shape.
+
+    path: pairs of an op that gives a view and its static arguments. The gradient of what was overwritten goes to value.
+    Captures a mask of x's shape.
+    """
+
+    def follow(array: Any) -> Any:
+        for op, static in path:
+            array, _ = op.function(array, **static)
+        return array
+
+    y = x.copy(order="K")  # x's layout, in which every step of the path gives a view again
+    follow(y)[...] = value
+    kept = np.ones_like(x, dtype=bool)
+    follow(kept)[...] = False
+    return y, (lambda g: np.where(kept, g, g.dtype.type(0)), follow)
+
+
 @register(moves=True, bare=True)
 def flip(x: Any, *, axes: tuple[int, ...]) -> Any:
     """A copy with the order along the axes turned round."""
