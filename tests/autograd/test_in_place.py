@@ -340,7 +340,7 @@ def run_with_views(lib: Any, steps: Any, recorded: bool) -> Any:
     for i, x in enumerate([*known, *products]):
         total = total + (i + 1) * x.sum()
     total.backward()
-    return values, flags, None if a.grad is None else a.grad.tolist(), w.grad.tolist()
+    return values, flags, [] if a.grad is None else a.grad.tolist(), w.grad.tolist()
 
 
 @pytest.mark.torch

@@ -289,7 +289,7 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """The same memory outside the graph: no pullback notices what is written to it. Assigning replaces the array."""
+        """The same memory outside the graph, where writes go unnoticed. Assigning replaces the array."""
         data = wrap(self.array)
         data.flags |= UNDATED
         return data
@@ -532,7 +532,7 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     if half is not None and out.dtype == np.float32:
         out = out.astype(half)
     result = wrap(out)
-    if op.moves and arrays[0] is not None and (out is arrays[0] or np.may_share_memory(out, arrays[0]) or not out.size):
+    if op.moves and _is_view(out, arrays[0]):
         result.flags |= VIEW | args[0].flags & (INFERENCE | UNDATED)
         if grad_state.enabled and result.array is out:
             result.source = (args[0], op, static)
@@ -547,6 +547,15 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
                 result._node = graph.Node(op, parents, pull, result.array)
                 break
     return result
+
+
+def _is_view(out: Any, of: Any) -> bool:
+    """Whether an array shows the memory of another one; without elements, whether it was made as a view of it."""
+    if of is None or out is of:
+        return out is of
+    if out.size:
+        return np.may_share_memory(out, of)
+    return out.base is not None and (out.base is of or out.base is of.base)
 
 
 def _refuse_inference(op: Op, args: tuple[Any, ...], pull: Any) -> None:

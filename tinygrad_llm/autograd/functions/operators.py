@@ -159,7 +159,10 @@ def cuda(self: Tensor, device: Any = "cuda") -> Tensor:
 
 def _filled(self: Tensor, name: str, values: Any) -> Tensor:
     if not self.is_leaf:  # a recorded result stays one, though what it was no longer matters
-        return self.write(apply(elementwise_ops.step, self, function=lambda x: np.full_like(x, values)), name)
+        prints = {"copy_": "CopyBackwards"}.get(name, f"{name[:-1].capitalize()}Backward0")
+        return self.write(
+            apply(elementwise_ops.step.printing(prints), self, function=lambda x: np.full_like(x, values)), name
+        )
     self.check_writable(name)
     self.array[...] = values
     self.written()
