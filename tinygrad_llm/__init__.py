@@ -6,6 +6,7 @@
 from tinygrad_llm import autograd, dtypes, kernels
 from tinygrad_llm import nn as nn
 from tinygrad_llm import optim as optim
+from tinygrad_llm import utils as utils
 from tinygrad_llm.autograd import (
     Size,
     Tensor,
@@ -399,6 +400,7 @@ __all__ = [
     "unflatten",
     "unique",
     "unsqueeze",
+    "utils",
     "var",
     "vstack",
     "where",
