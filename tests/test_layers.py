@@ -12,7 +12,7 @@ PACKAGE = "tinygrad_llm"
 LAYERS = {
     "dtypes": 0, "devices": 0, "random": 0, "files": 0, "kernels": 0,
     "autograd": 1,
-    "nn": 2, "optim": 2, "utils": 2,
+    "nn": 2, "optim": 2, "utils": 2, "serialization": 2,
     "text": 3, "data": 3, "models": 3,
     "training": 4, "testing": 4,
 }  # fmt: skip

@@ -198,6 +198,7 @@ from tinygrad_llm.dtypes import (
 from tinygrad_llm.dtypes import bool_ as bool
 from tinygrad_llm.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_llm.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from tinygrad_llm.serialization import load, save
 
 __version__ = "0.1.0"
 
@@ -304,6 +305,7 @@ __all__ = [
     "kernels",
     "le",
     "linspace",
+    "load",
     "log",
     "log1p",
     "log_softmax",
@@ -360,6 +362,7 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "save",
     "scatter",
     "scatter_add",
     "seed",

@@ -2,11 +2,15 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write content to path: first under a temporary name in the same folder, then renamed.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, under a temporary name in the same folder; renamed to path when the block ends well.
 
     Raises: OSError when the folder cannot be written; the file at path is then what it was before.
     """
@@ -14,7 +18,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private; a result is as readable as any new file
@@ -22,3 +26,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write content to path, whole or not at all.
+
+    Raises: as replacing().
+    """
+    with replacing(path) as file:
+        file.write(content)

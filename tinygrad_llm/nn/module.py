@@ -6,6 +6,7 @@ A module keeps its tensors in three dictionaries, filled by plain attribute assi
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Self
@@ -29,6 +30,7 @@ class Module:
     """
 
     training: bool
+    _version = 1  # of what a state dict holds; PyTorch's files carry it
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -272,13 +274,17 @@ class Module:
 
     # State --------------------------------------------------------------------------------------------------------
 
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """Every parameter and persistent buffer under its dotted name; shared ones under each of their names.
 
         The tensors are detached but not copied: they follow further training. `keep_vars` gives the parameters.
+        The attribute `_metadata` names every module's version, as in PyTorch's.
         """
-        state = {}
+        state: OrderedDict[str, Tensor] = OrderedDict()
+        versions: OrderedDict[str, dict[str, int]] = OrderedDict()
+        state._metadata = versions  # type: ignore[attr-defined]
         for path, module in self.named_modules(None, prefix.removesuffix("."), remove_duplicate=False):
+            versions[path] = {"version": module._version}
             for name, member in chain(module._parameters.items(), module._buffers.items()):
                 if member is not None and name not in module._non_persistent_buffers:
                     state[_join(path, name)] = member if keep_vars else member.detach()
