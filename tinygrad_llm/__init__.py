@@ -3,10 +3,16 @@
 `import tinygrad_llm as torch` and go on as you know it.
 """
 
+import math as _math
+
+from tinygrad_llm import amp as amp
 from tinygrad_llm import autograd, dtypes, kernels
+from tinygrad_llm import backends as backends
+from tinygrad_llm import cuda as cuda
 from tinygrad_llm import nn as nn
 from tinygrad_llm import optim as optim
 from tinygrad_llm import utils as utils
+from tinygrad_llm.amp import autocast
 from tinygrad_llm.autograd import (
     Size,
     Tensor,
@@ -177,6 +183,7 @@ from tinygrad_llm.autograd.functions import (
     where,
 )
 from tinygrad_llm.autograd.functions.common import result_type
+from tinygrad_llm.autograd.printing import set_printoptions
 from tinygrad_llm.devices import device
 from tinygrad_llm.dtypes import (
     bfloat16,
@@ -197,13 +204,30 @@ from tinygrad_llm.dtypes import (
 )
 from tinygrad_llm.dtypes import bool_ as bool
 from tinygrad_llm.kernels.threads import get_num_threads, set_num_threads
-from tinygrad_llm.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from tinygrad_llm.passthrough import (
+    are_deterministic_algorithms_enabled,
+    compile,
+    get_float32_matmul_precision,
+    set_float32_matmul_precision,
+    use_deterministic_algorithms,
+)
+from tinygrad_llm.random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
 from tinygrad_llm.serialization import load, save
 
 __version__ = "0.1.0"
 
 float, double, half = float32, float64, float16
 long, int, short = int64, int32, int16
+inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
+newaxis = None
 
 __all__ = [
     "Generator",
@@ -216,15 +240,19 @@ __all__ = [
     "allclose",
     "amax",
     "amin",
+    "amp",
     "any",
     "arange",
+    "are_deterministic_algorithms_enabled",
     "argmax",
     "argmin",
     "argsort",
     "as_tensor",
     "asarray",
     "atleast_1d",
+    "autocast",
     "autograd",
+    "backends",
     "bernoulli",
     "bfloat16",
     "bincount",
@@ -244,11 +272,14 @@ __all__ = [
     "clamp_min",
     "clip",
     "clone",
+    "compile",
     "concat",
     "concatenate",
     "cos",
     "count_nonzero",
+    "cuda",
     "cumsum",
+    "default_generator",
     "device",
     "diagonal",
     "div",
@@ -256,6 +287,7 @@ __all__ = [
     "double",
     "dtype",
     "dtypes",
+    "e",
     "einsum",
     "empty",
     "empty_like",
@@ -280,6 +312,7 @@ __all__ = [
     "gather",
     "ge",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "gt",
@@ -288,6 +321,7 @@ __all__ = [
     "iinfo",
     "index_add",
     "index_select",
+    "inf",
     "inference_mode",
     "initial_seed",
     "int",
@@ -330,9 +364,11 @@ __all__ = [
     "mul",
     "multinomial",
     "mv",
+    "nan",
     "narrow",
     "ne",
     "neg",
+    "newaxis",
     "nn",
     "no_grad",
     "nonzero",
@@ -343,6 +379,7 @@ __all__ = [
     "optim",
     "outer",
     "permute",
+    "pi",
     "pow",
     "prod",
     "promote_types",
@@ -368,8 +405,10 @@ __all__ = [
     "seed",
     "select",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
+    "set_printoptions",
     "set_rng_state",
     "short",
     "sigmoid",
@@ -403,6 +442,7 @@ __all__ = [
     "unflatten",
     "unique",
     "unsqueeze",
+    "use_deterministic_algorithms",
     "utils",
     "var",
     "vstack",

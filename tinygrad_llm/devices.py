@@ -112,3 +112,18 @@ def move(array: Any, target: device) -> Any:
 def erf_on_gpu(array: Any) -> Any:
     """The error function of a CuPy array, elementwise, which CuPy keeps apart from its copy of NumPy."""
     return importlib.import_module("cupyx.scipy.special").erf(array)
+
+
+def cuda_count() -> int:
+    """The number of usable CUDA devices."""
+    return 0 if cuda_problem() else _cupy().cuda.runtime.getDeviceCount()
+
+
+def free_unused() -> None:
+    """Give memory that CuPy keeps for later back to the system."""
+    _cupy().get_default_memory_pool().free_all_blocks()
+
+
+def synchronize() -> None:
+    """Wait until the current CUDA device has nothing left to do."""
+    _cupy().cuda.get_current_stream().synchronize()

@@ -7,5 +7,6 @@ tokenizer is one class with a name: `register` makes it known to both.
 from tinygrad_llm.text.base import Tokenizer, build, load, names, register
 from tinygrad_llm.text.char import CharTokenizer
 from tinygrad_llm.text.tiktoken import TiktokenTokenizer
+from tinygrad_llm.text.word import WordTokenizer
 
-__all__ = ["CharTokenizer", "TiktokenTokenizer", "Tokenizer", "build", "load", "names", "register"]
+__all__ = ["CharTokenizer", "TiktokenTokenizer", "Tokenizer", "WordTokenizer", "build", "load", "names", "register"]

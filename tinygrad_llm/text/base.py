@@ -1,6 +1,7 @@
 """What every tokenizer is, and the table of their names."""
 
 import json
+import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -50,8 +51,14 @@ class Tokenizer(ABC):
         write_atomically(path, (text + "\n").encode())
 
     def check_ids(self, ids: Iterable[int]) -> list[int]:
-        """The ids as a list of Python ints, each inside [0, vocab_size)."""
-        checked = [int(i) for i in ids]
+        """The ids as a list of Python ints, each inside [0, vocab_size).
+
+        Raises: ValueError naming an id outside, TypeError for what is no sequence of integers.
+        """
+        try:
+            checked = [operator.index(i) for i in ids]
+        except TypeError as error:
+            raise TypeError(f"{self.name} tokenizer: ids must be a sequence of integers ({error})") from None
         for position, i in enumerate(checked):
             if not 0 <= i < self.vocab_size:
                 raise ValueError(
