@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,11 @@ def test_docstring_examples(name):
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+@pytest.mark.torch
+def test_the_page_on_pytorch_is_what_its_script_writes():
+    pytest.importorskip("torch")
+    command = [sys.executable, "-W", "ignore", str(ROOT / "docs" / "pytorch_table.py"), "--print"]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout  # nothing imported yet
+    assert (ROOT / "docs" / "pytorch.md").read_text("utf-8") == written, "run: python docs/pytorch_table.py"

@@ -41,7 +41,7 @@ def book(tmp_path):
 
 
 def main(*arguments):
-    return pretrain.main([str(a) for a in arguments])
+    return pretrain.main(["--tokenizer=char", *(str(a) for a in arguments)])
 
 
 def refused(capsys, out, *arguments):

@@ -29,6 +29,7 @@ from tests.ops.parts import (
     samples_of,
     seeded,
 )
+from tinygrad_llm.autograd.functions.elementary import FUNCTIONS
 from tinygrad_llm.autograd.registry import OPS
 from tinygrad_llm.testing import broadcastable_shapes, shapes
 
@@ -45,6 +46,15 @@ def of_any_number(draw):
 @samples_of("log", "sqrt", "rsqrt", "log1p")
 def of_positive(draw):
     return sample(draw(positive()))
+
+
+@samples_of("smooth")
+def smooth(draw):
+    """Every function of the table, where all of them are defined: acosh above 1, the others inside (0, 1)."""
+    name = draw(st.sampled_from(sorted(FUNCTIONS)))
+    function, slope = FUNCTIONS[name]
+    x = 1.2 + draw(positive()) if name == "acosh" else 0.8 * np.tanh(draw(positive()))
+    return sample(x, function=function, slope=slope)
 
 
 @samples_of("leaky_relu")
@@ -109,6 +119,12 @@ def pow_(draw):
         return sample(draw(positive(a)), draw(array(b) | st.sampled_from([0.5, -1.5, 0, 0.0])))
     whole = draw(ids(7, b)) - 3.0
     return sample(draw(away_from_zero(a)), draw(st.sampled_from([whole, 0, 1, 2, 3, -1, -2.0])), constant=(1,))
+
+
+@samples_of("atan2")
+def atan2(draw):
+    a, b = draw(PAIR)
+    return sample(draw(array(a)), draw(away_from_zero(b)))
 
 
 @samples_of("maximum", "minimum")

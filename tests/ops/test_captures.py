@@ -25,7 +25,8 @@ HOLDS: dict[str, tuple[str, ...]] = {
         ["reshape", "permute", "expand", "flip", "diagonal", "roll", "tril", "triu", "pad", "repeat", "transfer"], ("",)
     ),
     **dict.fromkeys(["exp", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "softmax", "log_softmax"], ("y",)),
-    **dict.fromkeys(["log", "log1p", "silu", "gelu", "erf", "abs", "sin", "cos", "softplus", "var", "prod"], ("0",)),
+    **dict.fromkeys(["log", "log1p", "silu", "gelu", "erf", "abs", "sin", "cos", "smooth"], ("0",)),
+    **dict.fromkeys(["softplus", "var", "prod"], ("0",)),
     **dict.fromkeys(["leaky_relu", "clamp"], ("",)),
     **dict.fromkeys(["amax", "amin", "logsumexp", "std", "norm"], ("0y",)),
     **dict.fromkeys(["add", "sub"], ("", "")),
@@ -35,6 +36,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "rounded_div": ("", ""),
     "remainder": ("", "01"),
     "pow": ("01", "01y"),
+    "atan2": ("01", "01"),
     "maximum": ("01", "01"),
     "minimum": ("01", "01"),
     "where": ("", "0", "0"),

@@ -234,9 +234,17 @@ def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
         yield pull
 
 
-def captures(pull: Any, array: Any) -> bool:
-    """Whether pullbacks hold on to memory of an array."""
-    return any(np.may_share_memory(held, array) for held in _captured(pull))
+def captures(node: Node | None, array: Any, since: int) -> bool:
+    """Whether pullbacks of a node, or of those above it that are newer than a date, hold on to memory of an array."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if node is None or node.seq < since:
+            continue
+        if any(np.may_share_memory(held, array) for held in _captured(node.pull)):
+            return True
+        stack.extend(node.parents)
+    return False
 
 
 def _check_untouched(node: Node) -> None:

@@ -42,3 +42,25 @@ class topk(_ValuesIndices):
     """The k largest or smallest along a dimension, and where they were."""
 
     __slots__ = ()
+
+
+class kthvalue(_ValuesIndices):
+    """The k-th smallest along a dimension, and where it is."""
+
+    __slots__ = ()
+
+
+class median(_ValuesIndices):
+    """The middle element along a dimension, and where it is."""
+
+    __slots__ = ()
+
+
+class aminmax(NamedTuple):
+    """The smallest and the largest."""
+
+    min: Tensor
+    max: Tensor
+
+    def __repr__(self) -> str:
+        return f"torch.return_types.aminmax(\nmin={self.min!r},\nmax={self.max!r})"

@@ -430,8 +430,9 @@ class Tensor:
         Where a pullback captured the very memory that is to be overwritten, it gets a copy instead.
         """
         self.check_writable(name)
+        start = next(graph.clock)
         result = function(self, *args, **kwargs)
-        if result.node is not None and graph.captures(result.node.pull, self.array):
+        if graph.captures(result.node, self.array, start):
             before = wrap(self.array.copy())
             before._node = self.node
             result = function(before, *args, **kwargs)

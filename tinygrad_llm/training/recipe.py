@@ -109,11 +109,11 @@ PRESETS = {
     "stories": Preset(
         about="a small GPT on the embedded stories, about two minutes on two cores",
         data="stories",
-        tokenizer="char",
+        tokenizer="word",
         recipe=Recipe(
             layers=4, heads=4, channels=128, context=64, dropout=0.0, qkv_bias=False, tie_weights=True,
             steps=1600, batch=8, lr=2e-3, min_lr=2e-4, warmup=100, beta2=0.99,
-            eval_every=400, eval_windows=160, sample_tokens=240,
+            eval_every=400, eval_windows=160, sample_tokens=120,
         ),
     ),
     "shakespeare-char": Preset(

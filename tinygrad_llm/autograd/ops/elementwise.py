@@ -307,3 +307,15 @@ def clone(x: Any) -> Any:
 def cast(x: Any, *, dtype: Any) -> Any:
     """x in another NumPy dtype. Captures nothing; the engine casts the gradient back."""
     return x.astype(dtype), (lambda g: g,)
+
+
+@register
+def smooth(x: Any, *, function: Any, slope: Any) -> Any:
+    """function(x), elementwise, for a function whose derivative is slope. Captures x."""
+    return function(x), (lambda g: g * slope(x),)
+
+
+@register(broadcasts=True)
+def atan2(y: Any, x: Any) -> Any:
+    """The angle of the point (x, y): dy = g x / (x^2 + y^2), dx = -g y / (x^2 + y^2)."""
+    return np.arctan2(y, x), (lambda g: g * x / (x * x + y * y), lambda g: -g * y / (x * x + y * y))

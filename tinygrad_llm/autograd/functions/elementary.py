@@ -1,0 +1,148 @@
+"""More functions of each element: the elementary ones by a table, and what is composed of others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd.functions import elementwise as base
+from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
+from tinygrad_llm.autograd.ops import elementwise as ops
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method
+from tinygrad_llm.dtypes import FLOAT, finfo
+
+LN2, LN10 = math.log(2), math.log(10)
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # name -> (function, derivative)
+    "tan": (np.tan, lambda x: 1 + np.tan(x) ** 2),
+    "asin": (np.arcsin, lambda x: 1 / np.sqrt(1 - x * x)),
+    "acos": (np.arccos, lambda x: -1 / np.sqrt(1 - x * x)),
+    "atan": (np.arctan, lambda x: 1 / (1 + x * x)),
+    "sinh": (np.sinh, np.cosh),
+    "cosh": (np.cosh, np.sinh),
+    "asinh": (np.arcsinh, lambda x: 1 / np.sqrt(x * x + 1)),
+    "acosh": (np.arccosh, lambda x: 1 / np.sqrt(x * x - 1)),
+    "atanh": (np.arctanh, lambda x: 1 / (1 - x * x)),
+    "exp2": (np.exp2, lambda x: LN2 * np.exp2(x)),
+    "expm1": (np.expm1, np.exp),
+    "log2": (np.log2, lambda x: 1 / (LN2 * x)),
+    "log10": (np.log10, lambda x: 1 / (LN10 * x)),
+}
+
+
+def _elementary(name: str) -> Callable[[Tensor], Tensor]:
+    op = ops.smooth.printing(f"{name.capitalize()}Backward0")
+    value, slope = FUNCTIONS[name]
+
+    def function(input: Tensor) -> Tensor:
+        return apply(op, floating(input), function=value, slope=slope)
+
+    function.__name__ = name
+    function.__doc__ = f"Elementwise {name}."
+    in_place(function)
+    return method(function)
+
+
+tan, asin, acos, atan, sinh, cosh = map(_elementary, ("tan", "asin", "acos", "atan", "sinh", "cosh"))
+asinh, acosh, atanh, exp2, expm1, log2, log10 = map(
+    _elementary, ("asinh", "acosh", "atanh", "exp2", "expm1", "log2", "log10")
+)
+
+
+@method
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """The angle of the point (other, input), in (-pi, pi]."""
+    a, b = pair(check_tensor("atan2", input), check_tensor("atan2", other, "other"), FLOAT)
+    base.check_broadcast("atan2", a, b)
+    return apply(ops.atan2, a, b)
+
+
+@method
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """sqrt(input^2 + other^2)."""
+    return base.sqrt(base.add(base.square(input), base.square(other)))
+
+
+@method
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight (end - input)."""
+    return base.add(input, base.mul(base.sub(end, input), weight))
+
+
+@method
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value tensor1 tensor2."""
+    return base.add(input, base.mul(tensor1, tensor2), alpha=value)
+
+
+@method
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value tensor1 / tensor2."""
+    return base.add(input, base.div(tensor1, tensor2), alpha=value)
+
+
+@method
+def nan_to_num(input: Tensor, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Tensor:
+    """nan, inf and -inf as numbers: by default 0, the dtype's largest and its smallest."""
+    if not check_tensor("nan_to_num", input).is_floating_point():
+        return input.clone()
+    limits = finfo(input.dtype)
+    for where, value, default in (
+        (base.isnan(input), nan, 0.0),
+        (base.eq(input, math.inf), posinf, limits.max),
+        (base.eq(input, -math.inf), neginf, limits.min),
+    ):
+        input = base.masked_fill(input, where, default if value is None else value)
+    return input
+
+
+@method
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """ln(e^input + e^other), without overflow."""
+    above = base.maximum(input, other)
+    return base.add(above, base.log1p(base.exp(base.neg(base.abs_(base.sub(input, other))))))
+
+
+@method
+def frac(input: Tensor) -> Tensor:
+    """x - trunc(x)."""
+    return base.sub(input, base.trunc(input))
+
+
+@method
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """min(x, max)."""
+    return base.clamp(input, max=max)
+
+
+@method
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the one element is not zero."""
+    if input.array.size != 1:
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+    return bool(input.array.item())
+
+
+for _function in (atan2, hypot, lerp, addcmul, addcdiv, nan_to_num, frac, clamp_max):
+    in_place(_function)
+
+# --- second names ---
+
+absolute, negative, multiply, subtract, divide, true_divide = (
+    base.abs_, base.neg, base.mul, base.sub, base.div, base.div,
+)  # fmt: skip
+greater, greater_equal, less, less_equal, not_equal = base.gt, base.ge, base.lt, base.le, base.ne
+arcsin, arccos, arctan, arcsinh, arccosh, arctanh, arctan2 = asin, acos, atan, asinh, acosh, atanh, atan2
+fix = base.trunc
+SECOND_NAMES = {
+    "absolute": "abs", "negative": "neg", "multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div",
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne", "fix": "trunc",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
+    "arctan2": "atan2",
+}  # fmt: skip
+for _second, _first in SECOND_NAMES.items():
+    for _ending in ("", "_"):
+        if hasattr(Tensor, _first + _ending):
+            setattr(Tensor, _second + _ending, getattr(Tensor, _first + _ending))
