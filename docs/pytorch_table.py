@@ -101,7 +101,7 @@ def _belongs(space: Any, name: str) -> bool:
 
 def listing(found: set[str]) -> str:
     """Names in one wrapped paragraph."""
-    return textwrap.fill(", ".join(f"`{n}`" for n in sorted(found, key=str.lower)), 120, break_long_words=False)
+    return textwrap.fill(", ".join(f"`{n}`" for n in sorted(found, key=lambda n: (n.lower(), n))), 120, break_long_words=False)
 
 
 def section(ours: ModuleType, theirs: ModuleType, dotted: str) -> str:

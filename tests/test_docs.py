@@ -60,5 +60,5 @@ def test_docstring_examples(name):
 def test_the_page_on_pytorch_is_what_its_script_writes():
     pytest.importorskip("torch")
     command = [sys.executable, "-W", "ignore", str(ROOT / "docs" / "pytorch_table.py"), "--print"]
-    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout  # nothing imported yet
+    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert (ROOT / "docs" / "pytorch.md").read_text("utf-8") == written, "run: python docs/pytorch_table.py"

@@ -314,7 +314,7 @@ def test_a_link_to_nowhere_is_no_folder(book, tmp_path, capsys):
 
 def test_one_token_is_nothing_to_learn_from(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("a" * 5000)
-    assert pretrain.main(["--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out")]) == 2
+    assert main("--data", tmp_path / "a.txt", "--out", tmp_path / "out") == 2
     assert "one different token only" in capsys.readouterr().err
 
 
