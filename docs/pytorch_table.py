@@ -101,7 +101,8 @@ def _belongs(space: Any, name: str) -> bool:
 
 def listing(found: set[str]) -> str:
     """Names in one wrapped paragraph."""
-    return textwrap.fill(", ".join(f"`{n}`" for n in sorted(found, key=lambda n: (n.lower(), n))), 120, break_long_words=False)
+    ordered = sorted(found, key=lambda n: (n.lower(), n))
+    return textwrap.fill(", ".join(f"`{n}`" for n in ordered), 120, break_long_words=False)
 
 
 def section(ours: ModuleType, theirs: ModuleType, dotted: str) -> str:
