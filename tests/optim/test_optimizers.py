@@ -277,3 +277,18 @@ def test_state_of_another_shape_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match="doesn't match the size of optimizer's group"):
         one.load_state_dict(optim.SGD([p, q], lr=0.2).state_dict())
     assert one.param_groups[0]["lr"] == 0.1
+
+
+def test_a_state_of_another_shape_changes_nothing():
+    def trained(n):
+        p = nn.Parameter(tg.ones(n))
+        optimizer = optim.AdamW([p], lr=0.1)
+        p.sum().backward()
+        optimizer.step()
+        return p, optimizer
+
+    (p, one), (_, two) = trained(2), trained(3)
+    before = one.state[p]["exp_avg"].tolist()
+    with pytest.raises(ValueError, match=r"exp_avg of shape \[3\] for parameter 0 of shape \[2\]"):
+        one.load_state_dict(two.state_dict())
+    assert one.state[p]["exp_avg"].tolist() == before

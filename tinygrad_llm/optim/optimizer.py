@@ -110,7 +110,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over options and state, copied and cast to each parameter's dtype and device; groups match by position.
 
-        Raises: ValueError if the number of groups, or of parameters in a group, differs; nothing is changed then.
+        Raises: ValueError if the number of groups, or of parameters in a group, differs, or a state's shape is not its
+        parameter's; nothing is changed then.
         """
         theirs = state_dict["param_groups"]
         if len(theirs) != len(self.param_groups):
@@ -123,10 +124,17 @@ class Optimizer:
             _check_options(group)
         numbers = [number for group in theirs for number in group["params"]]
         by_number = dict(zip(numbers, self._params(), strict=True))
-        self.state = defaultdict(dict)
+        loaded: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for number, state in state_dict["state"].items():
             p = by_number[number]
-            self.state[p] = {name: _like(value, p, name) for name, value in state.items()}
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != p.shape:
+                    raise ValueError(
+                        f"loaded state dict has {name} of shape {list(value.shape)} for parameter {number} of shape "
+                        f"{list(p.shape)}; it belongs to another model"
+                    )
+            loaded[p] = {name: _like(value, p, name) for name, value in state.items()}
+        self.state = loaded
         for group, new in zip(self.param_groups, theirs, strict=True):
             group.update(deepcopy(without(new, "params")))
 

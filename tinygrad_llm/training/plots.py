@@ -31,12 +31,12 @@ def plot_loss(
     FigureCanvasAgg(figure)  # no window, whatever the user's settings are
     axes = figure.add_subplot()
     tokens = [e.tokens for e in evaluations]
-    for losses, name, colour in (
-        ([e.train_loss for e in evaluations], "training", TRAIN),
-        ([e.val_loss for e in evaluations], "validation", VALIDATION),
+    for losses, name, colour, width in (  # the lower line is wider, so that it shows where the two are equal
+        ([e.train_loss for e in evaluations], "training", TRAIN, 5),
+        ([e.val_loss for e in evaluations], "validation", VALIDATION, 1.8),
     ):
         label = f"{name}, {losses[-1]:.3f} at the end"
-        axes.plot(tokens, losses, color=colour, linewidth=2, marker="o", markersize=4, label=label)
+        axes.plot(tokens, losses, color=colour, linewidth=width, marker="o", markersize=width + 2, label=label)
     if floor is not None:
         axes.axhline(floor, color=QUIET, linestyle=(0, (5, 4)), linewidth=1.3, label=f"entropy floor, {floor:.3f}")
 
