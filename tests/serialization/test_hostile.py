@@ -187,6 +187,70 @@ def test_a_key_that_is_nested_deeply() -> None:
         load(archive(b"\x80\x02})" + b"\x85" * 200_000 + b"Ns."))
 
 
+def laughs(empty: bytes = b")") -> bytes:
+    """A tuple of the one below twice, thirty levels deep: few bytes, a billion items to whoever walks through it."""
+    return empty + b"".join(b"q%ch%c\x86" % (i, i) for i in range(30))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"ctorch\nSize\n" + laughs() + b"\x85R",
+        b"ctorch\ndevice\n" + laughs() + b"\x85R",
+        b"c_codecs\nencode\nX\x01\x00\x00\x00a" + laughs() + b"\x86R",
+        b"c__builtin__\nset\n]" + laughs() + b"a\x85R",
+        REBUILD[2:] + STORAGE % number(16) + number(0) + laughs() + laughs() + b"\x89}tR",
+        b"X\x01\x00\x00\x00a" + laughs(b"}") + b"\x93",
+        b"}" + laughs() + b"Ns",
+        laughs(b"ccollections\nOrderedDict\n)R") + b"Q",
+        laughs() + b"Q",
+        laughs() + b")R",
+    ],
+)
+def test_a_billion_laughs_are_not_heard(program: bytes) -> None:
+    with pytest.raises(LoadError) as caught:
+        load(archive(b"\x80\x04" + program + b"."))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("function", [b"c_codecs\nencode\n", b"c__builtin__\nset\n", b"ctorch\nSize\n"])
+def test_one_value_is_not_copied_again_and_again(function: bytes) -> None:
+    many = b"(" + b"K\x01" * 10_000
+    argument = {
+        b"c_": b"X" + (10_000).to_bytes(4, "little") + b"a" * 10_000 + b"X\x06\x00\x00\x00latin1\x86",
+        b"c__": b"]" + many + b"e\x85",
+        b"ct": many + b"t\x85",
+    }[b"c__" if function.startswith(b"c__") else function[:2]]
+    program = b"\x80\x02" + function + b"q\x000" + argument + b"q\x010" + b"](" + b"h\x00h\x01R" * 2000 + b"e."
+    tracemalloc.start()
+    with pytest.raises(LoadError, match="again and again"):
+        load(archive(program))
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place", [b"%s", b"]%sa", b"%s\x85", b"}K\x01%ss"])
+@pytest.mark.parametrize("part", [b"ctorch\nSize\n", STORAGE % number(16)])
+def test_the_means_are_no_result(part: bytes, place: bytes) -> None:
+    with pytest.raises(LoadError, match="by itself"):
+        load(archive(b"\x80\x02" + place % part + b"."))
+
+
+def test_a_storage_has_one_dtype() -> None:
+    both = STORAGE % number(16) + b"0" + STORAGE.replace(b"Float", b"Int") % number(16)
+    with pytest.raises(LoadError, match="storage 0 is of"):
+        load(archive(b"\x80\x02" + both + b"0N."))
+
+
+def test_a_device_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygrad_llm.devices.cuda_problem", lambda: "no GPU")
+    program = zipfile.ZipFile(io.BytesIO(tensor_file(16, 0, (2,), (1,)))).read("archive/data.pkl")
+    program = program.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    with pytest.raises(LoadError, match=r"^the file: holds tensors of cuda:0; load them with map_location='cpu'"):
+        load(archive(program))
+    assert ours.load(io.BytesIO(archive(program)), map_location="cpu").tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "archive/../../x", "archive\\x"])
 def test_unsafe_member_names(name: str) -> None:
     buffer = io.BytesIO(GOOD)
@@ -231,3 +295,13 @@ def test_other_kinds_of_files_are_named() -> None:
         load(archive(b"\x80\x02N.", byteorder=b"big"))
     with pytest.raises(LoadError, match="no file of torch"):
         load(archive(b"\x80\x02N.").replace(b"data.pkl", b"data.pkk"))
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_files_of_torchscript_are_named() -> None:
+    torch = pytest.importorskip("torch")
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), buffer)
+    with pytest.raises(LoadError, match="TorchScript"):
+        load(buffer.getvalue())

@@ -55,11 +55,12 @@ def load(
     The file is untrusted: only tensors, plain containers and numbers are read, everything else is refused by name,
     whatever weights_only says. map_location: the device for all tensors, or a dict from the device that the file
     names to another. mmap: map the file instead of reading it; by default that is done from 64 MiB on. Tensors of a
-    mapped file may be written to; the file does not change.
+    mapped file may be written to; the file does not change. It must not be shortened or written into meanwhile: save
+    puts a new file in its place, which leaves the mapped one whole.
 
     Raises:
-        LoadError: the file is damaged, or holds something else. OSError: it cannot be read. RuntimeError: it holds
-            tensors of a device that is not here, and map_location names no other.
+        LoadError: the file is damaged or holds something else, or tensors of a device that is not here while
+            map_location names no other. OSError: it cannot be read.
     """
     if pickle_module is not None:
         raise ValueError("load(): pickle_module is not supported; files are read without unpickling")

@@ -40,8 +40,6 @@ class Archive:
                 f"{sorted(self._places)[:5]}"
             )
         self._root = programs[0].removesuffix("data.pkl")
-        if f"{self._root}constants.pkl" in self._places:
-            raise LoadError("a TorchScript archive holds programs, which are not run; save the module's state_dict()")
         if (order := self._optional("byteorder")) not in (None, b"little"):
             raise LoadError(f"its byte order is {order!r}; only little-endian files are read")
 
@@ -101,6 +99,8 @@ def _members(content: memoryview) -> dict[str, tuple[int, int, int]]:
             infos = archive.infolist()
     except Exception as error:  # zipfile meets damaged input with many types of exception
         raise LoadError(f"no zip archive, which torch.save writes, or a damaged one ({error})") from None
+    if any(info.filename.count("/") == 1 and info.filename.endswith("/constants.pkl") for info in infos):
+        raise LoadError("a TorchScript archive holds programs, which are not run; save the module's state_dict()")
     places: dict[str, tuple[int, int, int]] = {}
     for info in infos:
         name = info.filename

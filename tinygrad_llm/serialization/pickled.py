@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tinygrad_llm.serialization.errors import LoadError
+from tinygrad_llm.serialization.errors import LoadError, shown
 
 SCALARS = (str, bytes, int, float, bool, type(None))
 
@@ -30,7 +30,11 @@ class Names(Protocol):
         """The storage that a key describes."""
 
 
-class Builder:
+class Means:
+    """What serves to build a file's object, and is no part of it."""
+
+
+class Builder(Means):
     """A function that a file may call, with arguments that the function checks."""
 
     def __init__(self, function: Callable[..., Any]):
@@ -43,11 +47,11 @@ def unpickled(program: bytes, names: Names) -> Any:
     Raises:
         LoadError: the pickle is damaged, or does what is not needed to describe tensors and plain containers.
     """
-    machine = _Machine(names)
+    machine = _Machine(names, len(program))
     try:
         for op, argument, _ in pickletools.genops(program):
             if op.name == "STOP":
-                return machine.stack.pop()
+                return finished(machine.stack.pop())
             getattr(machine, op.name.lower(), machine.unknown(op.name))(argument)
         raise LoadError("its pickle has no end")
     except LoadError:
@@ -59,15 +63,16 @@ def unpickled(program: bytes, names: Names) -> Any:
 class _Machine:
     """A stack, a memo, and a method for each instruction that is understood."""
 
-    def __init__(self, names: Names):
+    def __init__(self, names: Names, size: int):
         self.names = names
+        self.to_copy = size  # items that calls may still copy; each has taken at least a byte of an honest pickle
         self.stack: list[Any] = []
         self.marks: list[int] = []  # heights of the stack at which a group of items begins
         self.memo: dict[int, Any] = {}
 
     def unknown(self, name: str) -> Callable[[Any], None]:
         def refuse(argument: Any) -> None:
-            raise LoadError(f"refused the pickle instruction {name} ({argument!r:.80})")
+            raise LoadError(f"refused the pickle instruction {name} ({shown(argument)})")
 
         return refuse
 
@@ -179,12 +184,17 @@ class _Machine:
 
     def stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.push(self.names.named(str(module), str(name)))
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise LoadError(f"refused the name {shown(name)} in {shown(module)}")
+        self.push(self.names.named(module, name))
 
     def reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Builder) or not isinstance(arguments, tuple):
             raise LoadError(f"its pickle calls a {type(function).__name__}, which is no function")
+        self.to_copy -= sum(len(a) for a in arguments if isinstance(a, (str, list, tuple)))
+        if self.to_copy < 0:
+            raise LoadError("its pickle copies one value again and again, to more than its own size")
         self.push(function.function(*arguments))
 
     def build(self, _: Any) -> None:
@@ -199,6 +209,24 @@ class _Machine:
 
 
 setattr(_Machine, "global", _Machine.GLOBAL)  # the instruction is called like a word of the language
+
+
+def finished(root: Any) -> Any:
+    """The object itself, if all of it is built.
+
+    Raises:
+        LoadError: a builder or a storage without its tensor is left in it.
+    """
+    seen, todo = set(), [root]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Means):
+            raise LoadError("refused a storage or a function by itself; save tensors")
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            todo.extend(value.values() if isinstance(value, dict) else value)
+            todo.append(getattr(value, "_metadata", None))
+    return root
 
 
 def hashable(value: Any) -> Any:

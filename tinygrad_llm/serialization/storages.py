@@ -13,8 +13,8 @@ from tinygrad_llm.autograd import Size, Tensor
 from tinygrad_llm.autograd.tensor import wrap
 from tinygrad_llm.nn import Parameter
 from tinygrad_llm.serialization.archive import Archive
-from tinygrad_llm.serialization.errors import LoadError
-from tinygrad_llm.serialization.pickled import Builder, Call, Global, Storage, hashable
+from tinygrad_llm.serialization.errors import LoadError, shown
+from tinygrad_llm.serialization.pickled import Builder, Call, Global, Means, Storage, hashable
 
 STORAGES = {
     "FloatStorage": dtypes.float32,
@@ -38,7 +38,7 @@ class Loaded:
     def __init__(self, archive: Archive, map_location: Any):
         self._archive = archive
         self._device = _mapping(map_location)
-        self._storages: dict[tuple[str, dtypes.dtype], Any] = {}
+        self._storages: dict[str, tuple[dtypes.dtype, _Elements]] = {}
         self._names: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): Builder(_ordered_dict),
             ("torch._utils", "_rebuild_tensor"): Builder(_tensor),
@@ -57,17 +57,18 @@ class Loaded:
 
     def named(self, module: str, name: str) -> Any:
         if (module, name) not in self._names:
-            raise LoadError(f"refused {module}.{name}: only tensors, plain containers and numbers are read from a file")
+            word = f"{module:.80}.{name:.80}"
+            raise LoadError(f"refused {word}: only tensors, plain containers and numbers are read from a file")
         return self._names[module, name]
 
     def persistent(self, key: Any) -> Any:
         """The elements of storage (storage, dtype, member, device, count)."""
         if not isinstance(key, tuple) or len(key) != 5 or key[0] != "storage" or not isinstance(key[1], dtypes.dtype):
-            raise LoadError(f"refused the storage {key!r:.80}")
+            raise LoadError(f"refused the storage {shown(key)}")
         _, dtype, member, location, count = key
         if not isinstance(member, str) or not isinstance(location, str) or not _natural(count):
-            raise LoadError(f"refused the storage {key!r:.80}")
-        if (member, dtype) not in self._storages:
+            raise LoadError(f"refused the storage {shown(key)}")
+        if member not in self._storages:
             content = self._archive.storage(member)
             size = count * dtype.itemsize
             if size > content.size:
@@ -75,11 +76,15 @@ class Loaded:
             content = content[:size]
             if content.ctypes.data % dtype.itemsize:
                 content = content.copy()  # not aligned, as another writer may leave it
-            self._storages[member, dtype] = _Elements(devices.move(content.view(dtype.numpy), self._device(location)))
-        return self._storages[member, dtype]
+            elements = _Elements(devices.move(content.view(dtype.numpy), self._device(location)))
+            self._storages[member] = (dtype, elements)
+        known, elements = self._storages[member]
+        if known is not dtype:
+            raise LoadError(f"storage {member} is of {known} and of {dtype}; torch.save writes it as one of them")
+        return elements
 
 
-class _Elements:
+class _Elements(Means):
     """A storage on the stack of the machine: a vector that only the builders of tensors look into."""
 
     def __init__(self, array: Any):
@@ -90,6 +95,8 @@ def _mapping(map_location: Any) -> Any:
     """A function from the device that a file names to the one that its tensors go to."""
     if isinstance(map_location, dict):
         table = {str(devices.device(k)): devices.device(v) for k, v in map_location.items()}
+        for target in table.values():
+            devices.module_of(target)  # says at once when it is not here
         return lambda location: table.get(location) or _here(location)
     if map_location is None:
         return _here
@@ -104,9 +111,9 @@ def _mapping(map_location: Any) -> Any:
 def _here(location: str) -> devices.device:
     kind = location.partition(":")[0]
     if kind not in ("cpu", "cuda"):
-        raise LoadError(f"holds tensors of device {location!r}; load them with map_location='cpu'")
+        raise LoadError(f"holds tensors of device {shown(location)}; load them with map_location='cpu'")
     if kind == "cuda" and (problem := devices.cuda_problem()) is not None:
-        raise RuntimeError(f"load(): the file holds tensors of {location}; pass map_location='cpu' ({problem})")
+        raise LoadError(f"holds tensors of {location[:20]}; load them with map_location='cpu' ({problem})")
     return devices.device(location)
 
 
@@ -127,7 +134,7 @@ def _tensor(
     if not isinstance(storage, _Elements) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise LoadError("a tensor without a storage, size or stride")
     if len(size) != len(stride) or len(size) > 64 or not all(map(_natural, (*size, *stride, offset))):
-        raise LoadError(f"a tensor of offset {offset!r:.40}, size {size!r:.80} and stride {stride!r:.80}")
+        raise LoadError(f"a tensor of offset {shown(offset)}, size {shown(size)} and stride {shown(stride)}")
     if hooks or metadata:
         raise LoadError("a tensor with hooks or metadata")
     array = storage.array
@@ -135,7 +142,7 @@ def _tensor(
     if 0 not in size and last >= array.size:
         raise LoadError(f"a tensor reaches element {last} of a storage that has {array.size}")
     if math.prod(size) * array.itemsize > MOST_BYTES:
-        raise LoadError(f"a tensor of size {size}")
+        raise LoadError(f"a tensor of size {shown(size)}")
     if 0 in size:
         view = array[:0].reshape(size)
     else:
@@ -160,19 +167,19 @@ def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
 
 def _size(items: Any) -> Size:
     if not isinstance(items, tuple) or not all(map(_natural, items)):
-        raise LoadError(f"a size of {items!r:.80}")
+        raise LoadError(f"a size of {shown(items)}")
     return Size(items)
 
 
 def _device(kind: Any, index: Any = None) -> devices.device:
     if not isinstance(kind, str) or not (index is None or _natural(index)):
-        raise LoadError(f"a device {kind!r:.80}")
+        raise LoadError(f"a device {shown(kind)}")
     return devices.device(kind, index)
 
 
 def _bytes(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise LoadError(f"bytes in the encoding {encoding!r:.80}; torch.save uses latin1")
+        raise LoadError(f"bytes in the encoding {shown(encoding)}; torch.save uses latin1")
     return text.encode("latin1")
 
 
