@@ -61,6 +61,17 @@ DRAWS = {
     "randn_like": lambda lib, size, dtype: lib.randn_like(lib.empty(size, dtype=dtype)),
     "randint": lambda lib, size, dtype: lib.randint(-5, 1000, size),
     "randint from 0": lambda lib, size, dtype: lib.randint(7, size),
+    "randint_like": lambda lib, size, dtype: lib.randint_like(lib.empty(size, dtype=dtype), 3, 99),
+    "random_": lambda lib, size, dtype: lib.empty(size, dtype=dtype).random_(),
+    "random_ of long": lambda lib, size, dtype: lib.empty(size, dtype=lib.int64).random_(),
+    "random_ of bool": lambda lib, size, dtype: lib.empty(size, dtype=lib.bool).random_(),
+    "random_ to": lambda lib, size, dtype: lib.empty(size, dtype=dtype).random_(17),
+    "bernoulli": lambda lib, size, dtype: lib.bernoulli(lib.full(size, 0.4, dtype=dtype)),
+    "bernoulli_ of a tensor": lambda lib, size, dtype: lib.empty(size).bernoulli_(lib.full(size, 0.4, dtype=dtype)),
+    "normal": lambda lib, size, dtype: lib.normal(2.0, 0.5, size, dtype=dtype),
+    "normal of means": lambda lib, size, dtype: lib.normal(lib.full(size, 2.0, dtype=dtype), 0.5),
+    "normal of deviations": lambda lib, size, dtype: lib.normal(2.0, lib.full(size, 0.5, dtype=dtype)),
+    "normal of both": lambda lib, size, dtype: lib.normal(lib.ones(size, dtype=dtype), lib.ones(1, dtype=dtype)),
     "randint of a wide range": lambda lib, size, dtype: lib.randint(0, 2**40, size),
     "randperm": lambda lib, size, dtype: lib.randperm(int(np.prod(size))),
     "xavier_uniform_": lambda lib, size, dtype: lib.nn.init.xavier_uniform_(lib.empty(3, 5, dtype=dtype)),
@@ -79,6 +90,68 @@ def test_streams_equal_pytorchs_call_by_call(torch: Any, seed: int, calls: Any) 
     for name, size, double in calls:
         mine, theirs = (DRAWS[name](lib, size, lib.float64 if double else lib.float32) for lib in (ours, torch))
         close(mine, theirs)
+
+
+@pytest.mark.torch
+@given(SEEDS, st.integers(1, 9), st.integers(1, 3), st.booleans())
+def test_multinomial_draws_pytorchs_places(torch: Any, seed: int, columns: int, count: int, replacement: bool) -> None:
+    weights = np.random.default_rng(seed).random((4, columns + 3)).astype(np.float32)
+    drawn = []
+    for lib in (ours, torch):
+        lib.manual_seed(seed)
+        drawn.append(lib.multinomial(lib.from_numpy(weights), count, replacement).tolist() + lib.rand(1).tolist())
+    assert drawn[0] == drawn[1]
+
+
+def through_mkl(torch: Any) -> bool:
+    """Whether this PyTorch draws dropout masks by MKL, as it does on Intel's processors."""
+    torch.manual_seed(5)
+    kept = torch.nn.functional.dropout(torch.ones(24), 0.3).bool().tolist()
+    return kept != [bool(int(c)) for c in "111110100111011111011111"]
+
+
+LAYOUTS = {
+    "plain": lambda x: x,
+    "transposed": lambda x: x.transpose(0, 2),
+    "permuted": lambda x: x.permute(1, 2, 0),
+    "sliced": lambda x: x[:, ::2],
+    "expanded": lambda x: x[:1].expand(4, 6, 5),
+    "expanded inside": lambda x: x[:, :1].expand(4, 6, 5),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.0001, 0.9])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_dropout_masks_equal_pytorchs(torch: Any, layout: str, p: float) -> None:
+    if through_mkl(torch):
+        pytest.skip("this PyTorch draws masks by MKL")
+    drawn = []
+    for lib in (ours, torch):
+        lib.manual_seed(5)
+        x = LAYOUTS[layout](lib.ones(4, 6, 5))
+        y = lib.nn.functional.dropout(x, p)
+        attention = lib.nn.functional.scaled_dot_product_attention(*[lib.ones(2, 3, 4, 4)] * 3, dropout_p=p)
+        drawn.append([y.tolist(), attention.tolist(), lib.rand(2).tolist()])
+    assert drawn[0][0] == drawn[1][0] and drawn[0][2] == drawn[1][2]
+    np.testing.assert_allclose(drawn[0][1], drawn[1][1], rtol=1e-6)
+
+
+@pytest.mark.torch
+@given(SEEDS, st.integers(0, 1300), st.integers(0, 2))
+def test_states_are_pytorchs(torch: Any, seed: int, words: int, normals: int) -> None:
+    states, numbers = [], []
+    for lib in (ours, torch):
+        lib.manual_seed(seed)
+        lib.rand(words)
+        lib.randn(normals)
+        states.append(lib.get_rng_state())
+    assert states[0].shape == states[1].shape
+    for lib, state in ((ours, states[1]), (torch, states[0])):
+        lib.manual_seed(1)
+        lib.set_rng_state((lib.from_numpy)(state.numpy()))
+        numbers.append(lib.randn(3).tolist() + lib.rand(700).tolist() + [lib.initial_seed()])
+    np.testing.assert_allclose(numbers[0], numbers[1], rtol=1e-5)
 
 
 @pytest.mark.torch
@@ -123,7 +196,9 @@ BAD = [
     "empty(2, dtype=lib.int64).uniform_()", "randn(2, dtype=lib.int64)", "bernoulli(lib.tensor([1.5]))",
     "multinomial(lib.ones(3), 4)", "multinomial(lib.tensor([-1.0, 2.0]), 1)", "multinomial(lib.zeros(3), 1)",
     "multinomial(lib.ones(3), 0)", "multinomial(lib.tensor([float('nan')]), 1)",
-    "multinomial(lib.ones(3, dtype=lib.int64), 1)",
+    "multinomial(lib.ones(3, dtype=lib.int64), 1)", "normal(0.0, -1.0, (3,))", "normal(lib.ones(2), -1.0)",
+    "normal(0.0, lib.tensor([-1.0]))", "normal(0.0, 1.0)", "bernoulli(lib.ones(3, dtype=lib.int64))",
+    "empty(2).bernoulli_(1.5)", "empty(2).random_(3, 3)", "empty(2, dtype=lib.uint8).random_(0, 300)",
 ]  # fmt: skip
 
 
@@ -147,7 +222,7 @@ def test_a_state_goes_on_where_it_was_taken(seed: int, before: int, after: int) 
     ours.randn(before)
     if before % 2:
         ours.randn(1)  # leaves half a pair behind
-        F.dropout(ours.ones(3))  # and starts the stream of masks
+        F.dropout(ours.ones(3))
     state = ours.get_rng_state()
 
     def draw() -> list[Any]:
@@ -156,6 +231,40 @@ def test_a_state_goes_on_where_it_was_taken(seed: int, before: int, after: int) 
     first = draw()
     ours.set_rng_state(state)
     assert draw() == first
+
+
+def test_what_is_no_state() -> None:
+    state = ours.get_rng_state()
+    for wrong, error in ((state[:-1], RuntimeError), (state * 0, RuntimeError), (state.float(), TypeError)):
+        with pytest.raises(error):
+            ours.set_rng_state(wrong)
+    assert ours.equal(ours.get_rng_state(), state)
+
+
+def test_a_fork_leaves_no_trace() -> None:
+    ours.manual_seed(3)
+    expected = ours.rand(3).tolist()
+    ours.manual_seed(3)
+    with ours.random.fork_rng():
+        ours.manual_seed(9)
+        ours.randn(5)
+    assert ours.rand(3).tolist() == expected
+    with ours.random.fork_rng(enabled=False):
+        ours.manual_seed(3)
+    assert ours.rand(3).tolist() == expected
+
+
+def test_fast_masks_end_with_their_block() -> None:
+    def drawn() -> list[float]:
+        ours.manual_seed(4)
+        return F.dropout(ours.ones(64)).tolist()
+
+    exact = drawn()
+    with ours.random.fast_masks():
+        fast = drawn()
+        with ours.random.fast_masks(False):
+            assert drawn() == exact
+    assert drawn() == exact != fast
 
 
 def test_seeds() -> None:
@@ -252,11 +361,13 @@ def test_multinomial_draws_in_proportion(replacement: bool) -> None:
         np.testing.assert_allclose(second, [1 / 3, 0, 2 / 3, 0], atol=0.02)
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_dropout_keeps_the_mean(p: float) -> None:
+def test_dropout_keeps_the_mean(p: float, fast: bool) -> None:
     ours.manual_seed(0)
     x = ours.ones(200_000, requires_grad=True)
-    y = F.dropout(x, p)
+    with ours.random.fast_masks(fast):
+        y = F.dropout(x, p)
     values, counts = np.unique(y.detach().numpy(), return_counts=True)
     np.testing.assert_allclose(values, [0.0, 1 / (1 - p)], rtol=1e-6)
     assert abs(counts[0] / 200_000 - p) < 0.004

@@ -10,10 +10,16 @@ Deviates (1958).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from typing import Any
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tinygrad_llm.autograd import Tensor
 
 DEFAULT_SEED = 67280421310721
 AT_ONCE = 65_536  # numbers made from words at a time, so that memory holds little more than the result
@@ -33,7 +39,6 @@ class Generator:
         self._twister = np.random.MT19937()
         self._twister._legacy_seeding(self._initial_seed & 0xFFFFFFFF)
         self._next_normal: float | None = None
-        self._masks: np.random.SFC64 | None = None
         return self
 
     def initial_seed(self) -> int:
@@ -111,34 +116,98 @@ class Generator:
     def keep_mask(self, shape: Any, p: float) -> np.ndarray:
         """A bool array for dropout: each element is True (kept) with probability 1 - p.
 
-        Masks are the bulk of what training draws, so they come from a fast stream of their own (SFC64, seeded by this
-        one): 16 random bits an element, which give p to within 1/65,536.
+        Kept is where a float64 uniform is below 1 - p, as in PyTorch where it draws without MKL; inside `fast_masks`,
+        where 16 random bits are at least 65,536 p.
         """
-        if self._masks is None:
-            self._masks = np.random.SFC64(self.words(4))
         count = int(np.prod(shape))
-        bits = self._masks.random_raw(-(-count // 4)).view(np.uint16)[:count]
-        return (bits >= round(p * 65536)).reshape(shape)
+        if _fast_masks:
+            return (_fast_bits(self.words64(3), count) >= round(p * 65536)).reshape(shape)
+        keep = np.empty(count, bool)
+        limit, low_bits = np.uint64(np.ceil((1 - p) * 2.0**53)), np.uint64(2**53 - 1)
+        for start in range(0, count, AT_ONCE):
+            part = keep[start : start + AT_ONCE]
+            np.less(self.words64(part.size) & low_bits, limit, out=part)
+        return keep.reshape(shape)
 
-    def get_state(self) -> dict[str, Any]:
-        """All that decides the numbers to come."""
-        masks = self._masks.state if self._masks is not None else None
-        return {
-            "twister": self._twister.state,
-            "next_normal": self._next_normal,
-            "masks": masks,
-            "seed": self._initial_seed,
+    def get_state(self) -> Tensor:
+        """All that decides the numbers to come, as PyTorch lays it out: uint8 (5056,)."""
+        twister = self._twister.state["state"]
+        spare = self._next_normal
+        state = STATE.pack(
+            self._initial_seed % 2**64,
+            max(1, 625 - twister["pos"]) if twister["pos"] < 624 else 1,
+            1,
+            twister["pos"] % 624,
+            twister["key"].astype(np.uint64).tobytes(),
+            spare or 0.0,
+            spare is not None,
+        )
+        return _tensor(np.frombuffer(state, np.uint8).copy())
+
+    def set_state(self, new_state: Tensor) -> Generator:
+        """Go on from a state that get_state, or PyTorch's, returned.
+
+        Raises:
+            TypeError: not a tensor of bytes. RuntimeError: not of that length, or no state of a twister.
+        """
+        array = getattr(new_state, "array", None)
+        if array is None or array.dtype != np.uint8:
+            raise TypeError(f"expected a torch.ByteTensor that get_rng_state returned, but got {type(new_state)}")
+        if array.nbytes != STATE.size:
+            raise RuntimeError(f"expected a CPUGeneratorImplState of size {STATE.size} but found {array.nbytes} bytes")
+        seed, left, seeded, place, words, spare, has_spare = STATE.unpack(array.tobytes())
+        if not seeded or not 0 < left <= 624 or place > 624:
+            raise RuntimeError(f"Invalid mt19937 state: {left} words left at place {place}")
+        self.manual_seed(seed)
+        key = np.frombuffer(words, np.uint64).astype(np.uint32)
+        self._twister.state = {
+            "bit_generator": "MT19937",
+            "state": {"key": key, "pos": place if left > 1 else 624},
         }
-
-    def set_state(self, state: dict[str, Any]) -> Generator:
-        """Go on from a state that get_state returned."""
-        self.manual_seed(state["seed"])
-        self._twister.state = state["twister"]
-        self._next_normal = state["next_normal"]
-        if state["masks"] is not None:
-            self._masks = np.random.SFC64(0)
-            self._masks.state = state["masks"]
+        self._next_normal = spare if has_spare else None
         return self
+
+
+# PyTorch's CPUGeneratorImplState: seed, words left, seeded, place of the next word, the words, x and the spare normal
+# number, rho, whether there is a spare one, and a spare float that is no longer used.
+STATE = struct.Struct("<QiiQ4992s8xd8x?15x")
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    from tinygrad_llm.autograd.tensor import wrap  # tensors draw from here, so they come later
+
+    return wrap(array)
+
+
+_fast_masks = False
+
+
+@contextlib.contextmanager
+def fast_masks(enabled: bool = True) -> Iterator[None]:
+    """Inside, dropout draws its masks about ten times faster, from streams that PyTorch does not have.
+
+    Masks are the bulk of what training draws. Each then comes from an SFC64 stream, seeded by six words of the default
+    one: 16 random bits an element, which give p to within 1/65,536. `Trainer` trains so.
+    """
+    global _fast_masks
+    before, _fast_masks = _fast_masks, enabled
+    try:
+        yield
+    finally:
+        _fast_masks = before
+
+
+def _fast_bits(seeds: np.ndarray, count: int) -> np.ndarray:
+    """Random uint16 (count,) from three words of 64 bits."""
+    stream = np.random.SFC64(0)
+    stream.state = {
+        "bit_generator": "SFC64",
+        "state": {"state": np.append(seeds, np.uint64(1))},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    stream.random_raw(12)  # until every bit of the seeds has reached every word
+    return stream.random_raw(-(-count // 4)).view(np.uint16)[:count]
 
 
 def _box_muller(uniforms: np.ndarray) -> np.ndarray:
@@ -168,11 +237,25 @@ def seed() -> int:
     return default_generator.seed()
 
 
-def get_rng_state() -> dict[str, Any]:
+def get_rng_state() -> Tensor:
     """The state of the default stream."""
     return default_generator.get_state()
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(new_state: Tensor) -> None:
     """Put the default stream into a state that get_rng_state returned."""
-    default_generator.set_state(state)
+    default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True, device_type: str = "cuda") -> Iterator[None]:
+    """Inside, draw as you like: afterwards the default stream goes on as if nothing had been drawn.
+
+    devices and device_type name streams of GPUs, of which there are none: every device draws from the CPU's.
+    """
+    state = get_rng_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            set_rng_state(state)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes, random
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.tensor import Tensor, wrap
 
 
-def _finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
     """A raw array as a tensor in a dtype, on a device."""
     dtype = dtypes.argument(dtype)
     if dtype is not None and array.dtype != dtype.numpy:
@@ -96,14 +96,14 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
             stacklevel=2,
         )
         data = data.array
-    return _finish(_infer(data, dtype), dtype, device, requires_grad)
+    return finish(_infer(data, dtype), dtype, device, requires_grad)
 
 
 def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Tensor:
     """data as a tensor, without a copy where it is a tensor or an array of that dtype already."""
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
-    return _finish(data if isinstance(data, np.ndarray) else _infer(data, dtype), dtype, device, False)
+    return finish(data if isinstance(data, np.ndarray) else _infer(data, dtype), dtype, device, False)
 
 
 asarray = as_tensor
@@ -120,7 +120,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(np.asarray(array))
 
 
-def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
+def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, if no dimension of it is negative."""
     if any(n < 0 for n in shape):
         raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
     return shape
@@ -128,12 +129,12 @@ def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
     xp = np if device is None else devices.module_of(devices.device(device))
-    shape = _checked(sizes(shape))
+    shape = checked(sizes(shape))
     kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
     value = dtypes.fill_value("full", value, kind)
     # zeros are not touched until used
     array = xp.zeros(shape, kind.numpy) if value == 0 else xp.full(shape, value, kind.numpy)
-    return _finish(array, None, device, requires_grad)
+    return finish(array, None, device, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -160,7 +161,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     kind = dtypes.argument(dtype) or input.dtype
     value = dtypes.fill_value("full_like", value, kind)
-    return _finish(np.full_like(input.array, value, dtype=kind.numpy), None, device, requires_grad)
+    return finish(np.full_like(input.array, value, dtype=kind.numpy), None, device, requires_grad)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -202,7 +203,7 @@ def arange(
         dtypes.fill_value("arange", bound, dtypes.int64 if whole else dtypes.float64)
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
     values = np.arange(count, dtype=np.int64 if whole else np.float64) * step + start
-    return _finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
+    return finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
 
 
 def linspace(
@@ -214,13 +215,13 @@ def linspace(
     kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
     for bound in (start, end):
         dtypes.fill_value("linspace", bound, kind)
-    return _finish(np.linspace(start, end, steps), kind, device, requires_grad)
+    return finish(np.linspace(start, end, steps), kind, device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m): ones on the diagonal."""
-    _checked((n, n if m is None else m))
-    return _finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
+    checked((n, n if m is None else m))
+    return finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
 
 
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
@@ -236,107 +237,3 @@ def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
 def is_tensor(obj: Any) -> bool:
     """Whether something is a Tensor."""
     return isinstance(obj, Tensor)
-
-
-# --- random ---
-
-
-def _float_dtype(name: str, dtype: dtypes.dtype | None) -> np.dtype:
-    dtype = dtypes.argument(dtype) or dtypes.get_default_dtype()
-    if not dtype.is_floating_point:
-        raise NotImplementedError(f"{name}: not implemented for {dtype}; draw floats, or use randint")
-    return dtype.numpy
-
-
-def rand(
-    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Uniform numbers in [0, 1)."""
-    draw = (generator or random.default_generator).uniform(_checked(sizes(size)), _float_dtype("rand", dtype))
-    return _finish(draw, dtype, device, requires_grad)
-
-
-def randn(
-    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Standard normal numbers."""
-    draw = (generator or random.default_generator).normal(_checked(sizes(size)), _float_dtype("randn", dtype))
-    return _finish(draw, dtype, device, requires_grad)
-
-
-def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None, device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
-    """Integers in [low, high), or in [0, low) for randint(low, size)."""
-    if size is None:
-        low, high, size = 0, low, high
-    if high <= low:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    draw = (generator or random.default_generator).integers(int(low), int(high), _checked(sizes((tuple(size),))))
-    return _finish(draw, dtype, device, requires_grad)
-
-
-def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
-    """0, ..., n-1 in random order."""
-    _checked((n,))
-    return _finish((generator or random.default_generator).permutation(n), dtype, device, False)
-
-
-def rand_like(input: Tensor, *, generator: Any = None, dtype: Any = None) -> Tensor:
-    """Uniform numbers in [0, 1) in input's shape and dtype."""
-    return rand(input.array.shape, generator=generator, dtype=dtype or input.dtype, device=input.device)
-
-
-def randn_like(input: Tensor, *, generator: Any = None, dtype: Any = None) -> Tensor:
-    """Standard normal numbers in input's shape and dtype."""
-    return randn(input.array.shape, generator=generator, dtype=dtype or input.dtype, device=input.device)
-
-
-def bernoulli(input: Tensor, *, generator: Any = None) -> Tensor:
-    """1 with the probability that the element gives, else 0.
-
-    Raises:
-        RuntimeError: an element is no probability.
-    """
-    if not ((input.array >= 0) & (input.array <= 1)).all():
-        raise RuntimeError("bernoulli: Expected p_in >= 0 && p_in <= 1, but an element is outside [0, 1]")
-    draw = (generator or random.default_generator).uniform(input.array.shape, np.float64)
-    return wrap((devices.move(draw, input.device) < input.array).astype(input.array.dtype))
-
-
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
-    """Places of each row, drawn in proportion to its weights: (V,) or (N, V) -> int64 (S,) or (N, S), S = num_samples.
-
-    Without replacement the places with the largest weight / exponential draw win, which is drawing one after the other.
-
-    Raises:
-        RuntimeError: a weight is negative, inf or nan, a row sums to 0, or has fewer positive weights than samples.
-    Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
-    """
-    if not input.is_floating_point():
-        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {input.dtype}")
-    weights = devices.move(input.array, devices.CPU).astype(np.float64)
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    if (weights.sum(axis=-1) <= 0).any():
-        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    if num_samples <= 0:
-        raise RuntimeError("cannot sample n_sample <= 0 samples")
-    stream = generator or random.default_generator
-    if replacement:
-        ends = np.cumsum(weights, axis=-1)
-        draw = stream.uniform((*weights.shape[:-1], num_samples), np.float64) * ends[..., -1:]
-        places = (draw[..., None] >= ends[..., None, :]).sum(axis=-1)
-    else:
-        if num_samples > weights.shape[-1]:
-            raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-        if ((weights > 0).sum(axis=-1) < num_samples).any():
-            raise RuntimeError(
-                f"invalid multinomial distribution (with replacement=False, not enough non-negative category to "
-                f"sample {num_samples})"
-            )
-        exponential = -np.log1p(-stream.uniform(weights.shape, np.float64))
-        keys = np.where(weights > 0, weights / np.maximum(exponential, 1e-300), -1.0)
-        places = np.argsort(-keys, axis=-1, kind="stable")[..., :num_samples]
-    return wrap(devices.move(places.astype(np.int64), input.device))

@@ -163,12 +163,21 @@ def _keep_mask(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
     return wrap(devices.move(random.default_generator.keep_mask(shape, p), like.device))
 
 
+def _keep_mask_like(x: Tensor, p: float) -> Tensor:
+    """A mask drawn in the order in which x lies in memory."""
+    array = x.array
+    if array.flags.c_contiguous or 0 in array.strides:
+        return _keep_mask(array.shape, p, x)
+    order = np.argsort([-stride for stride in array.strides], kind="stable").tolist()
+    return _keep_mask(tuple(array.shape[d] for d in order), p, x).permute(np.argsort(order).tolist())
+
+
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """In training: each element 0 with probability p, else x / (1 - p). Otherwise x itself."""
     _check_probability("dropout", p)
     if not training or p == 0 or not input.array.size:
         return input
-    y = input * 0.0 if p == 1 else apply(ops.dropout, input, _keep_mask(input.array.shape, p, input), scale=1 / (1 - p))
+    y = input * 0.0 if p == 1 else apply(ops.dropout, input, _keep_mask_like(input, p), scale=1 / (1 - p))
     return input.write(y, "dropout") if inplace else y
 
 

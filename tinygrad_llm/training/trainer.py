@@ -15,6 +15,7 @@ from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
+from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.recipe import Recipe
 
@@ -130,7 +131,8 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         for _ in range(recipe.accumulate):
-            part = next_token_loss(self.model, *self.train.random(recipe.batch, self.rng), self.device)
+            with fast_masks():
+                part = next_token_loss(self.model, *self.train.random(recipe.batch, self.rng), self.device)
             loss += part.item() / recipe.accumulate
             self._check_finite("the loss", loss, self.step + 1)
             (part / recipe.accumulate).backward()

@@ -220,19 +220,46 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
 
 
 @method
-def random_(self: Tensor, low: int, high: int, *, generator: random.Generator | None = None) -> Tensor:
-    """Integers in [low, high)."""
+def random_(
+    self: Tensor, low: int | None = None, high: int | None = None, *, generator: random.Generator | None = None
+) -> Tensor:
+    """Integers in [low, high), or in [0, low); of all that the dtype holds exactly, from 0 on, if neither is given."""
+    if low is None:
+        low, high = 0, _whole_numbers(self)
+    elif high is None:
+        low, high = 0, low
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     for bound in (low, high - 1):
         dtypes.fill_value("random_", bound, self.dtype)
     draw = (generator or random.default_generator).integers(low, high, self.array.shape)
     return _filled(self, "random_", _on(self, draw))
 
 
+def _whole_numbers(tensor: Tensor) -> int:
+    """How many numbers from 0 on the dtype holds without a gap."""
+    if tensor.is_floating_point():
+        return 2 ** (np.finfo(tensor.array.dtype).nmant + 1) + 1
+    return 2 if tensor.dtype is dtypes.bool_ else dtypes.iinfo(tensor.dtype).max + 1
+
+
 @method
-def bernoulli_(self: Tensor, p: float = 0.5, *, generator: random.Generator | None = None) -> Tensor:
-    """1 with probability p, else 0."""
-    draw = (generator or random.default_generator).uniform(self.array.shape, np.float64)
-    return _filled(self, "bernoulli_", _on(self, draw < p))
+def bernoulli_(self: Tensor, p: Tensor | float = 0.5, *, generator: random.Generator | None = None) -> Tensor:
+    """1 with probability p, else 0; p a number, or a tensor of them that broadcasts to this one.
+
+    Raises:
+        RuntimeError: p is no probability.
+    """
+    stream = generator or random.default_generator
+    if not isinstance(p, Tensor):
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+        return _filled(self, "bernoulli_", _on(self, stream.uniform(self.array.shape, np.float64) < p))
+    chances = devices.move(p.array, devices.CPU)
+    if not ((chances >= 0) & (chances <= 1)).all():
+        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but an element of p is outside [0, 1]")
+    draw = stream.uniform(self.array.shape, np.float64 if chances.dtype == np.float64 else np.float32)
+    return _filled(self, "bernoulli_", _on(self, draw < chances))
 
 
 def _float_dtype(name: str, tensor: Tensor) -> np.dtype:

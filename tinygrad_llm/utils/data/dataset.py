@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.autograd.creation import randperm
+from tinygrad_llm.autograd.drawing import randperm
 
 T = TypeVar("T", covariant=True)
 

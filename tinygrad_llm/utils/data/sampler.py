@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from tinygrad_llm.autograd.creation import as_tensor, multinomial, randint, randperm
+from tinygrad_llm.autograd.creation import as_tensor
+from tinygrad_llm.autograd.drawing import multinomial, randint, randperm
 from tinygrad_llm.dtypes import float64
 from tinygrad_llm.random import Generator, default_generator
 
