@@ -10,7 +10,8 @@ import argparse
 import importlib
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -51,6 +52,21 @@ class _Finder(MetaPathFinder):
                 f"{name}: tinygrad_llm has no such module; docs/pytorch.md lists what is there", name=name
             ) from None
         return ModuleSpec(name, _Alias(module), is_package=hasattr(module, "__path__"))
+
+    def find_distributions(self, context: Any = None) -> Iterator[metadata.Distribution]:
+        """What importlib.metadata knows as the package torch: this one's version."""
+        if context is not None and context.name == NAME:
+            yield _Distribution()
+
+
+class _Distribution(metadata.Distribution):
+    """Says name and version, and has no files."""
+
+    def read_text(self, filename: str) -> str | None:
+        return f"Name: {NAME}\nVersion: {tinygrad_llm.__version__}\n" if filename == "METADATA" else None
+
+    def locate_file(self, path: Any) -> Any:
+        raise FileNotFoundError(f"{path}: the package {NAME} is {OURS} here, and has no such file")
 
 
 def install() -> None:

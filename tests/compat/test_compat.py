@@ -141,3 +141,12 @@ def test_print_options(options: dict[str, Any]) -> None:
     finally:
         for lib in (ours, torch):
             lib.set_printoptions(profile="default")
+
+
+def test_the_version_of_torch_is_this_packages(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from importlib.metadata import version\nimport torch\n"
+        "print(version('torch') == torch.__version__, version('numpy') != torch.__version__)\n"
+    )
+    done = run("-m", "tinygrad_llm.compat", "script.py", cwd=tmp_path)
+    assert done.stdout == "True True\n", done.stderr
