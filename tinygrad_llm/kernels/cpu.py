@@ -84,55 +84,66 @@ def erf(x: np.ndarray) -> np.ndarray:
 
 
 def gelu(x: np.ndarray, approximate: str) -> np.ndarray:
-    """0.5 x (1 + t), t = tanh(sqrt(2/pi) (x + 0.044715 x^3)) or erf(x / sqrt(2))."""
+    """x s, s = sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) or (1 + erf(x / sqrt(2))) / 2.
+
+    The sigmoid is (1 + tanh) / 2 of half its argument, by an exp, which NumPy computes with vectors on every processor.
+    """
     y = np.empty(x.shape, x.dtype)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
 
     def work(part: slice) -> None:
-        a, t = flat_x[part], flat_y[part]
-        _gelu_t(a, approximate, out=t)
-        t += 1
-        t *= a
-        t *= 0.5
+        a, out = flat_x[part], flat_y[part]
+        if approximate == "none":
+            np.multiply(a, _normal_share(a, out), out=out)
+        else:
+            np.divide(a, _one_over_sigmoid(a, np.multiply(a, a, out=out), out), out=out)
 
     for_each(work, tiles(x.size))
     return y
 
 
-def _gelu_t(x: np.ndarray, approximate: str, out: np.ndarray) -> np.ndarray:
-    """tanh(sqrt(2/pi) (x + 0.044715 x^3)) or erf(x / sqrt(2)), into out."""
-    if approximate == "none":
-        out[...] = erf(x * math.sqrt(0.5))
-        return out
-    np.multiply(x, x, out=out)
-    out *= SQRT_2_OVER_PI * GELU_CUBIC
-    out += SQRT_2_OVER_PI
+def _normal_share(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """(1 + erf(x / sqrt(2))) / 2 into out."""
+    out[...] = erf(x * math.sqrt(0.5))
+    out += 1
+    out *= 0.5
+    return out
+
+
+def _one_over_sigmoid(x: np.ndarray, square: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3)) into out, which may be square itself: inf where x is far below 0."""
+    np.multiply(square, -2 * SQRT_2_OVER_PI * GELU_CUBIC, out=out)
+    out -= 2 * SQRT_2_OVER_PI
     out *= x
-    return np.tanh(out, out=out)
+    np.exp(out, out=out)
+    out += 1
+    return out
 
 
 def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
-    """g (0.5 (1 + t) + x t'/2): t is computed again rather than kept."""
+    """g (s + x s'): s is computed again rather than kept."""
     dx = np.empty(x.shape, x.dtype)
     flat_g, flat_x, flat_dx = g.reshape(-1), x.reshape(-1), dx.reshape(-1)
 
     def work(part: slice) -> None:
         a, d = flat_x[part], flat_dx[part]
-        t = _gelu_t(a, approximate, out=np.empty(a.shape, a.dtype))
+        s = np.empty(a.shape, a.dtype)
         np.multiply(a, a, out=d)
-        if approximate == "none":  # x t'/2 = x exp(-x^2 / 2) / sqrt(2 pi)
+        if approximate == "none":  # x s' = x exp(-x^2 / 2) / sqrt(2 pi)
+            _normal_share(a, s)
             d *= -0.5
             np.exp(d, out=d)
             d *= a
             d *= 1 / math.sqrt(2 * math.pi)
-        else:  # x t'/2 = 0.5 (1 - t^2) (k x + 3 c k x^3)
-            d *= 1.5 * GELU_CUBIC * SQRT_2_OVER_PI
-            d += 0.5 * SQRT_2_OVER_PI
-            d *= 1 - t * t  # before the third factor x, with which large numbers would overflow
+            d += s
+        else:  # s + x s' = s (1 + (1 - s) 2 sqrt(2/pi) (x + 3 0.044715 x^3))
+            np.reciprocal(_one_over_sigmoid(a, d, s), out=s)
+            d *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
+            d += 2 * SQRT_2_OVER_PI
+            d *= 1 - s  # before the factor x, with which large numbers would overflow
             d *= a
-        t += 1
-        t *= 0.5
-        d += t
+            d += 1
+            d *= s
         d *= flat_g[part]
 
     for_each(work, tiles(x.size))
