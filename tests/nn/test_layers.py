@@ -43,6 +43,26 @@ LAYERS = {
     "Flatten all": ((0,), {}, (2, 3, 4)),
     "Identity": ((1, 2), {"unused": 3}, (5, 4)),
     "Dropout none": ((0.0,), {}, (5, 4)),
+    "Unflatten": ((1, (2, -1)), {}, (5, 4)),
+    "BatchNorm1d": ((4,), {}, (5, 4)),
+    "BatchNorm1d average": ((4,), {"momentum": None, "eps": 0.1}, (5, 4)),
+    "BatchNorm1d plain": ((4,), {"affine": False, "track_running_stats": False}, (5, 4, 3)),
+    "GroupNorm": ((2, 4), {}, (5, 4)),
+    "GroupNorm plain": ((2, 4), {"affine": False}, (5, 4, 3)),
+    "PReLU": ((), {}, (5, 4)),
+    "PReLU each": ((4,), {"init": 0.1}, (5, 4)),
+    "Threshold": ((0.1, 20.0), {}, (5, 4)),
+    "ELU": ((0.5,), {}, (5, 4)),
+    "CELU": ((0.5,), {}, (5, 4)),
+    "Hardtanh": ((-0.3, 0.8), {}, (5, 4)),
+    "Hardshrink": ((0.2,), {}, (5, 4)),
+    "Softshrink": ((0.2,), {}, (5, 4)),
+    "GLU": ((1,), {}, (5, 4)),
+    "Softmin": ((0,), {}, (5, 4)),
+    **{
+        name: ((), {}, (5, 4))
+        for name in ("SELU", "ReLU6", "Hardswish", "Mish", "Softsign", "Tanhshrink", "LogSigmoid")
+    },
 }
 
 
@@ -212,3 +232,83 @@ def test_block_is_the_sum_of_its_parts():
     block.drop_shortcut.register_forward_hook(note_zeros)
     block(x)
     assert len(calls) == 2 and all(share > 0.6 for share in calls)
+
+
+MODULES = [
+    "ELU(0.5)", "ELU(inplace=True)", "SELU()", "SELU(True)", "CELU(2.0)", "Hardtanh(-2.0, 3.0)", "ReLU6()",
+    "ReLU6(True)", "Hardsigmoid()", "Hardswish()", "Mish()", "Softsign()", "Tanhshrink()", "Hardshrink(0.2)",
+    "Softshrink()", "LogSigmoid()", "GLU()", "Softmin(1)", "Threshold(0.1, 20)", "PReLU(3)", "BatchNorm1d(4)",
+    "BatchNorm1d(4, momentum=None, affine=False)", "GroupNorm(2, 4)", "Unflatten(1, (2, 2))", "L1Loss()",
+    "SmoothL1Loss()", "HuberLoss()", "KLDivLoss()", "CosineSimilarity()", "PairwiseDistance()", "TripletMarginLoss()",
+    "ParameterDict()", "ParameterDict({'a': lib.ones(2, 3), 'b': lib.ones(1)})",
+]  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_print_as_pytorchs(torch, module):
+    shown = [repr(eval(f"lib.nn.{module}", {"lib": lib})) for lib in (tg, torch)]
+    assert shown[0] == shown[1]
+
+
+LOSSES = {
+    "MSELoss": 2, "L1Loss": 2, "SmoothL1Loss": 2, "HuberLoss": 2, "SoftMarginLoss": 2, "HingeEmbeddingLoss": 2,
+    "PoissonNLLLoss": 2, "KLDivLoss": 2, "MarginRankingLoss": 3, "TripletMarginLoss": 3, "GaussianNLLLoss": 3,
+    "CosineSimilarity": 2, "PairwiseDistance": 2,
+}  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_distances_equal_pytorchs(torch, name):
+    rows = [np.abs(floats(5, 4, seed=i)) + 0.1 for i in range(LOSSES[name])]
+    values = [getattr(lib.nn, name)()(*(lib.tensor(x) for x in rows)).numpy() for lib in (tg, torch)]
+    np.testing.assert_allclose(*values, rtol=1e-12)
+
+
+def test_cosine_embedding_loss():
+    same, other = tg.tensor([[1.0, 0.0]]), tg.tensor([[0.0, 2.0]])
+    loss = nn.CosineEmbeddingLoss(margin=0.2)
+    assert loss(same, same, tg.ones(1)).item() == pytest.approx(0, abs=1e-6)
+    assert loss(same, same, -tg.ones(1)).item() == pytest.approx(0.8)
+    assert loss(same, other, tg.ones(1)).item() == pytest.approx(1)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_follows_the_batches_as_pytorchs(torch, momentum):
+    outputs = []
+    for lib in (tg, torch):
+        layer = lib.nn.BatchNorm1d(4, momentum=momentum).double()
+        for i in range(3):
+            layer(lib.tensor(floats(5, 4, seed=i)))
+        layer.eval()
+        state = [np.asarray(v) for v in layer.state_dict().values()]
+        outputs.append([layer(lib.tensor(floats(2, 4, 3))).detach().numpy(), *state])
+        with pytest.raises(ValueError, match="more than 1 value"):
+            layer.train()(lib.ones(1, 4, dtype=lib.float64))
+        with pytest.raises(ValueError, match="2D or 3D"):
+            layer(lib.ones(4, dtype=lib.float64))
+    for mine, theirs in zip(*outputs, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+
+
+def test_a_parameter_dict_holds_parameters():
+    held = nn.ParameterDict({"a": tg.ones(2)})
+    held["b"] = nn.Parameter(tg.zeros(3))
+    held.update([("c", tg.ones(1))])
+    assert list(held) == ["a", "b", "c"] == [name for name, _ in held.named_parameters()]
+    assert held["a"].requires_grad and "b" in held and held.get("z") is None
+    assert held.pop("a").tolist() == [1, 1] and len(held) == 2
+    del held["b"]
+    held.clear()
+    assert not len(held)
+    with pytest.raises(TypeError):
+        held.update(3)
+
+
+def test_activations_in_place():
+    x = tg.tensor([-1.0, 2.0])
+    assert nn.functional.relu_(x) is x and x.tolist() == [0, 2]
+    assert nn.Hardtanh(inplace=True)(x) is x and x.tolist() == [0, 1]
+    assert nn.functional.relu(x, inplace=True) is x

@@ -17,12 +17,9 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def optimizer(lib, **options):
-    return lib.optim.SGD(
-        [{"params": [lib.nn.Parameter(lib.ones(1))]}, {"params": [lib.nn.Parameter(lib.ones(1))], "lr": 0.3}],
-        lr=0.1,
-        **options,
-    )
+def optimizer(lib, kind="SGD", **options):
+    groups = [{"params": [lib.nn.Parameter(lib.ones(1))]}, {"params": [lib.nn.Parameter(lib.ones(1))], "lr": 0.3}]
+    return getattr(lib.optim, kind)(groups, lr=0.1, **options)
 
 
 def rates(lib, build, steps=25):
@@ -62,6 +59,22 @@ BUILDERS = {
     "three in a row": lambda s, o: s.SequentialLR(
         o, [s.ConstantLR(o, 0.5, 2), s.StepLR(o, 3), s.LambdaLR(o, lambda t: 1 + t)], [4, 11]
     ),
+    "multiplicative": lambda s, o: s.MultiplicativeLR(o, lambda t: 1 - 0.01 * t),
+    "multi-step": lambda s, o: s.MultiStepLR(o, [3, 7, 7, 20], 0.5),
+    "exponential": lambda s, o: s.ExponentialLR(o, 0.9),
+    "polynomial": lambda s, o: s.PolynomialLR(o, 12, 2.0),
+    "restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 4),
+    "restarts, longer and longer": lambda s, o: s.CosineAnnealingWarmRestarts(o, 2, 2, 0.01),
+    "cyclic": lambda s, o: s.CyclicLR(o, 0.01, 0.2, 4),
+    "cyclic, uneven and lower": lambda s, o: s.CyclicLR(o, 0.01, [0.2, 0.4], 2, 5, "triangular2"),
+    "cyclic, exponential": lambda s, o: s.CyclicLR(o, 0.01, 0.2, 3, mode="exp_range", gamma=0.9),
+    "cyclic, by a function": lambda s, o: s.CyclicLR(o, 0.01, 0.2, 3, scale_fn=lambda x: 1 / x),
+    "one cycle": lambda s, o: s.OneCycleLR(o, 0.5, 25),
+    "one cycle, straight": lambda s, o: s.OneCycleLR(
+        o, [0.5, 0.2], epochs=5, steps_per_epoch=6, anneal_strategy="linear"
+    ),
+    "one cycle, three phases": lambda s, o: s.OneCycleLR(o, 0.5, 30, three_phase=True, div_factor=10.0),
+    "chained in one": lambda s, o: s.ChainedScheduler([s.LinearLR(o, 0.1, total_iters=5), s.ExponentialLR(o, 0.9)]),
     "chained": lambda s, o: [s.LinearLR(o, 0.1, total_iters=5), s.StepLR(o, 4, 0.5)],
 }
 
@@ -97,6 +110,11 @@ def test_rates_are_pytorchs_over_options(start, end, line, period, floor):
         ("ConstantLR", [0.2, 8]),
         ("LinearLR", [0.1, 0.7, 12]),
         ("CosineAnnealingLR", [6]),
+        ("MultiStepLR", [[9, 12]]),
+        ("ExponentialLR", [0.9]),
+        ("PolynomialLR", [12]),
+        ("MultiplicativeLR", [lambda t: 0.9]),
+        ("CosineAnnealingWarmRestarts", [3, 2]),
     ],
 )
 def test_resuming_is_pytorchs(torch, kind, options):
@@ -192,3 +210,110 @@ def test_warmup_cosine_drives_lambda_lr():
             lr_scheduler.warmup_cosine(*wrong)
     with pytest.raises(ValueError, match=r"min_ratio must lie in 0\.\.1, not 2"):
         lr_scheduler.warmup_cosine(1, 2, 2)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR"])
+def test_momentum_goes_the_other_way_as_pytorchs(torch, kind, name):
+    found = []
+    for lib in (tg, torch):
+        opt = optimizer(lib, kind, **({"momentum": 0.5} if kind == "SGD" else {}))
+        options = ((0.5, 20),) if name == "OneCycleLR" else ((0.01, 0.2, 4),)
+        scheduler = getattr(lib.optim.lr_scheduler, name)(opt, *options[0])
+        values = []
+        for _ in range(20):
+            values += [g["momentum"] if kind == "SGD" else g["betas"][0] for g in opt.param_groups]
+            opt.step()
+            scheduler.step()
+        found.append(values)
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    with pytest.raises(ValueError, match="must support momentum"):
+        getattr(lr_scheduler, name)(optimizer(tg, "Adagrad"), *options[0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("epoch", [0, 0.5, 3, 5.25, 17])
+def test_restarts_go_to_any_time_as_pytorchs(torch, epoch):
+    found = []
+    for lib in (tg, torch):
+        opt = optimizer(lib)
+        scheduler = lib.optim.lr_scheduler.CosineAnnealingWarmRestarts(opt, 3, 2)
+        scheduler.step(epoch)
+        found.append([g["lr"] for g in opt.param_groups])
+        opt.step()
+        scheduler.step()
+        found[-1] += [g["lr"] for g in opt.param_groups]
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+METRICS = [5.0, 4.0, 4.0, 4.1, 3.99, 4.2, 4.3, 4.0, 4.0, 4.0, 3.0, 3.5, 3.5, 3.5, 3.5, 3.5, 3.5, float("nan"), 9.0, 9.0]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patience": 2}, {"patience": 1, "mode": "max"}, {"patience": 0, "factor": 0.5, "cooldown": 2},
+        {"patience": 1, "threshold": 0.1, "threshold_mode": "abs"}, {"patience": 0, "min_lr": [0.05, 0.1]},
+        {"patience": 0, "eps": 0.02}, {"patience": 1, "mode": "max", "threshold_mode": "abs"},
+    ],
+)  # fmt: skip
+def test_plateaus_are_pytorchs(torch, options):
+    found = []
+    for lib in (tg, torch):
+        opt = optimizer(lib)
+        scheduler = lib.optim.lr_scheduler.ReduceLROnPlateau(opt, **options)
+        rates = []
+        for metric in METRICS:
+            opt.step()
+            scheduler.step(lib.tensor(metric))
+            rates += scheduler.get_last_lr()
+        state = {k: v for k, v in scheduler.state_dict().items() if k in ("best", "num_bad_epochs", "cooldown_counter")}
+        found.append((rates, state))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    assert found[0][1] == found[1][1]
+
+
+def test_the_others_refuse_wrong_arguments():
+    opt, other = optimizer(tg, momentum=0.9), optimizer(tg)
+    s = lr_scheduler
+    for wrong in (
+        lambda: s.ReduceLROnPlateau(opt, factor=1.0),
+        lambda: s.ReduceLROnPlateau(opt, mode="low"),
+        lambda: s.ReduceLROnPlateau(opt, threshold_mode="x"),
+        lambda: s.ReduceLROnPlateau(opt, min_lr=[0.1]),
+        lambda: s.OneCycleLR(opt, 0.1),
+        lambda: s.OneCycleLR(opt, 0.1, 0),
+        lambda: s.OneCycleLR(opt, 0.1, epochs=3, steps_per_epoch=-1),
+        lambda: s.OneCycleLR(opt, 0.1, 10, pct_start=1.5),
+        lambda: s.OneCycleLR(opt, 0.1, 10, anneal_strategy="sin"),
+        lambda: s.OneCycleLR(opt, [0.1], 10),
+        lambda: s.CyclicLR(opt, 0.1, 0.2, mode="square"),
+        lambda: s.CosineAnnealingWarmRestarts(opt, 0),
+        lambda: s.CosineAnnealingWarmRestarts(opt, 3, 0),
+        lambda: s.CosineAnnealingWarmRestarts(opt, 3).step(-1),
+        lambda: s.ChainedScheduler([]),
+        lambda: s.ChainedScheduler([s.StepLR(opt, 1), s.StepLR(other, 1)]),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
+    scheduler = s.OneCycleLR(opt, 0.1, 3)
+    for _ in range(3):
+        scheduler.step()
+    with pytest.raises(ValueError, match="Tried to step 4 times"):
+        scheduler.step()
+
+
+def test_a_schedule_that_runs_ahead_of_its_optimizer_warns_once():
+    opt = optimizer(tg)
+    scheduler = lr_scheduler.StepLR(opt, 3)
+    with pytest.warns(UserWarning, match="before `optimizer.step"):
+        scheduler.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler.step()
+        opt = optimizer(tg)
+        scheduler = lr_scheduler.ExponentialLR(opt, 0.5)
+        opt.step()
+        scheduler.step()

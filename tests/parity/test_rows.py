@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 import tinygrad_llm as ours
-from tests.parity import rows_composed, rows_elementwise, rows_fused, rows_index, rows_linalg, rows_reduce, rows_shape
+from tests.parity import (
+    rows_composed,
+    rows_elementwise,
+    rows_fused,
+    rows_index,
+    rows_linalg,
+    rows_nn,
+    rows_reduce,
+    rows_shape,
+)
 from tests.parity.judge import Call, X, difference, in_dtype, in_layouts, resolve
 from tinygrad_llm.nn import functional
 
@@ -22,8 +31,10 @@ ROWS: dict[str, list[Call]] = {
     **rows_linalg.ROWS,
     **rows_fused.ROWS,
     **rows_composed.ROWS,
+    **rows_nn.ROWS,
 }
-ROUNDING_DECIDES = {"std"}  # a gradient that is a difference of nearly equal numbers says nothing in 16 bits
+# a gradient that is a difference of nearly equal numbers says nothing in 16 bits
+ROUNDING_DECIDES = {"std", "nn.functional.group_norm"}
 
 
 @pytest.fixture(scope="module")

@@ -136,14 +136,14 @@ def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
             d *= a
             d *= 1 / math.sqrt(2 * math.pi)
             d += s
-        else:  # s + x s' = s (1 + (1 - s) 2 sqrt(2/pi) (x + 3 0.044715 x^3))
+        else:  # x s' = s (1 - s) 2 sqrt(2/pi) (x + 3 0.044715 x^3)
             np.reciprocal(_one_over_sigmoid(a, d, s), out=s)
             d *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
             d += 2 * SQRT_2_OVER_PI
-            d *= 1 - s  # before the factor x, with which large numbers would overflow
+            d *= 1 - s
+            d *= s  # 0 where x is large: before the factor x, with which large numbers would overflow
             d *= a
-            d += 1
-            d *= s
+            d += s
         d *= flat_g[part]
 
     for_each(work, tiles(x.size))

@@ -247,3 +247,74 @@ class ParameterList(Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise RuntimeError("ParameterList should not be called.")
+
+
+class ParameterDict(Module):
+    """Parameters by name, in the order of their arrival; a plain tensor put into it becomes one."""
+
+    def __init__(self, parameters: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | None = None) -> None:
+        super().__init__()
+        if parameters is not None:
+            self.update(parameters)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parameters[key]
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        self.register_parameter(key, value if isinstance(value, Parameter) else Parameter(value))
+
+    def __delitem__(self, key: str) -> None:
+        del self._parameters[key]
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._parameters
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._parameters.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The parameters."""
+        return self._parameters.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Pairs of name and parameter."""
+        return self._parameters.items()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The parameter `key`, or default where there is none."""
+        return self._parameters.get(key, default)
+
+    def update(self, parameters: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
+        """Add parameters from a mapping or from pairs, replacing those of the same name."""
+        if not isinstance(parameters, Iterable):
+            raise TypeError(
+                "ParameterDict.update should be called with an iterable of key/value pairs, but got "
+                + type(parameters).__name__
+            )
+        for key, value in parameters.items() if isinstance(parameters, Mapping) else parameters:
+            self[key] = value
+
+    def pop(self, key: str) -> Any:
+        """Take the parameter `key` out."""
+        return self._parameters.pop(key)
+
+    def clear(self) -> None:
+        """Take every parameter out."""
+        self._parameters.clear()
+
+    def extra_repr(self) -> str:
+        return "\n".join(
+            f"  ({key}): Parameter containing: [{p.dtype} of size {'x'.join(map(str, p.shape))}"
+            + (f" ({p.device})]" if p.device.type == "cuda" else "]")
+            for key, p in self.items()
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("ParameterDict should not be called.")

@@ -56,17 +56,6 @@ class NLLLoss(Module):
         )
 
 
-class MSELoss(Module):
-    """(input - target)^2, input and target of one shape."""
-
-    def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(input, target, reduction=self.reduction)
-
-
 class BCELoss(Module):
     """-(t log p + (1 - t) log(1 - p)): input p in [0, 1], target t of the same shape."""
 

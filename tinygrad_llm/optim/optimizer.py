@@ -14,10 +14,21 @@ from tinygrad_llm.autograd.graph import note_write
 
 Group = dict[str, Any]
 
-# PyTorch's switches that have one position here: they print and are saved, so that both libraries read each other's.
-FIXED: Group = {"differentiable": False, "foreach": None, "fused": None}
-
 TILE = 65_536  # elements that a step works on at a time: a few such pieces in float32 fit a level-2 cache
+
+
+def switches(**given: Any) -> Group:
+    """PyTorch's switches of how a step is computed: they print and are saved, so that both libraries read each other's.
+
+    `foreach` and `fused` change nothing here; the others have one position.
+
+    Raises: NotImplementedError for differentiable or capturable. RuntimeError for foreach and fused at once.
+    """
+    options = {"differentiable": False, "foreach": None, "fused": None, **given}
+    _check_options(options)
+    if options["fused"] and options["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    return options
 
 
 class Optimizer:
@@ -37,6 +48,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[Group] = []
+        self._stepped = False
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -79,6 +91,7 @@ class Optimizer:
 
         Returns what `closure` returned.
         """
+        self._stepped = True
         loss = None
         if closure is not None:
             with enable_grad():
@@ -151,7 +164,7 @@ class Optimizer:
 
 def _check_options(group: Group) -> None:
     """Raise on an option of PyTorch's that changes the step and does not exist here."""
-    for option in ("amsgrad", "differentiable"):
+    for option in ("differentiable", "capturable"):
         if group.get(option):
             raise NotImplementedError(f"optimizer: {option}={group[option]} is not supported; leave it out")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import FIXED, Group, Optimizer, check_not_negative, in_tiles
+from .optimizer import Group, Optimizer, check_not_negative, in_tiles, switches
 
 
 class SGD(Optimizer):
@@ -28,14 +28,18 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         check_not_negative("learning rate", lr)
         check_not_negative("momentum value", momentum)
         check_not_negative("weight_decay value", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        options = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "nesterov": nesterov, "maximize": maximize, **FIXED})
+        options: Group = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+        options |= {"nesterov": nesterov, "maximize": maximize}
+        super().__init__(params, options | switches(foreach=foreach, differentiable=differentiable, fused=fused))
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Take one step for one parameter."""

@@ -1,0 +1,82 @@
+"""Linear layers, tables, dropout."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.functions import elementwise as _elementwise
+from tinygrad_llm.autograd.functions.common import check_tensor
+from tinygrad_llm.autograd.ops import elementwise as ops
+from tinygrad_llm.autograd.ops import index as index_ops
+from tinygrad_llm.autograd.ops import linalg as linalg_ops
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
+from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias: x (..., K), weight (N, K) or (K,), bias (N,) -> (..., N)."""
+    check_tensor("linear", input)
+    if input.array.dtype != weight.array.dtype:
+        raise RuntimeError(f"linear: input is {input.dtype} and weight {weight.dtype}; convert one with .to()")
+    if weight.ndim == 1:
+        return linear(input, weight.reshape(1, -1), bias).squeeze(-1)
+    if not input.ndim or input.array.shape[-1] != weight.array.shape[-1]:
+        rows = math.prod(input.array.shape[:-1])
+        n, k = weight.array.shape
+        last = input.array.shape[-1] if input.ndim else "no"
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{last} and {k}x{n}): linear: the last dimension of "
+            f"input "
+            f"{list(input.shape)} must match weight {list(weight.shape)}"
+        )
+    if bias is not None and bias.array.shape not in ((weight.array.shape[0],), (1,), ()):
+        raise RuntimeError(
+            f"linear: bias {list(bias.shape)} must have one element for each row of weight {list(weight.shape)}"
+        )
+    if bias is not None and bias.array.shape != (weight.array.shape[0],):
+        bias = bias.expand(weight.array.shape[0])
+    if input.ndim == 2:
+        op = linalg_ops.linear_of_rows_without_bias if bias is None else linalg_ops.linear_of_rows
+    else:
+        op = linalg_ops.linear_without_bias if bias is None else linalg_ops.linear
+    return apply(op, input, weight, bias)
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """weight[ids]: ids (...) int, weight (V, C) -> (..., C). The row padding_idx receives no gradient.
+
+    Raises:
+        IndexError: an id is outside [0, V).
+    """
+    if check_tensor("embedding", input).dtype not in (dtypes.int64, dtypes.int32):
+        raise RuntimeError(f"embedding: ids must be int64 or int32, not {input.dtype}; convert with .long()")
+    if weight.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D, not {list(weight.shape)}")
+    rows, ids = weight.array.shape[0], input.array
+    if isinstance(ids, np.ndarray) and ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
+        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise IndexError(
+            f"index out of range in self: embedding: id {bad} is not in a table of {rows} rows (0 to {rows - 1})"
+        )
+    if padding_idx is None:
+        return apply(index_ops.embedding, weight, input)
+    if not -rows <= padding_idx < rows:
+        raise AssertionError(
+            f"padding_idx must be within num_embeddings: {padding_idx} is not in a table of {rows} rows"
+        )
+    # the rows looked up at padding_idx go through a mask, so that what flows back to that row is zero
+    table = apply(index_ops.embedding, weight, input)
+    padded = wrap((ids == padding_idx % rows)[..., None])
+    return printing(_elementwise.where(padded, table.detach(), table), "EmbeddingBackward0")
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training: each element 0 with probability p, else x / (1 - p). Otherwise x itself."""
+    check_probability("dropout", p)
+    if not training or p == 0 or not input.array.size:
+        return input
+    y = input * 0.0 if p == 1 else apply(ops.dropout, input, keep_mask_like(input, p), scale=1 / (1 - p))
+    return input.write(y, "dropout") if inplace else y
