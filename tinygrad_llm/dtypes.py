@@ -60,6 +60,10 @@ bool_ = dtype("bool", np.bool_)
 ALL = (float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64, bool_)
 BY_NUMPY = {d.numpy: d for d in ALL}
 BY_PYTHON = {float: float64, int: int64, bool: bool_}
+CLASS_NAMES = {  # PyTorch's older names of tensors of a dtype: torch.FloatTensor
+    float32: "Float", float64: "Double", float16: "Half", bfloat16: "BFloat16", uint8: "Byte", int8: "Char",
+    int16: "Short", int32: "Int", int64: "Long", bool_: "Bool",
+}  # fmt: skip
 _default = float32
 
 

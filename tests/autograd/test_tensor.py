@@ -194,3 +194,41 @@ def test_a_size_holds_integers(lib: Any) -> None:
     for join in (lambda s: s + ("a",), lambda s: ("a",) + s, lambda s: s + [1], lambda s: [1] + s, lambda s: s * 2.0):
         with pytest.raises(TypeError):
             join(lib.Size([2]))
+
+
+KINDS = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_older_classes_are_pytorchs(kind):
+    torch = pytest.importorskip("torch")
+    made = []
+    for lib in (ours, torch):
+        cls = getattr(lib, f"{kind}Tensor")
+        x = lib.tensor([1.0, 0.0, 3.0])
+        found = [cls([1, 0, 2]), x.type(f"torch.{kind}Tensor"), x.type(cls), cls(2, 3), cls()]
+        made.append(
+            [repr(found[:3]), [(t.type(), list(t.shape)) for t in found], [isinstance(t, cls) for t in (*found, x, 3)]]
+            + [lib.typename(found[0]), cls.__name__]
+        )
+    assert made[0] == made[1]
+
+
+@pytest.mark.torch
+def test_a_tensor_of_a_size_and_tensors_like_one():
+    torch = pytest.importorskip("torch")
+    shapes = []
+    for lib in (ours, torch):
+        x = lib.ones(2, dtype=lib.int16)
+        made = [lib.Tensor(2, 3), lib.Tensor(4), lib.Tensor(), lib.Tensor([5, 6]), x.new_empty(3, 1), x.new(2, 2)]
+        made += [x.new([7, 8]), x.type_as(lib.ones(1)), x.type(lib.float64)]
+        shapes.append([(list(t.shape), str(t.dtype)) for t in made])
+        with pytest.raises(ValueError, match="invalid type"):
+            x.type("torch.WideTensor")
+    assert shapes[0] == shapes[1]
+
+
+def test_where_a_tensor_is():
+    x = ours.ones(2, 3)
+    assert x.is_cpu and x.get_device() == -1 and x.ndimension() == 2 and not x.is_complex()

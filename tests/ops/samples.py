@@ -104,6 +104,11 @@ def remainder(draw):
     return sample(draw(ids(9, a)) - 4 + draw(array(a, min_value=0.2, max_value=0.3)), divisors)
 
 
+@samples_of("fmod")
+def fmod(draw):
+    return remainder(draw)
+
+
 @samples_of("rounded_div")
 def rounded_div(draw):
     """The quotient is halfway between two whole numbers."""

@@ -35,6 +35,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "div": ("1", "01"),
     "rounded_div": ("", ""),
     "remainder": ("", "01"),
+    "fmod": ("", "01"),
     "pow": ("01", "01y"),
     "atan2": ("01", "01"),
     "maximum": ("01", "01"),

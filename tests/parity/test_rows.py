@@ -19,6 +19,7 @@ from tests.parity import (
     rows_shape,
 )
 from tests.parity.judge import Call, X, difference, in_dtype, in_layouts, resolve
+from tinygrad_llm.autograd import functions
 from tinygrad_llm.nn import functional
 
 pytestmark = pytest.mark.torch
@@ -81,7 +82,8 @@ def test_the_in_place_method_equals_pytorch(torch: Any, name: str) -> None:
 def public_functions() -> list[tuple[str, Any]]:
     """Every function that users call, by its name in PyTorch's namespaces."""
     return [
-        *((name, getattr(ours.autograd.functions, name)) for name in ours.autograd.functions.__all__),
+        *((name, getattr(functions, name)) for name in functions.__all__),
+        *((function.__name__, function) for function in functions.ELSEWHERE),
         *((f"nn.functional.{name}", getattr(functional, name)) for name in functional.__all__),
     ]
 

@@ -66,8 +66,12 @@ class Tensor:
         def __gt__(self, other: Any) -> Tensor: ...
         def __ge__(self, other: Any) -> Tensor: ...
 
-    def __init__(self, data: Any = (), *, requires_grad: bool = False):
-        array = data.array if isinstance(data, Tensor) else data
+    def __init__(self, *data: Any, requires_grad: bool = False):
+        """Tensor(data) holds numbers in the default dtype; Tensor(2, 3) has that size, its elements mean nothing."""
+        if len(data) == 1 and not isinstance(data[0], int):
+            array = data[0].array if isinstance(data[0], Tensor) else data[0]
+        else:
+            array = np.zeros(data or (0,), dtypes.get_default_dtype().numpy)
         if not hasattr(array, "__array_interface__") and not hasattr(array, "__cuda_array_interface__"):
             array = np.asarray(array, dtypes.get_default_dtype().numpy)
         dtypes.of(array)
@@ -100,6 +104,14 @@ class Tensor:
         return self.device.type == "cuda"
 
     @property
+    def is_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    def get_device(self) -> int:
+        """The number of the GPU; -1 for main memory."""
+        return -1 if self.is_cpu else self.device.index or 0
+
+    @property
     def itemsize(self) -> int:
         return self.array.itemsize
 
@@ -120,6 +132,8 @@ class Tensor:
     def dim(self) -> int:
         """The number of dimensions."""
         return self.array.ndim
+
+    ndimension = dim
 
     def numel(self) -> int:
         """The number of elements."""
@@ -147,6 +161,10 @@ class Tensor:
     def is_floating_point(self) -> bool:
         """Whether the dtype is a floating one."""
         return self.dtype.is_floating_point
+
+    def is_complex(self) -> bool:
+        """Whether the dtype is a complex one: there are none."""
+        return False
 
     def is_inference(self) -> bool:
         """Whether the tensor was made in inference mode."""

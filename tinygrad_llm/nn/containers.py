@@ -311,7 +311,7 @@ class ParameterDict(Module):
 
     def extra_repr(self) -> str:
         return "\n".join(
-            f"  ({key}): Parameter containing: [{p.dtype} of size {'x'.join(map(str, p.shape))}"
+            f"  ({key}): Parameter containing: [{p.type()} of size {'x'.join(map(str, p.shape))}"
             + (f" ({p.device})]" if p.device.type == "cuda" else "]")
             for key, p in self.items()
         )

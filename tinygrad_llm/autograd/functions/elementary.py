@@ -11,10 +11,18 @@ import numpy as np
 from tinygrad_llm.autograd.functions import elementwise as base
 from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
 from tinygrad_llm.dtypes import FLOAT, finfo
 
 LN2, LN10 = math.log(2), math.log(10)
+
+
+def _by_element(function: Callable[[float], float]) -> Callable[[Any], Any]:
+    """A function of one number, for arrays in main memory."""
+    each = np.frompyfunc(function, 1, 1)
+    return lambda x: np.asarray(each(x)).astype(x.dtype)
+
+
 FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # name -> (function, derivative)
     "tan": (np.tan, lambda x: 1 + np.tan(x) ** 2),
     "asin": (np.arcsin, lambda x: 1 / np.sqrt(1 - x * x)),
@@ -29,6 +37,9 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # n
     "expm1": (np.expm1, np.exp),
     "log2": (np.log2, lambda x: 1 / (LN2 * x)),
     "log10": (np.log10, lambda x: 1 / (LN10 * x)),
+    "erfc": (_by_element(math.erfc), lambda x: -2 / math.sqrt(math.pi) * np.exp(-x * x)),
+    "deg2rad": (np.deg2rad, lambda x: np.full_like(x, math.pi / 180)),
+    "rad2deg": (np.rad2deg, lambda x: np.full_like(x, 180 / math.pi)),
 }
 
 
@@ -49,6 +60,7 @@ tan, asin, acos, atan, sinh, cosh = map(_elementary, ("tan", "asin", "acos", "at
 asinh, acosh, atanh, exp2, expm1, log2, log10 = map(
     _elementary, ("asinh", "acosh", "atanh", "exp2", "expm1", "log2", "log10")
 )
+erfc, deg2rad, rad2deg = map(_elementary, ("erfc", "deg2rad", "rad2deg"))
 
 
 @method
@@ -118,6 +130,61 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 
 
 @method
+def fmod(input: Tensor, other: Any) -> Tensor:
+    """input - other trunc(input / other): the sign is input's, as C's %."""
+    return apply(ops.fmod, *base.divisible("fmod", check_tensor("fmod", input), other))
+
+
+@method
+def xlogy(input: Tensor, other: Any) -> Tensor:
+    """x ln y, and 0 where x is 0 and y is a number."""
+    x, y = pair(check_tensor("xlogy", input), other, FLOAT)
+    y = y if isinstance(y, Tensor) else wrap(np.full_like(x.array, y, shape=()))
+    zero = base.logical_and(base.eq(x, 0), base.logical_not(base.isnan(y)))
+    return base.where(zero, base.mul(x, 0), base.mul(x, base.log(base.where(zero, 1.0, y))))
+
+
+@method
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """ln(x / (1 - x)), x first moved into [eps, 1 - eps] if eps is given."""
+    x = floating(input) if eps is None else base.clamp(floating(input), eps, 1 - eps)
+    return base.log(base.div(x, base.sub(1, x)))
+
+
+@method
+def fmax(input: Tensor, other: Tensor) -> Tensor:
+    """The larger of two, the other one where one is nan."""
+    x, y = base.where(base.isnan(input), other, input), base.where(base.isnan(other), input, other)
+    return base.maximum(x, y)
+
+
+@method
+def fmin(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller of two, the other one where one is nan."""
+    x, y = base.where(base.isnan(input), other, input), base.where(base.isnan(other), input, other)
+    return base.minimum(x, y)
+
+
+@method
+def signbit(input: Tensor) -> Tensor:
+    """Whether the sign is a minus, of zeros too."""
+    array = check_tensor("signbit", input).array
+    return wrap(np.signbit(array) if input.is_floating_point() else array < 0)
+
+
+@method
+def isposinf(input: Tensor) -> Tensor:
+    """Whether it is inf."""
+    return base.eq(input, math.inf)
+
+
+@method
+def isneginf(input: Tensor) -> Tensor:
+    """Whether it is -inf."""
+    return base.eq(input, -math.inf)
+
+
+@method
 def is_nonzero(input: Tensor) -> bool:
     """Whether the one element is not zero."""
     if input.array.size != 1:
@@ -125,7 +192,7 @@ def is_nonzero(input: Tensor) -> bool:
     return bool(input.array.item())
 
 
-for _function in (atan2, hypot, lerp, addcmul, addcdiv, nan_to_num, frac, clamp_max):
+for _function in (atan2, hypot, lerp, addcmul, addcdiv, nan_to_num, frac, clamp_max, fmod, xlogy, logit):
     in_place(_function)
 
 # --- second names ---

@@ -132,11 +132,11 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         raise RuntimeError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found {rounding_mode!r}"
         )
-    a, b = _divisible("div", input, other)
+    a, b = divisible("div", input, other)
     return apply(ops.rounded_div, a, b, mode=rounding_mode)
 
 
-def _divisible(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+def divisible(name: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands of a division with a whole quotient.
 
     Raises:
@@ -161,7 +161,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 @method
 def remainder(input: Any, other: Any) -> Tensor:
     """input - other floor(input / other): the sign is other's, as Python's %."""
-    return apply(ops.remainder, *_divisible("remainder", input, other))
+    return apply(ops.remainder, *divisible("remainder", input, other))
 
 
 @method
@@ -417,5 +417,11 @@ for _function in (
     ceil,
     round_,
     square,
+    clamp_min,
+    bitwise_and,
+    bitwise_or,
+    bitwise_xor,
+    bitwise_not,
 ):
     in_place(_function)
+Tensor.clip_ = Tensor.clamp_  # type: ignore[attr-defined]

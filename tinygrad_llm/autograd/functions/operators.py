@@ -12,7 +12,7 @@ from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
 
 
 def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -134,12 +134,6 @@ for _name, _dtype in (
     ("bool", dtypes.bool_),
 ):
     _converter(_name, _dtype)
-
-
-@method
-def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """The tensor in other's dtype."""
-    return cast(self, other.dtype)
 
 
 @method
@@ -270,38 +264,3 @@ def _float_dtype(name: str, tensor: Tensor) -> np.dtype:
 
 def _on(tensor: Tensor, array: Any) -> Any:
     return devices.move(np.asarray(array), tensor.device)
-
-
-# --- new tensors like this one ---
-
-
-@method
-def new_zeros(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Tensor:
-    """Zeros of this dtype and device."""
-    return new_full(self, _size(size), 0, dtype=dtype)
-
-
-@method
-def new_ones(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Tensor:
-    """Ones of this dtype and device."""
-    return new_full(self, _size(size), 1, dtype=dtype)
-
-
-@method
-def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
-    """One number throughout, of this dtype and device."""
-    kind = dtypes.argument(dtype) or self.dtype
-    value = dtypes.fill_value("new_full", fill_value, kind)
-    return wrap(np.full_like(self.array, value, dtype=kind.numpy, shape=_size((size,))))
-
-
-@method
-def new_tensor(self: Tensor, data: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
-    """Data as a tensor of this dtype and device."""
-    from tinygrad_llm.autograd.creation import tensor
-
-    return tensor(data, dtype=dtype or self.dtype, device=self.device)
-
-
-def _size(size: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)

@@ -45,6 +45,12 @@ def remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b), (lambda g: g, lambda g: -g * np.floor_divide(a, b))
 
 
+@register(broadcasts=True)
+def fmod(a: Any, b: Any) -> Any:
+    """a - b trunc(a / b), with the sign of a."""
+    return np.fmod(a, b), (lambda g: g, lambda g: -g * np.trunc(a / b))
+
+
 @register(broadcasts=True, bare=True, prints="DivBackward2")
 def rounded_div(a: Any, b: Any, *, mode: str) -> Any:
     """a / b rounded down (mode "floor") or towards 0 ("trunc"). The gradients are 0."""
