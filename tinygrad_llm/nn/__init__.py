@@ -37,6 +37,7 @@ from .flatten import Flatten, Unflatten
 from .linear import Identity, Linear
 from .loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
 from .module import Module
+from .multihead import MultiheadAttention
 from .norm import BatchNorm1d, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Parameter
 from .regression import (
@@ -63,7 +64,8 @@ __all__ = [
     "Dropout", "Flatten", "Unflatten", "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish",
     "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "Sigmoid",
     "SiLU", "Softmax", "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold",
-    "MultiHeadAttention", "FeedForward", "TransformerBlock", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss",
+    "MultiHeadAttention", "MultiheadAttention", "FeedForward", "TransformerBlock", "BCELoss", "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
     "NLLLoss", "CosineEmbeddingLoss", "CosineSimilarity", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
     "KLDivLoss", "L1Loss", "MarginRankingLoss", "MSELoss", "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss",
     "SoftMarginLoss", "TripletMarginLoss",
