@@ -8,6 +8,7 @@ import warnings
 
 from tinygrad_llm.autograd import functions, return_types  # attaches Tensor's methods
 from tinygrad_llm.autograd.derivatives import backward, grad
+from tinygrad_llm.autograd.function import Function
 from tinygrad_llm.autograd.grad_mode import (
     enable_grad,
     inference_mode,
@@ -21,6 +22,7 @@ from tinygrad_llm.autograd.size import Size
 from tinygrad_llm.autograd.tensor import Tensor
 
 __all__ = [
+    "Function",
     "Size",
     "Tensor",
     "backward",
