@@ -438,6 +438,13 @@ def attention(draw):
     )  # fmt: skip
 
 
+@samples_of("attention_of_packed")
+def attention_of_packed(draw):
+    b, t, heads, width = (draw(st.integers(1, 3)) for _ in range(4))
+    qkv, keep = draw(array((b, t, 3 * heads * width))), optional(draw, bools((b, heads, t, t)))
+    return sample(qkv, keep, heads=heads, causal=draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), keep_scale=1.25)
+
+
 # --- losses ---
 
 

@@ -67,9 +67,12 @@ class Kernels:
     multiplied by keep_scale. `saved` is what backward needs.
     """
     attention_backward: Callable[..., Any]
-    """(g, q, k, v, saved, scale, keep, keep_scale, need_scores) -> dq, dk, dv, dscores (B, H, T, S) or None."""
+    """(g, q, k, v, saved, scale, keep, keep_scale, need_scores, into) -> dq, dk, dv, dscores (B, H, T, S) or None.
+
+    into: None, or three arrays that take dq, dk and dv.
+    """
     cross_entropy: Callable[..., Any]
-    """(x (N, V), targets (N,)) -> logsumexp(x) - x[target] (N,), logsumexp (N,), mean of x (N,).
+    """(x (N, V), targets (N,)) -> logsumexp(x) - x[target] (N,), logsumexp (N,).
 
     Targets lie in range.
     """

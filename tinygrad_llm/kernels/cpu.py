@@ -6,7 +6,6 @@ Each function computes what `reference` specifies under the same name.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from functools import lru_cache
 from typing import Any
@@ -15,35 +14,13 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from tinygrad_llm.kernels import as_rows
+from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
 from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
-from tinygrad_llm.kernels.threads import for_each, single_threaded_blas
-
-TILE = 65_536  # elements worked on at a time: smaller ones lose to the calls, larger ones leave the level-2 cache
+from tinygrad_llm.kernels.threads import for_each
+from tinygrad_llm.kernels.tiling import FAINT, MODERATE, row_dots, row_sums, row_tiles, tiles
 
 keep_freed_memory()
-
-
-def tiles(count: int, size: int | None = None) -> list[slice]:
-    """Slices that cut count elements into tiles of equal size, TILE at most."""
-    number = -(-count // (size or TILE))
-    bounds = [count * i // number for i in range(number + 1)] if number else []
-    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
-
-
-def row_tiles(rows: int, columns: int) -> list[slice]:
-    """Slices that cut rows into tiles of about TILE elements, one row at least."""
-    return tiles(rows, max(1, TILE // max(columns, 1)))
-
-
-def row_sums(x: np.ndarray) -> np.ndarray:
-    """(N, C) -> (N, 1), as a product with ones: five times faster than sum(1)."""
-    return x @ np.ones((x.shape[1], 1), x.dtype)
-
-
-def row_dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(..., C), (..., C) -> (..., 1)."""
-    return np.vecdot(x, y)[..., None]
 
 
 ERF_LIMIT = 4.0  # from here on erf is 1 in float32
@@ -156,28 +133,27 @@ def softmax(x: np.ndarray) -> np.ndarray:
     rows, out = as_rows(x), as_rows(y)
 
     def work(part: slice) -> None:
-        exp_ratio(rows[part], out=out[part])
+        sums, _ = exp_sums(rows[part], out=out[part])
+        out[part] /= sums
 
     for_each(work, row_tiles(*rows.shape))
     return y
 
 
-def exp_ratio(x: np.ndarray, out: np.ndarray) -> None:
-    """exp(x) / sum(exp(x)) along the last axis, into out.
+def exp_sums(x: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, Any]:
+    """exp(x - shift) into out, its sums along the last axis (..., 1), and the shift.
 
-    Any shift leaves the ratio as it is. Where the largest of all is moderate none is needed, unless some row lies so
-    far below it that its sum vanishes; only then is each row's own maximum taken out, which costs more than the exp.
+    Where the largest of all is moderate no shift is needed, unless some row lies so far below it that its sum vanishes;
+    only then is each row's own maximum taken out, which costs more than the exp.
     """
-    ones = np.ones(x.shape[-1], x.dtype)
     top = x.max(initial=-np.inf)
-    if -50 < top < 50:
-        sums = np.exp(x, out=out) @ ones
-        if sums.min() > 1e-30:
-            out /= sums[..., None]
-            return
-    np.subtract(x, x.max(axis=-1, keepdims=True, initial=-np.inf), out=out)
-    np.exp(out, out=out)
-    out /= (out @ ones)[..., None]
+    if -MODERATE < top < MODERATE:
+        sums = row_sums(np.exp(x, out=out))
+        if sums.min(initial=1.0) > FAINT:
+            return sums, 0.0
+    shift = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    np.subtract(x, shift, out=out)
+    return row_sums(np.exp(out, out=out)), shift
 
 
 def softmax_backward(g: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -212,7 +188,7 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
 def layer_norm_backward(
     g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rstd: Any, needs: Any
 ) -> tuple[Any, Any, Any]:
-    """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g."""
+    """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g; h = rstd c, c = x - mean(x)."""
     columns = x.shape[-1]
     rows, g_rows = as_rows(x), as_rows(g)
     parts = row_tiles(*rows.shape)
@@ -222,20 +198,18 @@ def layer_norm_backward(
     def work(i: int) -> None:
         part = parts[i]
         g_part = g_rows[part]
-        h = rows[part] - mean[part]
-        h *= rstd[part]
-        ones = np.ones(len(h), x.dtype)
+        c, r = rows[part] - mean[part], rstd[part]
         if needs[1]:
-            np.matmul(ones, g_part * h, out=dweights[i])
+            np.matmul(r[:, 0], g_part * c, out=dweights[i])
         if needs[2]:
-            np.matmul(ones, g_part, out=dbiases[i])
+            np.matmul(np.ones(len(c), x.dtype), g_part, out=dbiases[i])
         if dx is not None:
             u = g_part if weight is None else np.multiply(g_part, weight, out=dx[part])
-            mean_u, mean_uh = row_sums(u) / columns, row_dots(u, h) / columns
-            h *= mean_uh
-            np.subtract(u, h, out=dx[part])
+            mean_u, mean_uc = row_sums(u) / columns, row_dots(u, c) / columns
+            c *= mean_uc * r * r
+            np.subtract(u, c, out=dx[part])
             dx[part] -= mean_u
-            dx[part] *= rstd[part]
+            dx[part] *= r
 
     for_each(work, range(len(parts)))
     return (
@@ -255,110 +229,18 @@ def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.nda
     return y.reshape(x.shape), rstd
 
 
-def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """softmax(q k^T scale + mask) v, a sequence at a time for all its heads.
-
-    The result lies in memory as q does: where q is a view of (B, T, H, D), joining the heads copies nothing.
-    """
-    (batch, heads, t, _), s = q.shape, k.shape[-2]
-    p = np.empty((batch, heads, t, s), q.dtype)
-    y = np.empty_like(q, shape=(batch, heads, t, v.shape[-1]))
-    added = None if mask is None else np.broadcast_to(_added(mask, q.dtype), p.shape)
-    blind = None if mask is None else _blind(mask, p.shape[:3])
-    future = np.triu(np.full((t, s), -np.inf, q.dtype), 1) if causal else None
-
-    def work(group: tuple[slice, slice]) -> None:
-        scores = np.matmul(q[group] * scale, transposed(k[group]))
-        if added is not None:
-            scores += added[group]
-        if future is not None:
-            scores += future
-        weights = p[group]
-        exp_ratio(scores, out=weights)
-        if blind is not None:
-            weights[blind[group]] = 0
-        np.matmul(weights if keep is None else _dropped(weights, keep[group], keep_scale), v[group], out=y[group])
-
-    with single_threaded_blas():
-        for_each(work, _head_groups(batch, heads, t * s))
-    return y, p
-
-
-def transposed(x: np.ndarray) -> np.ndarray:
-    """(..., S, D) -> (..., D, S), copied: OpenBLAS takes twice as long for a small product with a transposed view."""
-    return np.ascontiguousarray(x.swapaxes(-1, -2))
-
-
-def _head_groups(batch: int, heads: int, size: int) -> list[tuple[slice, slice]]:
-    """Sequences, or where these are too large heads of one, in groups of about TILE scores; size: scores of a head."""
-    if heads * size <= TILE:
-        whole = slice(0, heads)
-        return [(part, whole) for part in tiles(batch, TILE // max(heads * size, 1))]
-    groups = tiles(heads, max(1, TILE // size))
-    return [(slice(b, b + 1), part) for b in range(batch) for part in groups]
-
-
-def _added(mask: np.ndarray, dtype: Any) -> np.ndarray:
-    """A mask in the form that is added to the scores."""
-    return np.where(mask, 0.0, -np.inf).astype(dtype) if mask.dtype == bool else mask
-
-
-def _blind(mask: np.ndarray, shape: tuple[int, ...]) -> Any:
-    """Which queries (B, H, T) may look nowhere, and so take nothing; None where all may look somewhere."""
-    nowhere = ~mask.any(axis=-1) if mask.dtype == bool else (mask == -np.inf).all(axis=-1)
-    return np.broadcast_to(nowhere, shape) if nowhere.any() else None
-
-
-def _dropped(p: np.ndarray, keep: np.ndarray, keep_scale: float) -> np.ndarray:
-    out = p * keep
-    out *= keep_scale
-    return out
-
-
-def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool
-) -> tuple[Any, Any, Any, Any]:
-    """dv = p'^T g, ds = p (dp - sum(dp p)), dq = ds k scale, dk = ds^T q scale."""
-    dq, dk, dv = (np.empty(x.shape, x.dtype) for x in (q, k, v))
-    dscores = np.empty(p.shape, p.dtype) if need_scores else None
-
-    def work(group: tuple[slice, slice]) -> None:
-        weights = p[group]
-        dropped = weights if keep is None else _dropped(weights, keep[group], keep_scale)
-        np.matmul(dropped.swapaxes(-1, -2), g[group], out=dv[group])
-        ds = np.matmul(g[group], transposed(v[group]))  # dp, turned into ds in place
-        if keep is not None:
-            ds *= keep[group]
-            ds *= keep_scale
-        ds -= row_dots(ds, weights)
-        ds *= weights
-        if dscores is not None:
-            dscores[group] = ds
-        np.matmul(ds, k[group] * scale, out=dq[group])
-        np.matmul(ds.swapaxes(-1, -2), q[group] * scale, out=dk[group])
-
-    with single_threaded_blas():
-        for_each(work, _head_groups(p.shape[0], p.shape[1], p.shape[2] * p.shape[3]))
-    return dq, dk, dv, dscores
-
-
-def cross_entropy(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-ln softmax(x)[target], the logsumexp and the mean of each row."""
+def cross_entropy(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-ln softmax(x)[target] and the logsumexp of each row."""
     n, v = x.shape
-    lse, mean = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    lse = np.empty(n, x.dtype)
 
     def work(part: slice) -> None:
         rows = x[part]
-        top = rows.max(axis=1, keepdims=True)
-        e = rows - top
-        np.exp(e, out=e)
-        lse[part] = (top + np.log(row_sums(e)))[:, 0]
-        mean[part] = row_sums(rows)[:, 0] / v
+        sums, shift = exp_sums(rows, out=np.empty(rows.shape, x.dtype))
+        lse[part] = (np.log(sums) + shift)[:, 0]
 
     for_each(work, row_tiles(n, v))
-    return lse - x[np.arange(n), targets], lse, mean
+    return lse - x[np.arange(n), targets], lse
 
 
 def cross_entropy_backward(

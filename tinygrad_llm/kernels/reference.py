@@ -127,8 +127,9 @@ def causal_mask(scores: Any) -> Any:
 
 
 def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool
-) -> tuple[Any, Any, Any, Any]:
+    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool,
+    into: Any = None,
+) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """dv = p'^T g, dp = g v^T, ds = softmax_backward(dp), dq = ds k scale, dk = ds^T q scale; p' is p after dropout."""
     dropped = p if keep is None else p * keep * keep_scale
     dv = np.matmul(dropped.swapaxes(-1, -2), g)
@@ -136,15 +137,18 @@ def attention_backward(
     if keep is not None:
         dp = dp * keep * keep_scale
     ds = softmax_backward(dp, p)
-    return np.matmul(ds, k) * scale, np.matmul(ds.swapaxes(-1, -2), q) * scale, dv, ds if need_scores else None
+    gradients = np.matmul(ds, k) * scale, np.matmul(ds.swapaxes(-1, -2), q) * scale, dv
+    for place, gradient in zip(into or (), gradients, strict=False):
+        place[...] = gradient
+    return *(into or gradients), ds if need_scores else None
 
 
-def cross_entropy(x: Any, targets: Any) -> tuple[Any, Any, Any]:
-    """-ln softmax(x)[target], row by row, with the logsumexp and mean of each row."""
+def cross_entropy(x: Any, targets: Any) -> tuple[Any, Any]:
+    """-ln softmax(x)[target], row by row, with the logsumexp of each row."""
     top = x.max(axis=1)
     lse = top + np.log(np.exp(x - top[:, None]).sum(axis=1))
     chosen = np.take_along_axis(x, targets[:, None], axis=1)[:, 0]
-    return lse - chosen, lse, x.mean(axis=1)
+    return lse - chosen, lse
 
 
 def cross_entropy_backward(x: Any, targets: Any, lse: Any, g_target: Any, g_softmax: Any, g_all: Any) -> Any:

@@ -55,16 +55,22 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@lru_cache
+def blas_uses_avx512() -> bool:
+    """Whether the BLAS runs kernels for AVX-512, whose costs differ."""
+    return any(lib.get("architecture") in ("SkylakeX", "Cooperlake", "Sapphirerapids") for lib in _blas().info())
+
+
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads: it starts its own
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def for_each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
+def for_each(work: Callable[[Any], None], parts: Sequence[Any], each: int = PARTS_EACH) -> None:
     """work(part) for every part, the calling thread taking its share.
 
-    An exception in one is raised here, after all ended.
+    each: so many parts a thread, at least, are worth waking it. An exception in one is raised here, after all ended.
     """
-    workers = 1 if _in_worker.active else min(_count, len(parts) // PARTS_EACH)
+    workers = 1 if _in_worker.active else min(_count, len(parts) // each)
     if workers <= 1:
         for part in parts:
             work(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinygrad_llm.autograd import Tensor
 
-from . import functional as F
+from .functional.attention import attention_of_packed
 from .linear import Linear
 from .module import Module
 
@@ -35,16 +35,11 @@ class MultiHeadAttention(Module):
         self.out_proj = Linear(d_out, d_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        B, T, _ = x.shape
+        T = x.shape[1]
         if self.context_length < T:
             raise ValueError(f"MultiHeadAttention: {T} positions are more than the context of {self.context_length}")
-        q, k, v = (
-            part.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
-            for part in self.qkv(x).split(self.d_out, dim=-1)
-        )
-        p = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)  # (B, H, T, D)
-        return self.out_proj(mixed.transpose(1, 2).reshape(B, T, self.d_out))
+        mixed = attention_of_packed(self.qkv(x), self.num_heads, self.dropout if self.training else 0.0)
+        return self.out_proj(mixed)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, context_length={self.context_length}, dropout={self.dropout}"

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.kernels.cpu_attention import KEPT
+
 FLOAT32 = 4
 
 
@@ -19,12 +21,15 @@ def training_bytes(config: dict[str, Any], batch: int) -> int:
     """About the most memory that training holds at once: batch windows of the whole context, float32.
 
     Parameters, gradients and AdamW's two moments: 4 numbers a parameter. Kept for backward, for each token: 16 C a
-    block (inputs of the norms, of the four matrix products and of the GELU, and its result), with dropout 3 C more,
-    and H T attention weights; the logits and their gradient, 2 V; and the gradients at work in one block, 8 C.
+    block (inputs of the norms, of the four matrix products and of the GELU, and its result), H T attention weights if
+    they are few enough to be kept, with dropout 3 C and H T bools more; the logits and their gradient, 2 V; and the
+    gradients at work in one block, 8 C.
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
-    per_token = n * c * (16 + (3 if config["drop_rate"] else 0)) + n * h * t + 2 * v + 8 * c
-    return FLOAT32 * (4 * parameter_count(config) + batch * t * per_token)
+    kept = h * t if batch * h * t * t <= KEPT else 0
+    dropped = 3 * c + h * t / FLOAT32 if config["drop_rate"] else 0
+    per_token = n * (16 * c + kept + dropped) + 2 * v + 8 * c
+    return int(FLOAT32 * (4 * parameter_count(config) + batch * t * per_token))
 
 
 def machine_bytes() -> int | None:

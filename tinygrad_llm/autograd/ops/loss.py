@@ -27,13 +27,13 @@ def cross_entropy(
     counted = targets != ignore_index
     safe = np.where(counted, targets, np.zeros_like(targets))
     k = kernels.of(x)
-    nll, lse, mean = k.cross_entropy(x, safe)
+    nll, lse = k.cross_entropy(x, safe)
     w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(x.dtype)
     loss = (1 - label_smoothing) * w * nll
     if label_smoothing:
         total_weight = v if weight is None else sums(weight, None)
-        mean_x = v * mean if weight is None else x @ weight  # sum_c w_c x_c
-        loss += label_smoothing / v * counted * (total_weight * lse - mean_x)
+        sum_x = sums(x, (1,)) if weight is None else x @ weight  # sum_c w_c x_c
+        loss += label_smoothing / v * counted * (total_weight * lse - sum_x)
     loss = np.where(counted, loss, np.zeros_like(loss))  # a row that is ignored may hold inf or nan
     divisor = sums(w, None) if reduction == "mean" else None
     y = loss if reduction == "none" else sums(loss, None) if divisor is None else sums(loss, None) / divisor

@@ -76,6 +76,19 @@ def scaled_dot_product_attention(
     return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:]).contiguous()
 
 
+def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0) -> Tensor:
+    """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C)."""
+    batch, t, c3 = qkv.array.shape
+    keep = keep_mask((batch, heads, t, t), dropout_p, qkv) if dropout_p else None
+    return apply(
+        attention_ops.attention_of_packed, qkv, keep,
+        heads=heads,
+        causal=True,
+        scale=1 / math.sqrt(c3 // (3 * heads)),
+        keep_scale=1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
+    )  # fmt: skip
+
+
 def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:
     """The leading dimensions that query, key and value broadcast to."""
     try:
