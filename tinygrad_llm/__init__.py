@@ -93,6 +93,7 @@ from tinygrad_llm.dtypes import (
 )
 from tinygrad_llm.dtypes import bool_ as bool
 from tinygrad_llm.kernels.threads import get_num_threads, set_num_threads
+from tinygrad_llm.nn.functional import cosine_similarity, hardshrink, pairwise_distance, prelu, rms_norm
 from tinygrad_llm.passthrough import (
     are_deterministic_algorithms_enabled,
     compile,
@@ -133,4 +134,5 @@ __all__ = [
     "save", "seed", "set_default_dtype", "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads",
     "set_printoptions", "set_rng_state", "short", "tensor", "tril_indices", "triu_indices", "typename", "uint8",
     "use_deterministic_algorithms", "utils", "zeros", "zeros_like",
+    "cosine_similarity", "hardshrink", "pairwise_distance", "prelu", "rms_norm",
 ]  # fmt: skip
