@@ -18,7 +18,7 @@ from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
 from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
-from tinygrad_llm.kernels.tiling import FAINT, MODERATE, row_dots, row_sums, row_tiles, tiles
+from tinygrad_llm.kernels.tiling import FAINT, MODERATE, TILE, row_dots, row_sums, row_tiles, tiles
 
 keep_freed_memory()
 
@@ -289,8 +289,8 @@ def adamw(
     if not all(a.flags.c_contiguous for a in (p, m, v)):
         REFERENCE.adamw(p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
         return
-    step_size = lr / (1 - beta1**step)
-    root_scale = 1 / math.sqrt(1 - beta2**step)
+    root = math.sqrt(1 - beta2**step)  # sqrt(v_hat) + eps = (sqrt(v) + eps root) / root: one pass less
+    step_size = lr / (1 - beta1**step) * root
     flat_p, flat_g, flat_m, flat_v = (a.reshape(-1) for a in (p, g, m, v))
 
     def work(part: slice) -> None:
@@ -299,19 +299,18 @@ def adamw(
         t *= 1 - beta1
         m_ += t
         np.multiply(g_, g_, out=t)
+        t -= v_
         t *= 1 - beta2
-        v_ *= beta2
         v_ += t
         np.sqrt(v_, out=t)
-        t *= root_scale
-        t += eps
+        t += eps * root
         np.divide(m_, t, out=t)
         t *= step_size
         if weight_decay:
             p_ *= 1 - lr * weight_decay
         p_ -= t
 
-    for_each(work, tiles(p.size))
+    for_each(work, tiles(p.size, 2 * TILE))
 
 
 def sum_squares(x: np.ndarray) -> Any:
