@@ -52,7 +52,7 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 @lru_cache
 def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
 @lru_cache
@@ -106,18 +106,21 @@ class single_threaded_blas:
 
     _lock = threading.Lock()
     _inside = 0
-    _limit: Any = None
+    _before: tuple[int, ...] = ()
 
     def __enter__(self) -> None:
         cls = single_threaded_blas
         with cls._lock:
             cls._inside += 1
-            if cls._inside == 1:
-                cls._limit = _blas().limit(limits=1, user_api="blas")
+            if cls._inside == 1:  # straight to the libraries: threadpoolctl's own limit takes four times as long
+                cls._before = tuple(lib.num_threads for lib in _blas().lib_controllers)
+                for lib in _blas().lib_controllers:
+                    lib.set_num_threads(1)
 
     def __exit__(self, *exc: object) -> None:
         cls = single_threaded_blas
         with cls._lock:
             cls._inside -= 1
             if cls._inside == 0:
-                cls._limit.restore_original_limits()
+                for lib, before in zip(_blas().lib_controllers, cls._before, strict=True):
+                    lib.set_num_threads(before)
