@@ -29,7 +29,7 @@ def train_step(lib: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> 
 
 
 def build(order: dict) -> tuple[Any, Any, Any]:
-    """The library, the model and the optimizer of an order {peer, threads, config, lr, betas, weight_decay}."""
+    """The library, the model and the optimizer of an order {peer, threads, config, checkpoint, lr, ...}."""
     lib: Any
     make: Any
     if order["peer"] == "ours":
@@ -38,7 +38,7 @@ def build(order: dict) -> tuple[Any, Any, Any]:
         lib, make = import_module("torch"), import_module("torch_gpt").GPT
     lib.set_num_threads(order["threads"])
     lib.manual_seed(0)
-    model = make(order["config"])
+    model = make(order["config"], checkpoint=order["checkpoint"])
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]

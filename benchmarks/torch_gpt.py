@@ -6,6 +6,7 @@ Same shapes, same biases, same tied or untied head; fused attention, nothing tun
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as run_again_in_backward
 
 
 class Attention(nn.Module):
@@ -46,8 +47,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """ids (B, T) -> logits (B, T, V), with GPT-2's initial weights. `config` has the keys of GPTConfig."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, checkpoint: bool = False) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         C, V = config["emb_dim"], config["vocab_size"]
         self.tok_emb = nn.Embedding(V, C)
         self.pos_emb = nn.Embedding(config["context_length"], C)
@@ -66,4 +68,6 @@ class GPT(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """ids (B, T) -> logits (B, T, V)."""
         x = self.drop(self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1])))
-        return self.head(self.norm(self.blocks(x)))
+        for block in self.blocks:
+            x = run_again_in_backward(block, x, use_reentrant=False) if self.checkpoint else block(x)
+        return self.head(self.norm(x))

@@ -83,6 +83,20 @@ class Peer:
         }
 
 
+def order_of(recipe: Recipe, vocabulary: int, threads: int) -> dict[str, Any]:
+    """What a peer is told, but for its name."""
+    return {
+        "threads": threads,
+        "config": recipe.model_config(vocabulary),
+        "checkpoint": recipe.checkpoint,
+        "batch": recipe.batch,
+        "context": recipe.context,
+        "lr": recipe.lr,
+        "betas": [recipe.beta1, recipe.beta2],
+        "weight_decay": recipe.weight_decay,
+    }
+
+
 def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int) -> dict[str, dict]:
     """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
     running: dict[str, Peer] = {}
@@ -149,6 +163,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
     parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
     parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")
+    parser.add_argument("--checkpoint", action="store_true", help="activation checkpoints, in both models")
     parser.add_argument(
         "--against",
         nargs="*",
@@ -178,15 +193,8 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     changes = {name: getattr(args, name) for name in ("batch", "context", "dropout") if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
-    order = {
-        "threads": args.threads,
-        "config": recipe.model_config(VOCABULARY.get(args.preset, CHARACTERS)),
-        "batch": recipe.batch,
-        "context": recipe.context,
-        "lr": recipe.lr,
-        "betas": [recipe.beta1, recipe.beta2],
-        "weight_decay": recipe.weight_decay,
-    }
+    order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads)
+    order["checkpoint"] = args.checkpoint
     results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup)
     record = {
         "preset": args.preset,

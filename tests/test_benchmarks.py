@@ -44,6 +44,14 @@ def test_both_peers_do_the_same_work(tmp_path):
     assert ratio["lowest"] <= ratio["highest"]
 
 
+def test_memory_prints_a_row_a_process_and_checkpoints_change_no_loss():
+    flags = ["--preset", "shakespeare-char", "--batch", "8", "--context", "32", "--steps", "2", "--threads", "1"]
+    done = bench("memory.py", *flags, "--checkpoint")
+    assert done.returncode == 0, done.stderr
+    plain, saving = (line.split()[-4:] for line in done.stdout.splitlines() if line.startswith("ours"))
+    assert float(plain[0]) < float(plain[1]) and plain[3] == saving[3]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"), [(["--steps", "0"], "--steps 0: must be at least 1"), (["--preset", "huge"], "'huge'")]
 )

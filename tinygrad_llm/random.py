@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -259,3 +259,19 @@ def fork_rng(devices: Any = None, enabled: bool = True, device_type: str = "cuda
     finally:
         if enabled:
             set_rng_state(state)
+
+
+def snapshot() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Remember where the default stream stands: `with again():` draws the numbers that come now once more.
+
+    After the block the stream goes on as if nothing had been drawn in it.
+    """
+    state, fast = get_rng_state(), _fast_masks
+
+    @contextlib.contextmanager
+    def again() -> Iterator[None]:
+        with fork_rng(), fast_masks(fast):
+            set_rng_state(state)
+            yield
+
+    return again

@@ -100,7 +100,7 @@ def sweep(
             continue
         needs = tuple(parent is not None and parent in useful for parent in node.parents)
         if any(needs):
-            for parent, needed, d in zip(node.parents, needs, _pull_back(node, g, needs), strict=True):
+            for parent, needed, d in zip(node.parents, needs, pull_back(node, g, needs), strict=True):
                 if needed:
                     sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
         if not retain_graph and not node.op.bare:
@@ -117,7 +117,7 @@ def _leading_to(wanted: set[Node], nodes: list[Node]) -> set[Node]:
     return useful
 
 
-def _pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
+def pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
     """The gradients of a node's arguments; None where not needed."""
     pull, op = node.pull, node.op
     if pull is None:
@@ -211,6 +211,11 @@ def note_write(array: Any) -> None:
         del writes[next(iter(writes))]
 
 
+def written_since(array: Any, date: int) -> bool:
+    """Whether an array's memory was written to in place after a date."""
+    return array.size > 0 and writes.get(_address(array), 0) > date
+
+
 def _address(array: Any) -> int:
     """Where the memory starts that an array is a view of."""
     while isinstance(array.base, type(array)):
@@ -250,7 +255,7 @@ def captures(node: Node | None, array: Any, since: int) -> bool:
 def _check_untouched(node: Node) -> None:
     """Raise if memory that a node's pullbacks captured was written to after the node was made."""
     for array in _captured(node.pull):
-        if array.size and writes.get(_address(array), 0) > node.seq:
+        if written_since(array, node.seq):
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
                 f"{node.op.name} needs an array of shape {tuple(array.shape)} that was written to after it was used. "  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from typing import Any
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import arange
 from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock, init
+from tinygrad_llm.utils.checkpoint import checkpoint as run_again_in_backward
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ class GPTModel(Module):
     model's attention starts near uniform, and it spends its first hundreds of steps on getting away from there.) The
     loss of an untrained model is near ln V. A model put together from `nn` layers alone starts as those layers do.
 
+    checkpoint: keep only each block's input for backward and compute the rest of the block again there. The gradients
+    are the same to the last bit, the memory is less, and a step takes about a third longer. It is no part of the
+    configuration, since it changes no result, and may be set on the model at any time.
+
     Raises: ValueError for ids of another rank or longer than the context; IndexError for an id outside 0..V - 1.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
     Using the output embedding to improve language models (2017), for the tied head.
     """
 
-    def __init__(self, cfg: GPTConfig | Mapping[str, Any]) -> None:
+    def __init__(self, cfg: GPTConfig | Mapping[str, Any], *, checkpoint: bool = False) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.config = cfg = cfg if isinstance(cfg, GPTConfig) else GPTConfig.from_dict(cfg)
         with init.skip_random():  # reset_parameters draws all there is to draw
             self.tok_emb = Embedding(cfg.vocab_size, cfg.emb_dim)
@@ -123,7 +129,12 @@ class GPTModel(Module):
                 f"pass the last ones with ids[:, -{context}:]"
             )
         x = self.tok_emb(ids) + self.pos_emb(arange(ids.shape[1], device=ids.device))  # (B, T, C)
-        x = self.trf_blocks(self.drop_emb(x))
+        x = self.drop_emb(x)
+        if self.checkpoint:
+            for block in self.trf_blocks:
+                x = run_again_in_backward(block, x, use_reentrant=False)
+        else:
+            x = self.trf_blocks(x)
         return self.out_head(self.final_norm(x))
 
     def num_parameters(self) -> int:

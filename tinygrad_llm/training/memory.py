@@ -17,18 +17,19 @@ def parameter_count(config: dict[str, Any]) -> int:
     return v * c + t * c + n * block + 2 * c + (0 if config["tie_weights"] else v * c)
 
 
-def training_bytes(config: dict[str, Any], batch: int) -> int:
+def training_bytes(config: dict[str, Any], batch: int, checkpoint: bool = False) -> int:
     """About the most memory that training holds at once: batch windows of the whole context, float32.
 
     Parameters, gradients and AdamW's two moments: 4 numbers a parameter. Kept for backward, for each token: 16 C a
     block (inputs of the norms, of the four matrix products and of the GELU, and its result), H T attention weights if
     they are few enough to be kept, with dropout 3 C and H T bools more; the logits and their gradient, 2 V; and the
-    gradients at work in one block, 8 C.
+    gradients at work in one block, 8 C. With checkpoints all blocks but one keep only their input, C.
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
     kept = h * t if batch * h * t * t <= KEPT else 0
     dropped = 3 * c + h * t / FLOAT32 if config["drop_rate"] else 0
-    per_token = n * (16 * c + kept + dropped) + 2 * v + 8 * c
+    block = 16 * c + kept + dropped
+    per_token = block + (n - 1) * (c if checkpoint else block) + 2 * v + 8 * c
     return int(FLOAT32 * (4 * parameter_count(config) + batch * t * per_token))
 
 
@@ -50,14 +51,15 @@ def machine_bytes() -> int | None:
     return min(limits) if limits else None
 
 
-def check_fits(config: dict[str, Any], batch: int) -> None:
+def check_fits(config: dict[str, Any], batch: int, checkpoint: bool = False) -> None:
     """Refuse a run that this machine cannot hold. Raises: MemoryError with the estimate and what is there."""
-    needed, there = training_bytes(config, batch), machine_bytes()
+    needed, there = training_bytes(config, batch, checkpoint), machine_bytes()
     if there is not None and needed > there:
         raise MemoryError(
             f"a batch of {batch} windows of {config['context_length']} tokens needs about {format_bytes(needed)} for "
             f"this model of {parameter_count(config):,} parameters, and this machine has {format_bytes(there)}; lower "
             f"--batch (--accumulate makes up for it), --context, --channels or --layers"
+            + ("" if checkpoint else ", or give --checkpoint")
         )
 
 

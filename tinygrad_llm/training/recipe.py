@@ -39,6 +39,7 @@ class Recipe:
     beta2: float = setting(OPTIMIZER, "AdamW: decay of the mean squared gradient", 0, 1)
     weight_decay: float = setting(OPTIMIZER, "AdamW: decay of the matrices; vectors are not decayed", 0, default=0.1)
     clip: float = setting(OPTIMIZER, "largest norm of the whole gradient; 0 = no limit", 0, default=1.0)
+    checkpoint: bool = setting(OPTIMIZER, "compute blocks again in backward: less memory, more time", default=False)
 
     eval_every: int = setting(EVALUATION, "steps from one evaluation to the next", 1)
     eval_windows: int = setting(EVALUATION, "windows of each part of the text in an evaluation", 1)
