@@ -61,6 +61,7 @@ DIFFERENCES = (
     "weights, samplers, and the dropout masks of machines where PyTorch draws them without MKL (AMD, Arm; on Intel's "
     "it draws others). `with random.fast_masks():` makes dropout about ten times faster, with masks of its own; "
     "`Trainer` does so. A GPU draws the CPU's numbers.",
+    "`utils.checkpoint.checkpoint` with `use_reentrant=True` behaves as with False, and `early_stop` changes nothing.",
     "`load` never unpickles: it reads tensors, plain containers and numbers, and refuses every other name, also "
     "with `weights_only=False`. Files of 64 MiB and more are mapped. `save` refuses what such a file cannot hold: "
     "a module, say, instead of its `state_dict()`.",
