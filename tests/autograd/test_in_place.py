@@ -362,3 +362,18 @@ def assert_close(a: Any, b: Any) -> None:
             assert_close(x, y)
     else:
         assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+
+
+def test_a_tensor_takes_another_shape_in_place() -> None:
+    x = ours.arange(6).reshape(2, 3)
+    row = x[0]
+    assert row.unsqueeze_(0) is row and row.shape == (1, 3) and x.t_() is x and x.tolist() == [[0, 3], [1, 4], [2, 5]]
+    row += 10  # the memory is still shared
+    assert x.tolist() == [[10, 3], [11, 4], [12, 5]] and row.squeeze_().shape == (3,)
+    w = ours.ones(2, 3, requires_grad=True)
+    y = (w * 2).transpose_(0, 1)
+    y[0] = 0
+    y.sum().backward()
+    assert w.grad.tolist() == [[0, 2, 2], [0, 2, 2]]
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        w.unsqueeze_(0)

@@ -626,3 +626,22 @@ def in_place(function: Callable[..., Tensor]) -> None:
     write_in_place.__name__ = name
     write_in_place.__doc__ = f"`{name[:-1]}`, written into the tensor; returns it."
     setattr(Tensor, name, write_in_place)
+
+
+def shape_in_place(function: Callable[..., Tensor]) -> None:
+    """Give Tensor the method `name_` of a function that takes a view: the tensor itself then has the other shape."""
+    name = public_name(function) + "_"
+
+    def take_shape(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.check_writable(name)
+        before = wrap(self.array)  # what the tensor was, for the graph
+        before._node, before.source, before.flags = self._node, self.source, self.flags
+        view = function(before, *args, **kwargs)
+        self.array = view.array
+        if before._node is not None or before.source is not None:
+            self._node, self.source, self.flags = view.node, view.source, view.flags
+        return self
+
+    take_shape.__name__ = name
+    take_shape.__doc__ = f"The tensor itself in the shape of `{name[:-1]}`; returns it."
+    setattr(Tensor, name, take_shape)

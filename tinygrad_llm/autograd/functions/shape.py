@@ -14,7 +14,7 @@ from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
-from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing, wrap
+from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing, shape_in_place, wrap
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -497,3 +497,7 @@ def broadcast_shapes(*shapes: Any) -> Size:
 
 for _function in (tril, triu):
     in_place(_function)
+
+for _function in (squeeze, unsqueeze, transpose, t):
+    shape_in_place(_function)
+Tensor.swapaxes_ = Tensor.swapdims_ = Tensor.transpose_  # type: ignore[attr-defined]
