@@ -36,6 +36,7 @@ from tinygrad_llm.autograd.creation import (
     full_like,
     is_tensor,
     linspace,
+    logspace,
     ones,
     ones_like,
     tensor,
@@ -70,6 +71,8 @@ from tinygrad_llm.autograd.functions.typed import (
     IntTensor,
     LongTensor,
     ShortTensor,
+    is_complex,
+    is_floating_point,
     typename,
 )
 from tinygrad_llm.autograd.printing import set_printoptions
@@ -121,6 +124,7 @@ newaxis = None
 
 __all__ = [
     *_functions,
+    "is_complex", "is_floating_point", "logspace",
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "Generator",
     "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "Size", "Tensor", "amp", "arange",
     "are_deterministic_algorithms_enabled", "as_tensor", "asarray", "autocast", "autograd", "backends", "bernoulli",

@@ -218,6 +218,16 @@ def linspace(
     return finish(np.linspace(start, end, steps), kind, device, requires_grad)
 
 
+def logspace(
+    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """base^start, ..., base^end, the exponents evenly spaced."""
+    checked((steps,))
+    powers = np.power(float(base), np.linspace(start, end, steps))
+    return finish(powers, dtype or dtypes.get_default_dtype(), device, requires_grad)
+
+
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m): ones on the diagonal."""
     checked((n, n if m is None else m))

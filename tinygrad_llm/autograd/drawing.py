@@ -10,7 +10,7 @@ from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.creation import checked, empty, finish
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.grad_mode import no_grad
-from tinygrad_llm.autograd.tensor import Tensor, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, wrap
 
 
 def _float_dtype(name: str, dtype: dtypes.dtype | None) -> np.dtype:
@@ -122,6 +122,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Any = None) -
     return empty(input.array.shape, dtype=input.dtype, device=input.device).bernoulli_(input, generator=generator)
 
 
+@method
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Places of each row, drawn in proportion to its weights: (V,) or (N, V) -> int64 (S,) or (N, S), S = num_samples.
 

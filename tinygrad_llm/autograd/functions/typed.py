@@ -117,6 +117,28 @@ ByteTensor, CharTensor, ShortTensor, IntTensor, LongTensor, BoolTensor = map(
 )
 
 
+@method
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor itself: memory that a GPU reads directly is not asked for."""
+    return self
+
+
+@method
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """False: no memory is pinned."""
+    return False
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a floating one."""
+    return input.is_floating_point()
+
+
+def is_complex(input: Tensor) -> bool:
+    """Whether the dtype is a complex one: there are none."""
+    return input.is_complex()
+
+
 def typename(obj: Any) -> str:
     """The name of a tensor's type, "torch.FloatTensor", or of another object's class with its module."""
     if isinstance(obj, Tensor):

@@ -12,6 +12,7 @@ from tinygrad_llm import kernels
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.functions import cat
 from tinygrad_llm.autograd.graph import note_write
+from tinygrad_llm.nn.utils import rnn as rnn
 
 
 def clip_grad_norm_(
