@@ -17,15 +17,23 @@ from machine import peak_rss_mb
 CLIP = 1.0
 
 
-def train_step(lib: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> float:
+def train_step(lib: Any, loss_of: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> float:
     """Forward, backward, clip, update: the same lines for both libraries, since the names are the same."""
-    logits = model(ids)
-    loss = lib.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    optimizer.zero_grad(set_to_none=True)
+    loss = loss_of(ids, targets)
     loss.backward()
     lib.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return loss.item()
+
+
+def way_to_the_loss(peer: str, lib: Any, model: Any) -> Any:
+    """(ids, targets) -> loss, as a peer computes it: as it stands, compiled, or with products in bfloat16."""
+    if peer == "torch-compile":
+        return lib.compile(model.loss)
+    if peer == "torch-bf16":
+        return lib.autocast("cpu", lib.bfloat16)(model.loss)
+    return model.loss
 
 
 def build(order: dict) -> tuple[Any, Any, Any]:
@@ -43,7 +51,7 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = lib.optim.AdamW(groups, lr=order["lr"], betas=tuple(order["betas"]))
-    return lib, lib.compile(model) if order["peer"] == "torch-compile" else model, optimizer
+    return lib, model, optimizer
 
 
 def batches(lib: Any, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
@@ -59,13 +67,14 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
     """Builds what is ordered, then trains as many steps as each line asks for."""
     lib, model, optimizer = build(order)
     data = batches(lib, order["config"]["vocab_size"], order["batch"], order["context"])
+    loss_of = way_to_the_loss(order["peer"], lib, model)
     reply({"parameters": sum(p.numel() for p in model.parameters())})
     for line in sys.stdin:
         milliseconds, losses = [], []
         for _ in range(int(line)):
             ids, targets = next(data)
             start = time.perf_counter()
-            losses.append(train_step(lib, model, optimizer, ids, targets))
+            losses.append(train_step(lib, loss_of, model, optimizer, ids, targets))
             milliseconds.append(1e3 * (time.perf_counter() - start))
         reply({"ms": milliseconds, "losses": losses, "peak_rss_mb": peak_rss_mb()})
 

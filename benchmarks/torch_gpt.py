@@ -71,3 +71,7 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = run_again_in_backward(block, x, use_reentrant=False) if self.checkpoint else block(x)
         return self.head(self.norm(x))
+
+    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean next-token loss: ids and targets (B, T) -> ()."""
+        return F.cross_entropy(self(ids).flatten(0, 1), targets.flatten())

@@ -167,7 +167,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         nargs="*",
-        choices=["torch", "torch-compile", "none"],
+        choices=["torch", "torch-compile", "torch-bf16", "none"],
         help="the other peers (default: torch where it is installed)",
     )
     parser.add_argument("--steps", **positive, default=10, help="steps a round (default %(default)s)")

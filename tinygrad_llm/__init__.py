@@ -11,6 +11,7 @@ from tinygrad_llm import backends as backends
 from tinygrad_llm import cuda as cuda
 from tinygrad_llm import nn as nn
 from tinygrad_llm import optim as optim
+from tinygrad_llm import profiler as profiler
 from tinygrad_llm import utils as utils
 from tinygrad_llm.amp import autocast
 from tinygrad_llm.autograd import (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu_attention, threads, tiling
+from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu, cpu_attention, threads, tiling
 
 C = 5  # columns
 
@@ -123,6 +123,18 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
         cross_entropy_backward,
         lambda n: [floats(n, C), ints(n, C), floats(n), floats(n), np.zeros(n, np.float32)],
     ),
+    "linear_cross_entropy": (
+        lambda k, x, w, t, g: k.linear_cross_entropy(x, w, t, g, (True, True)),
+        lambda n: [floats(n, 4), floats(C, 4), ints(n, C), floats(n)],
+    ),
+    "linear_cross_entropy, loss alone": (
+        lambda k, x, w, t, g: k.linear_cross_entropy(x, w, t, g, (False, False))[0],
+        lambda n: [floats(n, 4), floats(C, 4), ints(n, C), floats(n)],
+    ),
+    "linear_cross_entropy, frozen head": (
+        lambda k, x, w, t, g: k.linear_cross_entropy(x, w, t, g, (True, False))[:2],
+        lambda n: [floats(n, 4), floats(C, 4), ints(n, C), floats(n)],
+    ),
     "add_at, small table": (add_at, lambda n: [floats(4, 16), floats(n, 16), ints(n, 4)]),
     "add_at, large table": (add_at, lambda n: [floats(300, 16), floats(2, n, 16), ints(2 * n, 300).reshape(2, n)]),
     "add_at, narrow table": (add_at, lambda n: [floats(4, 3), floats(n, 3), ints(n, 4) - 4]),
@@ -174,6 +186,8 @@ def test_every_kernel_has_cases():
 def small_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     """Let tiles and blocks be so small that a few rows make several."""
     monkeypatch.setattr(tiling, "TILE", tile)
+    monkeypatch.setattr(cpu, "LOGITS", 2 * tile)
+    monkeypatch.setattr(cpu, "STRIP", 2)
     monkeypatch.setattr(cpu_attention, "QUERIES", max(1, tile // 10))
     monkeypatch.setattr(cpu_attention, "SCORES", tile)
     monkeypatch.setattr(cpu_attention, "KEPT", 10 * tile)

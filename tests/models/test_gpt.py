@@ -177,3 +177,35 @@ def test_configuration_round_trip_and_unknown_keys():
         GPTModel({**SMALL.to_dict(), "n_layer": 3})
     with pytest.raises(AttributeError):
         SMALL.emb_dim = 3
+
+
+def test_the_loss_is_that_of_the_logits_and_so_are_its_gradients():
+    model = small().double()
+    ids = tg.randint(0, SMALL.vocab_size, (2, 5))
+    targets = ids.roll(-1, 1)
+    targets[0, :3] = -100
+    plain = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    plain.backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    loss = model.loss(ids, targets)
+    loss.backward(retain_graph=True)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-12)
+    for _ in range(2):
+        for p, g in zip(model.parameters(), expected, strict=True):
+            assert tg.allclose(p.grad, g, rtol=1e-9, atol=1e-12)
+        model.zero_grad()
+        loss.backward(retain_graph=True)  # the gradients that were handed over are computed again
+
+
+def test_the_loss_sees_hooks_on_the_head_and_heads_of_another_kind():
+    model, ids = small(), tg.zeros(1, 3, dtype=tg.int64)
+    seen = []
+    handle = model.out_head.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    model.loss(ids, ids)
+    handle.remove()
+    assert seen == [(3, SMALL.vocab_size)]
+    model.out_head = nn.Sequential(model.out_head, nn.Softmax(-1))
+    assert model.loss(ids, ids).item() == pytest.approx(
+        F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).item(), rel=1e-6
+    )

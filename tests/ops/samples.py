@@ -469,6 +469,17 @@ def cross_entropy(draw):
     return sample(x, targets, weight, constant=(2,), label_smoothing=draw(st.sampled_from([0.0, 0.1, 1.0])), **static)
 
 
+@samples_of("linear_cross_entropy")
+def linear_cross_entropy(draw):
+    logits, targets, _, static = classes(draw)
+    static["reduction"] = "mean" if static["reduction"] == "none" and len(targets) else "sum"
+    if static["reduction"] == "mean" and (targets == static["ignore_index"]).all():
+        static["reduction"] = "sum"
+    c = draw(st.integers(1, 3))
+    x, weight = draw(array((len(targets), c))), draw(array((logits.shape[1], c)))
+    return sample(x, weight, targets, needs=(True, True), **static)
+
+
 @samples_of("nll_loss")
 def nll_loss(draw):
     x, targets, weight, static = classes(draw)

@@ -142,6 +142,29 @@ def cross_entropies() -> Iterator[Call]:
     yield call(expanded([[1.0], [2.0]], 2, 3), targets(0, 2))
 
 
+def losses_of_a_head() -> Iterator[Call]:
+    x, head = normal(4, 5), normal(3, 5)
+    for reduction in ("mean", "sum", "none"):
+        yield call(x, head, ids(3, 4), reduction=reduction)
+        yield call(x, head, targets(0, NEVER, 2, NEVER), reduction=reduction)
+        yield call(x, head, targets(NEVER, NEVER, NEVER, NEVER), reduction=reduction)
+        yield call(x, head, targets(0, 1, 2, 1), ignore_index=1, reduction=reduction)
+        yield call(x, head, ids(3, 4), linear_bias=normal(3), reduction=reduction)
+        yield call(x, head, ids(3, 4), weight=constant(positive(3)), reduction=reduction)
+        yield call(x, head, ids(3, 4), label_smoothing=0.1, reduction=reduction)
+        yield call(x, head, unit(4, 3), reduction=reduction)
+        yield call(normal(5), head, X(np.array(1), "int64"), reduction=reduction)
+        yield call(normal(0, 5), head, X(np.zeros(0, int), "int64"), reduction=reduction)
+    yield call(replace(x, grad=False), head, ids(3, 4))
+    yield call(x, constant(head), ids(3, 4))
+    # refused
+    yield call(x, normal(3, 4), ids(3, 4))
+    yield call(x, head, ids(3, 3))
+    yield call(x, head, targets(0, 1, 2, 3))
+    yield call(x, head, ids(3, 4), reduction="average")
+    yield call(ints(4, 5), head, ids(3, 4))
+
+
 def pairwise(values: Any, second: Any) -> Iterator[Call]:
     """Samples of a loss of two tensors of one shape."""
     for reduction in ("mean", "sum", "none"):
@@ -168,6 +191,7 @@ ROWS: dict[str, list[Call]] = {
     "nn.functional.rms_norm": list(rms_norms()),
     "nn.functional.scaled_dot_product_attention": list(attentions()),
     "nn.functional.cross_entropy": list(cross_entropies()),
+    "nn.functional.linear_cross_entropy": list(losses_of_a_head()),
     "nn.functional.nll_loss": list(class_losses(lambda *s: X(-np.abs(normal(*s).values)))),
     "nn.functional.mse_loss": [*pairwise(normal, normal), call(normal(3, 4), normal(4)), call(normal(3), ints(3))],
     "nn.functional.binary_cross_entropy": [

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd import registry
 from tinygrad_llm.autograd.registry import Op, Partial
 from tinygrad_llm.kernels import sums
 
@@ -100,7 +102,12 @@ def sweep(
             continue
         needs = tuple(parent is not None and parent in useful for parent in node.parents)
         if any(needs):
-            for parent, needed, d in zip(node.parents, needs, pull_back(node, g, needs), strict=True):
+            watch = registry.watch
+            if watch is None:
+                gradients = pull_back(node, g, needs)
+            else:
+                gradients = watch(node.op.name, "backward", partial(pull_back, node, g, needs))
+            for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
                 if needed:
                     sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
         if not retain_graph and not node.op.bare:

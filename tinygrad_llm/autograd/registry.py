@@ -21,6 +21,9 @@ from tinygrad_llm import kernels
 
 OPS: dict[str, Op] = {}
 
+watch: Callable[[str, str, Callable[[], Any]], Any] | None = None
+"""While somebody measures: runs an op or its pullbacks, given its name, "forward" or "backward", and the call."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Op:

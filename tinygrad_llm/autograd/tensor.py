@@ -9,12 +9,13 @@ from __future__ import annotations
 import builtins
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
-from tinygrad_llm.autograd import graph, views
+from tinygrad_llm.autograd import graph, registry, views
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
@@ -547,7 +548,11 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     half = None if op.moves else _half_dtype(arrays)
     if half is not None:
         arrays = [a.astype(np.float32) if getattr(a, "dtype", None) == half else a for a in arrays]
-    out, pull = op.function(*arrays, **static)
+    watch = registry.watch
+    if watch is None:
+        out, pull = op.function(*arrays, **static)
+    else:
+        out, pull = watch(op.name, "forward", partial(op.function, *arrays, **static))
     if half is not None and out.dtype == np.float32:
         out = out.astype(half)
     result = wrap(out)

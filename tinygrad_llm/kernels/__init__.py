@@ -81,6 +81,11 @@ class Kernels:
 
     dx = g_softmax softmax(x) - g_target onehot(target) + g_all, row by row.
     """
+    linear_cross_entropy: Callable[..., Any]
+    """(x (N, C), weight (V, C), targets (N,), g (N,), needs of x, weight) -> nll (N,), dx, dweight of sum(g nll).
+
+    nll is the cross-entropy of the logits x weight^T; None for what is not needed. Targets lie in range.
+    """
     add_at: Callable[..., None]
     """(buffer, index, values): buffer[index] += values in place, adding up where the index names a place twice."""
     adamw: Callable[..., None]

@@ -23,6 +23,8 @@ from tinygrad_llm.kernels.tiling import FAINT, MODERATE, TILE, row_dots, row_sum
 keep_freed_memory()
 
 
+LOGITS = 16_777_216  # that stand in memory at once between the head and its loss
+STRIP = 4096  # rows of the head's gradient that a product adds to at a time
 ERF_LIMIT = 4.0  # from here on erf is 1 in float32
 
 
@@ -263,6 +265,48 @@ def cross_entropy_backward(
     return dx
 
 
+def linear_cross_entropy(
+    x: np.ndarray, weight: np.ndarray, targets: np.ndarray, g: np.ndarray, needs: tuple[bool, bool]
+) -> tuple[np.ndarray, Any, Any]:
+    """Cross-entropy of the logits x weight^T, and the gradients of sum(g nll): LOGITS of them at a time.
+
+    A block of rows has its logits, their loss, their gradient in the same memory, and from it its part of dx and
+    dweight: nothing is computed again in backward, and the logits of all rows never stand in memory.
+    """
+    (n, c), v = x.shape, len(weight)
+    nll = np.empty(n, x.dtype)
+    dx = np.empty((n, c), x.dtype) if needs[0] else None
+    dweight = np.zeros((v, c), x.dtype) if needs[1] else None
+    for block in tiles(n, max(1, LOGITS // max(v, 1))):
+        d = x[block] @ weight.T
+        nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))
+        if dx is not None:
+            np.matmul(d, weight, out=dx[block])
+        if dweight is not None and block.start == 0:
+            np.matmul(d.T, x[block], out=dweight)
+        elif dweight is not None:
+            for some in tiles(v, STRIP):  # the product stays in the cache until it is added
+                dweight[some] += d[:, some].T @ x[block]
+    return nll, dx, dweight
+
+
+def _loss_then_gradient(x: np.ndarray, targets: np.ndarray, g: np.ndarray, needed: bool) -> np.ndarray:
+    """The loss of each row of logits, which become their gradients, g (softmax(x) - onehot(target)), where needed."""
+    nll = np.empty(len(x), x.dtype)
+
+    def work(part: slice) -> None:
+        rows, at = x[part], (np.arange(part.stop - part.start), targets[part])
+        exps = np.empty(rows.shape, x.dtype)
+        sums, shift = exp_sums(rows, out=exps)
+        nll[part] = (np.log(sums) + shift)[:, 0] - rows[at]
+        if needed:
+            np.multiply(exps, g[part, None] / sums, out=rows)
+            rows[at] -= g[part]
+
+    for_each(work, row_tiles(*x.shape))
+    return nll
+
+
 def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
     """buffer[index] += values.
 
@@ -333,6 +377,7 @@ CPU = dataclasses.replace(
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
     cross_entropy_backward=cross_entropy_backward,
+    linear_cross_entropy=linear_cross_entropy,
     add_at=add_at,
     adamw=adamw,
     sum_squares=sum_squares,

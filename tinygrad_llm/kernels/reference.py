@@ -158,6 +158,14 @@ def cross_entropy_backward(x: Any, targets: Any, lse: Any, g_target: Any, g_soft
     return dx
 
 
+def linear_cross_entropy(x: Any, weight: Any, targets: Any, g: Any, needs: tuple[bool, bool]) -> tuple[Any, Any, Any]:
+    """Cross-entropy of the logits x weight^T, and the gradients of sum(g nll)."""
+    logits = x @ weight.T
+    nll, lse = cross_entropy(logits, targets)
+    d = cross_entropy_backward(logits, targets, lse, g, g, 0 * g)
+    return nll, d @ weight if needs[0] else None, d.T @ x if needs[1] else None
+
+
 def add_at(buffer: Any, index: Any, values: Any) -> None:
     """buffer[index] += values, adding up repeated places."""
     array_module(buffer).add.at(buffer, index, values)
@@ -199,6 +207,7 @@ REFERENCE = Kernels(
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
     cross_entropy_backward=cross_entropy_backward,
+    linear_cross_entropy=linear_cross_entropy,
     add_at=add_at,
     adamw=adamw,
     sum_squares=sum_squares,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -17,7 +18,8 @@ from threadpoolctl import ThreadpoolController
 
 PARTS_EACH = 4  # fewer parts a thread are not worth waking it: 80 ms a step of a small model without, 83 ms with
 
-_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_count = CORES
 
 
 def get_num_threads() -> int:
@@ -26,7 +28,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Let the kernels and the BLAS use this many threads.
+    """Let the kernels and the BLAS use this many threads. More than there are cores to run on is a warning.
 
     Raises:
         RuntimeError: count is not a positive integer.
@@ -34,6 +36,12 @@ def set_num_threads(count: int) -> None:
     global _count
     if not isinstance(count, int) or count < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, not {count!r}")
+    if count > CORES:
+        warnings.warn(
+            f"set_num_threads({count}): this process may run on {CORES} cores, and threads that share one wait for "
+            f"each other at every product; set_num_threads({CORES}) is the fastest",
+            stacklevel=2,
+        )
     _count = count
     _blas().limit(limits=count, user_api="blas")
 

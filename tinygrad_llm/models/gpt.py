@@ -10,6 +10,7 @@ from typing import Any
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import arange
 from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock, init
+from tinygrad_llm.nn import functional as F
 from tinygrad_llm.utils.checkpoint import checkpoint as run_again_in_backward
 
 
@@ -120,6 +121,23 @@ class GPTModel(Module):
                 module.reset_parameters()
 
     def forward(self, ids: Tensor) -> Tensor:
+        return self.out_head(self.features(ids))
+
+    def loss(self, ids: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+        """The mean of -ln p(targets[b, t] | ids[b, :t+1]): ids and targets (B, T) -> (), nats a token.
+
+        cross_entropy(self(ids).flatten(0, 1), targets.flatten()), but the (B, T, V) logits, the largest array of a
+        step, never stand in memory; places whose target is ignore_index count for nothing. Where `out_head` is no
+        longer a plain Linear, or a hook watches it, it is called as it is.
+        """
+        x = self.features(ids).flatten(0, 1)
+        head, targets = self.out_head, targets.flatten()
+        if type(head) is Linear and head.bias is None and not head._forward_hooks and not head._forward_pre_hooks:
+            return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index)
+        return F.cross_entropy(head(x), targets, ignore_index=ignore_index)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """What `out_head` reads: ids (B, T) -> (B, T, C)."""
         context = self.config.context_length
         if ids.ndim != 2:
             raise ValueError(f"GPTModel: ids must be (B, T), not of shape {tuple(ids.shape)}; a row alone is ids[None]")
@@ -135,7 +153,7 @@ class GPTModel(Module):
                 x = run_again_in_backward(block, x, use_reentrant=False)
         else:
             x = self.trf_blocks(x)
-        return self.out_head(self.final_norm(x))
+        return self.final_norm(x)
 
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""

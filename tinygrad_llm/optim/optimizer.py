@@ -11,6 +11,8 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, enable_grad, no_grad
 from tinygrad_llm.autograd.graph import note_write
+from tinygrad_llm.interrupts import uninterrupted
+from tinygrad_llm.profiler import record_function
 
 Group = dict[str, Any]
 
@@ -89,14 +91,14 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. `closure`, if given, first computes the loss and them.
 
-        Returns what `closure` returned.
+        Returns what `closure` returned. Ctrl-C waits until all parameters are updated.
         """
         self._stepped = True
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
+        with record_function(f"{type(self).__name__}.step"), no_grad(), uninterrupted():
             for group in self.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:

@@ -10,6 +10,7 @@ from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.data.windows import Windows
 from tinygrad_llm.models.generation import evaluating
+from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.nn import Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_
@@ -28,8 +29,10 @@ class NonFiniteLoss(ArithmeticError):
 
 def next_token_loss(model: Module, x: np.ndarray, y: np.ndarray, device: str = "cpu") -> Tensor:
     """Mean of -log p(y[b, t] | x[b, :t+1]) over all tokens: x (B, T), y (B, T) -> scalar, nats per token."""
-    logits = model(from_numpy(x).to(device))  # (B, T, V)
-    return F.cross_entropy(logits.flatten(0, 1), from_numpy(y).to(device).flatten())
+    ids, targets = from_numpy(x).to(device), from_numpy(y).to(device)
+    if isinstance(model, GPTModel):
+        return model.loss(ids, targets)
+    return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
 
 
 def mean_loss(model: Module, batches: Iterable[Batch], device: str = "cpu") -> float:

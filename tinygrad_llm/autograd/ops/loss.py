@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,40 @@ def cross_entropy(
         return d
 
     return y, (dx, None, None)
+
+
+@register(prints="NllLossBackward0")
+def linear_cross_entropy(
+    x: Any, weight: Any, targets: Any, *, ignore_index: int, reduction: str, needs: tuple[bool, bool]
+) -> Any:
+    """-ln softmax(x weight^T)[target]: x (N, C), weight (V, C), targets (N,) int -> (), the "sum" or the "mean".
+
+    Rows whose target is ignore_index count for nothing and cost nothing. needs: which gradients backward may ask for.
+    They are computed at once, while a block of logits is at hand, so that the (N, V) of them never stand in memory;
+    backward hands them over, and a second backward computes them again. Captures x, weight and their gradients.
+    Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models (2024), section 4; Hsu et al., Liger
+    Kernel (2024), section 3.
+    """
+    counted = targets != ignore_index
+    every = bool(counted.all())
+    rows, ids = (x, targets) if every else (x[counted], targets[counted])
+    share = 1.0 if reduction == "sum" else 1 / len(rows) if len(rows) else math.nan
+    g_rows = np.full_like(x, share, shape=len(rows))
+    compute = partial(kernels.of(x).linear_cross_entropy, rows, weight, ids, g_rows)
+    nll, *ready = compute(needs)
+
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, None]:
+        nonlocal ready
+        dx, dweight = ready or compute(needs[:2])[1:]
+        ready = []
+        scaled = [d if d is None or g == 1 else np.multiply(d, g, out=d) for d in (dx, dweight)]
+        if scaled[0] is not None and not every:
+            whole = np.zeros_like(x)
+            whole[counted] = scaled[0]
+            scaled[0] = whole
+        return scaled[0] if needs[0] else None, scaled[1] if needs[1] else None, None
+
+    return sums(nll, None) * share, pull
 
 
 @register

@@ -55,6 +55,7 @@ from tinygrad_llm.nn.functional.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    linear_cross_entropy,
     nll_loss,
 )
 from tinygrad_llm.nn.functional.norm import (
@@ -108,6 +109,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "logsigmoid",
+    "linear_cross_entropy",
     "margin_ranking_loss",
     "mish",
     "mse_loss",

@@ -8,9 +8,11 @@ from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.functions.common import check_tensor, common
 from tinygrad_llm.autograd.functions.reduce import log_softmax as _log_softmax
 from tinygrad_llm.autograd.functions.reduce import mean, sum_
+from tinygrad_llm.autograd.grad_mode import is_grad_enabled
 from tinygrad_llm.autograd.ops import loss as loss_ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 from tinygrad_llm.nn.functional.common import only_floating
+from tinygrad_llm.nn.functional.layers import linear
 
 
 def check_reduction(reduction: str) -> str:
@@ -23,6 +25,19 @@ def check_reduction(reduction: str) -> str:
 def reduced(losses: Tensor, reduction: str) -> Tensor:
     """The losses, their mean or their sum."""
     return losses if check_reduction(reduction) == "none" else mean(losses) if reduction == "mean" else sum_(losses)
+
+
+def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raise unless each target is the number of a class or ignore_index."""
+    if target.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
+        raise RuntimeError(f"{name}: expected target of dtype int64, not {target.dtype}; convert with .long()")
+    ids = target.array
+    if isinstance(ids, np.ndarray) and ids.size:
+        wrong = ids[(ids != ignore_index) & ((ids < 0) | (ids >= classes))]
+        if wrong.size:
+            raise IndexError(
+                f"Target {int(wrong.flat[0])} is out of bounds: {name} has {classes} classes (0 to {classes - 1})"
+            )
 
 
 def _rows_and_targets(
@@ -43,15 +58,7 @@ def _rows_and_targets(
             f"{name}: Expected target size {list(expected)}, got {list(target.shape)} (input {list(input.shape)} has "
             f"{classes} classes in dimension {classes_at})"
         )
-    if target.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
-        raise RuntimeError(f"{name}: expected target of dtype int64, not {target.dtype}; convert with .long()")
-    ids = target.array
-    if isinstance(ids, np.ndarray) and ids.size:
-        wrong = ids[(ids != ignore_index) & ((ids < 0) | (ids >= classes))]
-        if wrong.size:
-            raise IndexError(
-                f"Target {int(wrong.flat[0])} is out of bounds: {name} has {classes} classes (0 to {classes - 1})"
-            )
+    _check_classes(name, target, classes, ignore_index)
     if weight is not None and weight.array.shape != (classes,):
         raise RuntimeError(
             f"{name}: weight tensor should be defined either for all {classes} classes or no classes but got weight "
@@ -98,6 +105,54 @@ def cross_entropy(
     if reduction == "none" and loss.array.shape != target.array.shape:
         loss = loss.reshape(target.array.shape)
     return printing(loss, _loss_name(target, label_smoothing))
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: None = None,
+) -> Tensor:
+    """cross_entropy(linear(input, linear_weight), target): input (N, C), linear_weight (V, C), target (N,); or no N.
+
+    With class numbers, their sum or mean, and neither bias, weight nor smoothing, the (N, V) logits never stand in
+    memory: see the op. With anything else it is the two functions, one after the other.
+
+    Raises: as linear and cross_entropy; NotImplementedError for options and for a linear_weight of more dimensions.
+    """
+    if options is not None:
+        raise NotImplementedError("linear_cross_entropy: options is not supported; the logits are in blocks without it")
+    if linear_weight.ndim != 2:
+        raise NotImplementedError(f"linear_cross_entropy: linear_weight {tuple(linear_weight.shape)} must be (V, C)")
+    ignored = -100 if ignore_index is None else ignore_index
+    simple = linear_bias is None and weight is None and not label_smoothing and reduction in ("mean", "sum")
+    (classes, channels), dtype = linear_weight.array.shape, linear_weight.array.dtype
+    rows = input.array.shape[:-1]
+    if simple and target.array.shape == rows and len(rows) == 1 and input.array.shape[-1] == channels and (
+        input.array.dtype == dtype and not target.is_floating_point()
+    ):  # fmt: skip
+        only_floating("linear_cross_entropy", input)
+        _check_classes("linear_cross_entropy", target, classes, ignored)
+        wanted = tuple(is_grad_enabled() and t.requires_grad for t in (input, linear_weight))
+        return apply(
+            loss_ops.linear_cross_entropy,
+            input,
+            linear_weight,
+            target.long(),
+            ignore_index=ignored,
+            reduction=reduction,
+            needs=wanted,
+        )
+    logits = linear(input, linear_weight, linear_bias)
+    return cross_entropy(
+        logits, target, weight, ignore_index=ignored, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def _loss_name(target: Tensor, smoothing: float = 0.0) -> str:

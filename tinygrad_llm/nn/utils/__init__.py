@@ -13,8 +13,10 @@ from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.functions import cat
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.nn.utils import rnn as rnn
+from tinygrad_llm.profiler import record_function
 
 
+@record_function("clip_grad_norm_")
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,
