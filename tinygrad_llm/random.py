@@ -69,8 +69,8 @@ class Generator:
             part[...] = (draw(part.size) & np.uint64(2**bits - 1)) * 2.0**-bits
         return values.reshape(shape)
 
-    def normal(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
-        """Standard normal numbers.
+    def normal(self, shape: Any, dtype: Any = np.float32, out: np.ndarray | None = None) -> np.ndarray:
+        """Standard normal numbers, in memory of their own or in `out`, an array (n,) of the dtype.
 
         16 numbers or more: groups of 16 uniforms, 8 radii sqrt(-2 ln(1 - u)) and 8 angles 2 pi u; a last group that is
         not full is drawn again over the last 16 places. Fewer: one pair at a time in double precision, the second kept.
@@ -78,12 +78,13 @@ class Generator:
         count = int(np.prod(shape))
         if count < 16:
             return np.array([self._one_normal() for _ in range(count)], dtype).reshape(shape)
-        values = self.uniform(count, dtype)
-        whole = count - count % 16
-        for start in range(0, whole, AT_ONCE):
-            part = values[start : min(start + AT_ONCE, whole)]
-            part[...] = _box_muller(part)
-        if whole < count:
+        values = np.empty(count, dtype) if out is None else out
+        for start in range(0, count, AT_ONCE):
+            part = values[start : start + AT_ONCE]
+            part[...] = self.uniform(part.size, dtype)
+            whole = part.size - part.size % 16
+            part[:whole] = _box_muller(part[:whole])
+        if count % 16:
             values[-16:] = _box_muller(self.uniform(16, dtype))
         return values.reshape(shape)
 

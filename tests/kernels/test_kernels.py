@@ -29,6 +29,11 @@ def bools(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).random(shape) < 0.7
 
 
+def gelu_again(k: Kernels, g: Any, x: Any, form: str) -> Any:
+    y = np.empty(x.shape, x.dtype)
+    return k.gelu_backward(g, x, form, y), y
+
+
 def layer_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
     _, mean, rstd = k.layer_norm(x, weight, None, 1e-5)
     return k.layer_norm_backward(g, x, weight, mean, rstd, (True, True, True))
@@ -78,6 +83,12 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "gelu, tanh": (lambda k, x: k.gelu(x, "tanh"), lambda n: [3 * floats(n, C)]),
     "gelu_backward, erf": (lambda k, g, x: k.gelu_backward(g, x, "none"), lambda n: [floats(n, C), 3 * floats(n, C)]),
     "gelu_backward, tanh": (lambda k, g, x: k.gelu_backward(g, x, "tanh"), lambda n: [floats(n, C), 3 * floats(n, C)]),
+    "gelu_backward, erf and the result": (
+        lambda k, g, x: gelu_again(k, g, x, "none"), lambda n: [floats(n, C), 3 * floats(n, C)]
+    ),
+    "gelu_backward, tanh and the result": (
+        lambda k, g, x: gelu_again(k, g, x, "tanh"), lambda n: [floats(n, C), 3 * floats(n, C)]
+    ),
     "softmax": (lambda k, x: k.softmax(x), lambda n: [floats(2, n, C)]),
     "softmax_backward": (lambda k, g, x: k.softmax_backward(g, k.softmax(x)), lambda n: [floats(n, C), floats(C, n).T]),
     "layer_norm": (lambda k, x, w, b: k.layer_norm(x, w, b, 1e-5), lambda n: [floats(2, n, C), floats(C), floats(C)]),

@@ -385,6 +385,13 @@ def linear(draw):
     return sample(draw(array((*lead, k))), draw(array((n, k))), optional(draw, array((n,))))
 
 
+@samples_of("gelu_linear")
+def gelu_linear(draw):
+    k, n, lead = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(LEAD)
+    form = draw(st.sampled_from(["none", "tanh"]))
+    return sample(draw(array((*lead, k))), draw(array((n, k))), optional(draw, array((n,))), approximate=form)
+
+
 EQUATIONS = [
     "ij,jk->ik",
     "bij,bjk->bik",

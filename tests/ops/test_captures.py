@@ -14,6 +14,7 @@ from tests.ops.parts import Sample
 from tests.ops.samples import SAMPLES
 from tinygrad_llm.autograd import ops as ops  # registers the ops
 from tinygrad_llm.autograd.graph import _captured
+from tinygrad_llm.autograd.ops import linalg
 from tinygrad_llm.autograd.registry import OPS
 
 FEW = settings(max_examples=max(settings.default.max_examples // 5, 5))
@@ -53,6 +54,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "index_add": ("", "", "1"),
     "matmul": ("1", "0"),
     "linear": ("1", "0", ""),
+    "gelu_linear": ("01",),
     "einsum": ("12", "02", "01"),
     "layer_norm": ("01",),
     "rms_norm": ("01",),
@@ -86,6 +88,7 @@ FRESH = {
     "gather": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter_add": lambda x, ids, *_: 8 * sum(ids.shape),
+    "gelu_linear": lambda x, *_: x.nbytes,
     "linear": lambda x, *_: 0 if x.flags.c_contiguous else x.nbytes,  # rows of memory that is not in order are a copy
     "binary_cross_entropy": lambda p, *_: 2 * p.nbytes,
     "binary_cross_entropy_with_logits": lambda x, *_: 2 * x.nbytes,
@@ -142,3 +145,18 @@ def test_a_bare_op_keeps_no_array(name, data):
 def test_an_op_that_may_keep_nothing_is_bare():
     empty = {name for name, holds in HOLDS.items() if not "".join(holds) and name not in FRESH}
     assert {name for name, op in OPS.items() if op.bare} == empty - {"index", "set_index"}  # their keys may hold arrays
+
+
+def test_a_large_hidden_layer_is_computed_again_and_nothing_changes(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, weight, g = rng.standard_normal((3, 4, 5)), rng.standard_normal((2, 5)), rng.standard_normal((3, 4, 2))
+    op = OPS["gelu_linear"]
+    for needs in [(True, True, False), (False, True, False), (True, False, False)]:
+        kept = op(x, weight, None, approximate="tanh")[1]
+        monkeypatch.setattr(linalg, "HIDDEN_KEPT", 0)
+        again = op(x, weight, None, approximate="tanh")[1]
+        monkeypatch.undo()
+        held = [a.shape for a in _captured(again)]
+        assert sorted(held) == sorted([x.shape, weight.shape]) and len(list(_captured(kept))) == 3
+        for a, b in zip(kept(g, needs), again(g, needs), strict=True):
+            assert (a is None and b is None) or np.allclose(a, b, rtol=1e-12, atol=0)

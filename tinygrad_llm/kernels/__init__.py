@@ -46,7 +46,7 @@ class Kernels:
     gelu: Callable[..., Any]
     """(x (...), approximate) -> x Phi(x), (...). approximate: "none" (erf) or "tanh"."""
     gelu_backward: Callable[..., Any]
-    """(g (...), x (...), approximate) -> dx (...)."""
+    """(g (...), x (...), approximate, y=None) -> dx (...). y: an array that takes gelu(x), which costs little here."""
     softmax: Callable[..., Any]
     """(x (..., V)) -> probabilities along the last axis; a row of -inf alone gives nan, as in PyTorch."""
     softmax_backward: Callable[..., Any]

@@ -9,10 +9,15 @@ much: half a second of a step of GPT-2's. Here glibc is told to keep it, large a
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
+from typing import Any
+
+import numpy as np
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
 KEPT = 2**31 - 1  # bytes of freed memory at the heap's end that stay; glibc accepts no higher value
+LARGE = 1 << 20  # bytes
 
 
 def keep_freed_memory() -> bool:
@@ -25,3 +30,15 @@ def keep_freed_memory() -> bool:
         return False
     # without a mapping of its own for each large array, all of them come from one heap, and go back to it
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
+
+
+def zeros_apart(like: Any) -> Any:
+    """Zeros of an array's kind, shape and dtype; large ones outside the heap, to stay while others come and go.
+
+    An optimizer's moments, made in the first step in the holes that its activations left, would else leave no hole
+    large enough for those of the second: 200 MB of a step of GPT-2's.
+    """
+    if not isinstance(like, np.ndarray) or like.nbytes < LARGE or not sys.platform.startswith("linux"):
+        return np.zeros_like(like)
+    memory = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.ndarray(like.shape, like.dtype, buffer=memory)

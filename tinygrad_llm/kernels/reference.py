@@ -36,8 +36,10 @@ def gelu(x: Any, approximate: str) -> Any:
     return 0.5 * x * (1 + np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)))
 
 
-def gelu_backward(g: Any, x: Any, approximate: str) -> Any:
+def gelu_backward(g: Any, x: Any, approximate: str, y: Any = None) -> Any:
     """g (Phi(x) + x phi(x)), or the derivative of the tanh form."""
+    if y is not None:
+        y[...] = gelu(x, approximate)
     if approximate == "none":
         density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         return g * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)

@@ -132,7 +132,7 @@ class GPTModel(Module):
         """
         x = self.features(ids).flatten(0, 1)
         head, targets = self.out_head, targets.flatten()
-        if type(head) is Linear and head.bias is None and not head._forward_hooks and not head._forward_pre_hooks:
+        if head.is_plainly(Linear) and head.bias is None:
             return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index)
         return F.cross_entropy(head(x), targets, ignore_index=ignore_index)
 

@@ -59,6 +59,10 @@ class Module:
             output = output if changed is None else changed
         return output
 
+    def is_plainly(self, kind: type[Module]) -> bool:
+        """Whether the module is of this very class and no hook watches it, so that another may do its work."""
+        return type(self) is kind and not self._forward_pre_hooks and not self._forward_hooks
+
     # Attributes ---------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:

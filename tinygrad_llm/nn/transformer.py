@@ -8,6 +8,7 @@ from .activation import GELU
 from .attention import MultiHeadAttention
 from .containers import Sequential
 from .dropout import Dropout
+from .functional.layers import gelu_linear
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
@@ -25,6 +26,10 @@ class FeedForward(Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(self.layers) == 3 and self.layers.is_plainly(Sequential):
+            first, gelu, second = self.layers
+            if gelu.is_plainly(GELU) and second.is_plainly(Linear):  # one op, which keeps one hidden array
+                return gelu_linear(first(x), second.weight, second.bias, gelu.approximate)
         return self.layers(x)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import Group, Optimizer, check_not_negative, in_tiles, switches
+from .optimizer import Group, Optimizer, check_not_negative, in_tiles, moment, switches
 
 
 class Adam(Optimizer):
@@ -55,7 +55,7 @@ class Adam(Optimizer):
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Take one step for one parameter."""
         if not state:
-            state.update(step=0, exp_avg=Tensor(np.zeros_like(p.array)), exp_avg_sq=Tensor(np.zeros_like(p.array)))
+            state.update(step=0, exp_avg=moment(p), exp_avg_sq=moment(p))
         state["step"] += 1
         decay = group["weight_decay"]
         if group["maximize"]:
@@ -68,7 +68,7 @@ class Adam(Optimizer):
         if not group["amsgrad"]:
             kernels.of(p.array).adamw(p.array, g, m, v, weight_decay=decay, **rates)
             return
-        top = state.setdefault("max_exp_avg_sq", Tensor(np.zeros_like(p.array))).array
+        top = state.setdefault("max_exp_avg_sq", moment(p)).array
         for parts in in_tiles(p.array, g, m, v, top):
             amsgrad(*parts, weight_decay=decay, **rates)
 

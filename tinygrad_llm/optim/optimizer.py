@@ -12,6 +12,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, enable_grad, no_grad
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.interrupts import uninterrupted
+from tinygrad_llm.kernels.memory import zeros_apart
 from tinygrad_llm.profiler import record_function
 
 Group = dict[str, Any]
@@ -31,6 +32,11 @@ def switches(**given: Any) -> Group:
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     return options
+
+
+def moment(p: Tensor) -> Tensor:
+    """Zeros like p, to stay from step to step."""
+    return Tensor(zeros_apart(p.array))
 
 
 class Optimizer:

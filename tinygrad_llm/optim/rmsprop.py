@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import Group, Optimizer, check_not_negative, in_tiles, switches
+from .optimizer import Group, Optimizer, check_not_negative, in_tiles, moment, switches
 
 
 class RMSprop(Optimizer):
@@ -52,7 +52,7 @@ class RMSprop(Optimizer):
         wanted = ["square_avg", *(["momentum_buffer"] if group["momentum"] else []),
                   *(["grad_avg"] if group["centered"] else [])]  # fmt: skip
         for name in wanted:
-            state.setdefault(name, Tensor(np.zeros_like(p.array)))
+            state.setdefault(name, moment(p))
         state["step"] = state.get("step", 0) + 1
         v, b, a = (state[n].array if n in wanted else None for n in ("square_avg", "momentum_buffer", "grad_avg"))
         options = {key: group[key] for key in ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")}

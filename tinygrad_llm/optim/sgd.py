@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from tinygrad_llm.autograd import Tensor
 
-from .optimizer import Group, Optimizer, check_not_negative, in_tiles, switches
+from .optimizer import Group, Optimizer, check_not_negative, in_tiles, moment, switches
 
 
 class SGD(Optimizer):
@@ -45,7 +43,7 @@ class SGD(Optimizer):
         """Take one step for one parameter."""
         buffer = state.get("momentum_buffer")
         if group["momentum"] and buffer is None:  # the first sum is the first gradient, undampened
-            buffer = state["momentum_buffer"] = Tensor(np.zeros_like(p.array))
+            buffer = state["momentum_buffer"] = moment(p)
             group = {**group, "dampening": 0.0}
         options = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")}
         for p_, g_, b_ in in_tiles(p.array, g, None if buffer is None else buffer.array):

@@ -207,7 +207,11 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
     """Normal numbers of that mean and standard deviation."""
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    draw = (generator or random.default_generator).normal(self.array.shape, _float_dtype("normal_", self))
+    dtype, array, out = _float_dtype("normal_", self), self.array, None
+    if self.is_leaf and isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous:
+        self.check_writable("normal_")
+        out = array.reshape(-1)  # the weights of a model are large: drawn where they are to be
+    draw = (generator or random.default_generator).normal(array.shape, dtype, out)
     draw *= draw.dtype.type(std)
     draw += draw.dtype.type(mean)
     return _filled(self, "normal_", _on(self, draw))

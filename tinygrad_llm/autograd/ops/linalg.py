@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
 from tinygrad_llm.kernels import as_rows, column_sums, in_order
 
@@ -58,6 +59,37 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
         return column_sums(as_rows(g))
 
     return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
+
+
+HIDDEN_KEPT = 1_048_576  # units: those of a small model are kept, since computing them again costs it more time
+
+
+@register(prints="ViewBackward0")
+def gelu_linear(x: Any, weight: Any, bias: Any, *, approximate: str) -> Any:
+    """gelu(x) weight^T + bias: x (..., K), weight (N, K), bias (N,) or None -> (..., N).
+
+    The second half of a feed-forward network. Captures x and weight; gelu(x), which dweight needs and which is the
+    largest array of a block, is computed again beside its derivative, unless it is small.
+    """
+    k = kernels.of(x)
+    rows = as_rows(k.gelu(x, approximate))
+    y = rows @ weight.T
+    if bias is not None:
+        y += bias
+    kept = rows if rows.size <= HIDDEN_KEPT else None
+
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:
+        g, dx, dweight, hidden = as_rows(g), None, None, kept
+        again = np.empty_like(x, order="C") if needs[1] and hidden is None else None
+        if needs[0]:
+            dx = k.gelu_backward((g @ weight).reshape(x.shape), x, approximate, again)
+        elif again is not None:
+            again = k.gelu(x, approximate)
+        if needs[1]:
+            dweight = g.T @ (as_rows(again) if hidden is None else hidden)
+        return dx, dweight, column_sums(g) if needs[2] else None
+
+    return y.reshape(*x.shape[:-1], weight.shape[0]), pull
 
 
 linear_of_rows, linear_of_rows_without_bias = linear.printing("AddmmBackward0"), linear.printing("MmBackward0")

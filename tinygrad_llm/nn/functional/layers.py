@@ -45,6 +45,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(op, input, weight, bias)
 
 
+def gelu_linear(input: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
+    """linear(gelu(input, approximate), weight, bias), which keeps input alone for backward."""
+    if input.array.dtype != weight.array.dtype or input.array.shape[-1] != weight.array.shape[-1]:
+        return linear(apply(ops.gelu, input, approximate=approximate), weight, bias)  # for its errors, and for autocast
+    return apply(linalg_ops.gelu_linear, input, weight, bias, approximate=approximate)
+
+
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[ids]: ids (...) int, weight (V, C) -> (..., C). The row padding_idx receives no gradient.
 
