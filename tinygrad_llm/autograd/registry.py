@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from tinygrad_llm import kernels
+from tinygrad_llm.kernels.memory import HUGE, zeros_apart
 
 OPS: dict[str, Op] = {}
 
@@ -97,7 +96,7 @@ class Partial:
 
     def dense(self, like: Any) -> Any:
         """The whole gradient as a fresh array of like's kind and dtype."""
-        buffer = np.zeros_like(like, shape=self.shape)
+        buffer = zeros_apart(like, self.shape, HUGE)
         if self.unique:
             buffer[self.index] = self.values  # cheaper than adding to zeros
         else:

@@ -15,7 +15,7 @@ from numpy.polynomial import chebyshev
 
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
-from tinygrad_llm.kernels.memory import keep_freed_memory
+from tinygrad_llm.kernels.memory import HUGE, keep_freed_memory, zeros_apart
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
 from tinygrad_llm.kernels.tiling import FAINT, MODERATE, TILE, row_dots, row_sums, row_tiles, tiles
@@ -279,9 +279,11 @@ def linear_cross_entropy(
     (n, c), v = x.shape, len(weight)
     nll = np.empty(n, x.dtype)
     dx = np.empty((n, c), x.dtype) if needs[0] else None
-    dweight = np.zeros((v, c), x.dtype) if needs[1] else None
-    for block in tiles(n, max(1, LOGITS // max(v, 1))):
-        d = x[block] @ weight.T
+    dweight = zeros_apart(x, (v, c), HUGE) if needs[1] else None
+    blocks = tiles(n, max(1, LOGITS // max(v, 1)))
+    buffer = zeros_apart(x, (max((b.stop - b.start for b in blocks), default=0), v), HUGE)
+    for block in blocks:
+        d = np.matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
         nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))
         if dx is not None:
             np.matmul(d, weight, out=dx[block])

@@ -9,6 +9,7 @@ much: half a second of a step of GPT-2's. Here glibc is told to keep it, large a
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import sys
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
 KEPT = 2**31 - 1  # bytes of freed memory at the heap's end that stay; glibc accepts no higher value
-LARGE = 1 << 20  # bytes
+LARGE, HUGE = 1 << 20, 1 << 26  # bytes
 
 
 def keep_freed_memory() -> bool:
@@ -32,13 +33,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
 
 
-def zeros_apart(like: Any) -> Any:
-    """Zeros of an array's kind, shape and dtype; large ones outside the heap, to stay while others come and go.
+def zeros_apart(like: Any, shape: tuple[int, ...] | None = None, least: int = LARGE) -> Any:
+    """Zeros of an array's kind and dtype and of its shape or another; from `least` bytes on outside the heap.
 
-    An optimizer's moments, made in the first step in the holes that its activations left, would else leave no hole
-    large enough for those of the second: 200 MB of a step of GPT-2's.
+    For arrays that stay while others come and go, as an optimizer's moments do, and for the few that are so large that
+    the heap seldom has a hole for them: made inside it they would let it grow, by 300 MB in a step of GPT-2's.
     """
-    if not isinstance(like, np.ndarray) or like.nbytes < LARGE or not sys.platform.startswith("linux"):
-        return np.zeros_like(like)
-    memory = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.ndarray(like.shape, like.dtype, buffer=memory)
+    shape = like.shape if shape is None else shape
+    size = math.prod(shape) * like.dtype.itemsize
+    if not isinstance(like, np.ndarray) or size < least or not sys.platform.startswith("linux"):
+        return np.zeros_like(like, shape=shape)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.ndarray(shape, like.dtype, buffer=memory)
