@@ -161,7 +161,7 @@ def source(args: argparse.Namespace, preset: Preset) -> str:
 
 def windows(part: str, passage: str, tokenizer: text.Tokenizer, context: int, stride: int) -> Windows:
     """The windows of a part of the text."""
-    ids = data.ids_array(tokenizer.encode(passage), tokenizer.vocab_size)
+    ids = data.ids_array(tokenizer.encode_ordinary(passage), tokenizer.vocab_size)
     if len(ids) < context + 1:
         raise ValueError(
             f"the {part} text has {len(ids)} tokens and one window needs {context} + 1; give a longer text with "
@@ -177,7 +177,7 @@ def first_ids(prompt: str | None, tokenizer: text.Tokenizer, corpus: Corpus) -> 
     if not prompt:
         raise ValueError("--prompt is empty; a sample needs at least one token to go on from")
     try:
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(prompt, allowed_special="all")
     except ValueError as error:
         raise ValueError(f"--prompt {prompt!r}: {error}") from None
 

@@ -185,10 +185,17 @@ def test_decode_inverts_encode(passage):
 
 
 @needs_files
-def test_a_special_token_in_a_text_is_ordinary_text():
+def test_special_tokens_follow_the_policy():
     tokenizer = text.build("gpt2", "")
-    ids = tokenizer.encode("<|endoftext|>")
-    assert 50256 not in ids and tokenizer.decode(ids) == "<|endoftext|>"
+    assert tokenizer.special_tokens == {"<|endoftext|>": 50256}
+    assert tokenizer.encode("a<|endoftext|>b", allowed_special="all") == [64, 50256, 65]
+    ordinary = tokenizer.encode_ordinary("<|endoftext|>")
+    assert 50256 not in ordinary and tokenizer.decode(ordinary) == "<|endoftext|>"
+    assert tokenizer.encode("<|endoftext|>", disallowed_special=()) == ordinary
+    with pytest.raises(ValueError, match=r"'<\|endoftext\|>' stands in the text at position 1"):
+        tokenizer.encode("a<|endoftext|>")
+    with pytest.raises(ValueError, match=r"'<x>', which is none of its special tokens"):
+        tokenizer.encode("a", allowed_special={"<x>"})
 
 
 @needs_files

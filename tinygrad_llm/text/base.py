@@ -3,22 +3,37 @@
 import json
 import operator
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
 from tinygrad_llm.files import write_atomically
+
+
+@lru_cache(maxsize=64)
+def _pattern(tokens: frozenset[str]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))  # longest first
+
+
+def _any_of(tokens: Collection[str]) -> re.Pattern[str]:
+    """A pattern that finds any of the tokens."""
+    return _pattern(frozenset(tokens))
 
 
 class Tokenizer(ABC):
     """A map from text to ids in [0, vocab_size) and back: decode(encode(text)) == text.
 
-    A subclass gives `name`, the attribute `vocab_size`, `build`, `encode`, `decode`, `to_dict` and `from_dict`.
+    A subclass gives `name`, the attribute `vocab_size`, `build`, `encode_ordinary`, `decode`, `to_dict` and
+    `from_dict`. `special_tokens` maps each token with a meaning of its own, such as "<|endoftext|>", to its id.
     """
 
     name: ClassVar[str]
     vocab_size: int
+    special_tokens: Mapping[str, int] = MappingProxyType({})
 
     @classmethod
     @abstractmethod
@@ -26,8 +41,8 @@ class Tokenizer(ABC):
         """The tokenizer for this text: learned from it, or fixed whatever the text is."""
 
     @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Text -> ids."""
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Text -> ids, special tokens in it taken for ordinary text: a corpus cannot smuggle in an end of text."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -45,10 +60,61 @@ class Tokenizer(ABC):
     def from_dict(cls, fields: dict[str, Any]) -> "Tokenizer":
         """The inverse of `to_dict`. Raises: ValueError for fields that do not make a tokenizer."""
 
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Collection[str] | Literal["all"] = (),
+        disallowed_special: Collection[str] | Literal["all"] = "all",
+    ) -> list[int]:
+        """Text -> ids. What happens to a special token in it is said as in tiktoken.
+
+        allowed_special: those that become their id; "all" for each there is. disallowed_special: those that may not
+        occur; "all" for each that is not allowed. Any other is ordinary text, so encode(text, disallowed_special=())
+        takes every text.
+
+        Raises: ValueError naming a special token that may not occur, and its position.
+        """
+        allowed = set(self.special_tokens) if allowed_special == "all" else set(allowed_special)
+        refused = set(self.special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
+        if refused and (found := _any_of(refused).search(text)):
+            raise ValueError(
+                f"{self.name} tokenizer: the special token {found.group()!r} stands in the text at position "
+                f"{found.start()}; allowed_special={{{found.group()!r}}} makes it one id, disallowed_special=() "
+                f"ordinary text"
+            )
+        if unknown := allowed - set(self.special_tokens):
+            raise ValueError(
+                f"{self.name} tokenizer: allowed_special names {min(unknown)!r}, which is none of its special tokens"
+            )
+        if not allowed:
+            return self.encode_ordinary(text)
+        ids, start = [], 0
+        for found in _any_of(allowed).finditer(text):
+            ids += self.encode_ordinary(text[start : found.start()])
+            ids.append(self.special_tokens[found.group()])
+            start = found.end()
+        return ids + self.encode_ordinary(text[start:])
+
+    def encode_batch(self, texts: Iterable[str], **policy: Any) -> list[list[int]]:
+        """The ids of each text, by `encode` with the same policy for special tokens."""
+        return [self.encode(text, **policy) for text in texts]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer as one JSON object, under a temporary name first."""
         text = json.dumps({"tokenizer": self.name, **self.to_dict()}, ensure_ascii=False, indent=1)
         write_atomically(path, (text + "\n").encode())
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """The tokenizer of this kind at a path, which `load` explains.
+
+        Raises: as `load`; ValueError for a tokenizer of another kind.
+        """
+        tokenizer = load(path)
+        if not isinstance(tokenizer, cls):
+            raise ValueError(f"{path}: holds a {tokenizer.name} tokenizer; load it with {type(tokenizer).__name__}")
+        return tokenizer
 
     def check_ids(self, ids: Iterable[int]) -> list[int]:
         """The ids as a list of Python ints, each inside [0, vocab_size).

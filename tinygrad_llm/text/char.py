@@ -30,7 +30,7 @@ class CharTokenizer(Tokenizer):
         """The tokenizer whose vocabulary is the characters of `text`."""
         return cls("".join(set(text)))
 
-    def encode(self, text: str) -> list[int]:
+    def encode_ordinary(self, text: str) -> list[int]:
         """Text -> ids, one per character.
 
         Raises: ValueError naming the first character outside the vocabulary and its position.

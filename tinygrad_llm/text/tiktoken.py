@@ -146,8 +146,6 @@ def _gpt2_encoding() -> Any:
 class TiktokenTokenizer(Tokenizer):
     """GPT-2's tokenizer: 50,257 ids, any text; tiktoken is imported when the first one is made.
 
-    Special tokens in a text are ordinary text here: a corpus cannot smuggle in an end of text.
-
     Raises: ConnectionError when its files are neither in the cache folder nor to be had from the network.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
     """
@@ -159,13 +157,14 @@ class TiktokenTokenizer(Tokenizer):
             raise ValueError(f"TiktokenTokenizer: encoding {encoding!r} is not supported; use 'gpt2'")
         self._encoding = _gpt2_encoding()
         self.vocab_size = self._encoding.n_vocab
+        self.special_tokens = dict(self._encoding._special_tokens)
 
     @classmethod
     def build(cls, text: str) -> "TiktokenTokenizer":
         """The one GPT-2 tokenizer, whatever the text is."""
         return cls()
 
-    def encode(self, text: str) -> list[int]:
+    def encode_ordinary(self, text: str) -> list[int]:
         """Text -> ids."""
         return self._encoding.encode_ordinary(text)
 

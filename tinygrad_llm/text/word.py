@@ -41,7 +41,7 @@ class WordTokenizer(Tokenizer):
         frequent = sorted(counts, key=lambda piece: (-counts[piece], piece))
         return cls([*characters, *frequent[: max(0, most - len(characters))]])
 
-    def encode(self, text: str) -> list[int]:
+    def encode_ordinary(self, text: str) -> list[int]:
         """Text -> ids, one per known piece, and one per character of the others.
 
         Raises: ValueError naming the first character outside the vocabulary and its position.
