@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu, cpu_attention, threads, tiling
+from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu, cpu_attention, cpu_matmul, threads, tiling
 
 C = 5  # columns
 
@@ -68,7 +68,7 @@ def add_at(k: Kernels, buffer: Any, values: Any, index: Any) -> Any:
 def adamw(k: Kernels, p: Any, g: Any, decay: float) -> Any:
     p, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
     for step in (1, 2, 3):
-        k.adamw(p, g * step, m, v, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=decay, step=step)
+        k.adamw([p], [g * step], [m], [v], lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=decay, step=step)
     return p, m, v
 
 
@@ -78,6 +78,13 @@ def heads(t: int, s: int) -> list[np.ndarray]:
 
 # A kernel's name, and what else tells cases apart -> how it is called, and its arrays for n rows.
 CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] = {
+    "matmul": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(7, C)]),
+    "matmul, wide": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(C, 7), floats(n, 7).T]),
+    "matmul, into": (lambda k, a, b: k.matmul(a, b, out=np.empty((len(a), C), a.dtype)),
+                     lambda n: [floats(n, 7), floats(7, C)]),
+    "matmul, stacked": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(3, n, 7), floats(3, 7, C)]),
+    "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
+    "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
     "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
     "gelu, erf": (lambda k, x: k.gelu(x, "none"), lambda n: [3 * floats(n, C)]),
     "gelu, tanh": (lambda k, x: k.gelu(x, "tanh"), lambda n: [3 * floats(n, C)]),
@@ -197,6 +204,8 @@ def test_every_kernel_has_cases():
 def small_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     """Let tiles and blocks be so small that a few rows make several."""
     monkeypatch.setattr(tiling, "TILE", tile)
+    monkeypatch.setattr(cpu_matmul, "PART", 10 * tile)
+    monkeypatch.setattr(cpu_matmul, "STEP", 2)
     monkeypatch.setattr(cpu, "LOGITS", 2 * tile)
     monkeypatch.setattr(cpu, "STRIP", 2)
     monkeypatch.setattr(cpu_attention, "QUERIES", max(1, tile // 10))

@@ -44,7 +44,7 @@ def test_probabilities_are_those_asked_for(x, temperature, k, p):
     q = probabilities(x, temperature, k, p)
     for row, given_row in zip(x.astype(float) / temperature, q, strict=True):
         weights = np.exp(row - row.max())
-        order = sorted(range(len(row)), key=lambda i: (-weights[i], i))[: k or len(row)]
+        order = sorted(range(len(row)), key=lambda i: (-row[i], i))[: k or len(row)]
         total = sum(weights[i] for i in order)
         kept, reached = [], 0.0
         for i in order:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, optim
-from tinygrad_llm.models import GPTConfig, GPTModel
+from tinygrad_llm.models import GPTConfig, GPTModel, gpt
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn import init
 
@@ -209,3 +209,70 @@ def test_the_loss_sees_hooks_on_the_head_and_heads_of_another_kind():
     assert model.loss(ids, ids).item() == pytest.approx(
         F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).item(), rel=1e-6
     )
+
+
+# --- a batch in two parts side by side ---
+
+
+def losses_in_parts(monkeypatch, number, change=lambda model: None):
+    """A loss, its gradients, and the number of parts it was computed in."""
+    monkeypatch.setattr(gpt, "PARTS", number)
+    monkeypatch.setattr(gpt, "PART_TOKENS", 4)
+    model = small()
+    change(model)
+    rng = np.random.default_rng(0)
+    ids, targets = (tg.from_numpy(rng.integers(0, SMALL.vocab_size, (3, 6))) for _ in range(2))
+    targets[0, :2] = -100
+    loss = model.loss(ids, targets)
+    loss.backward()
+    return loss, [p.grad.numpy() for p in model.parameters()], len(model._parts(ids, targets))
+
+
+def test_parts_of_a_batch_give_the_loss_of_the_whole(monkeypatch):
+    whole, gradients, one = losses_in_parts(monkeypatch, 1)
+    loss, found, two = losses_in_parts(monkeypatch, 2)
+    assert (one, two) == (1, 2)
+    np.testing.assert_allclose(loss.item(), whole.item(), rtol=1e-6)
+    for d, e in zip(found, gradients, strict=True):
+        np.testing.assert_allclose(d, e, rtol=1e-4, atol=1e-6)
+
+
+class Own(nn.Linear):
+    """A layer of the user's."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m.drop_emb, "p", 0.1),
+        lambda m: setattr(m.trf_blocks[0].att, "dropout", 0.1),
+        lambda m: setattr(m, "checkpoint", True),
+        lambda m: setattr(m.trf_blocks[1].ff.layers, "0", Own(SMALL.emb_dim, 4 * SMALL.emb_dim)),
+        lambda m: m.final_norm.register_forward_hook(lambda *a: None),
+        lambda m: m.out_head.weight.register_hook(lambda g: g),
+    ],
+    ids=["dropout", "attention dropout", "checkpoint", "own layer", "hook", "hook of a parameter"],
+)
+def test_a_batch_stays_whole_where_a_layer_does_more_than_compute(monkeypatch, change):
+    assert losses_in_parts(monkeypatch, 2, change)[2] == 1
+
+
+def test_dropout_that_rests_does_not_stand_against_parts(monkeypatch):
+    assert losses_in_parts(monkeypatch, 2, lambda m: (setattr(m.drop_emb, "p", 0.1), m.eval()))[2] == 2
+
+
+def test_a_large_model_is_not_cut(monkeypatch):
+    monkeypatch.setattr(gpt, "PART_PARAMETERS", 100)
+    assert losses_in_parts(monkeypatch, 2)[2] == 1
+
+
+def test_errors_of_a_cut_batch_are_those_of_a_whole_one(monkeypatch):
+    monkeypatch.setattr(gpt, "PART_TOKENS", 4)
+    model = small()
+    ids = tg.zeros(3, 6, dtype=tg.int64)
+    with pytest.raises(IndexError):
+        model.loss(ids + SMALL.vocab_size, ids)
+    with pytest.raises((ValueError, RuntimeError), match="target"):
+        model.loss(ids, ids[:, :3])
+    with pytest.raises(ValueError, match="ids must be"):
+        model.loss(ids[0], ids[0])

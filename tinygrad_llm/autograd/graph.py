@@ -7,7 +7,9 @@ A node holds its op's pullbacks, and through them the arrays they captured, unti
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -70,6 +72,23 @@ def newest_first(root: Node) -> list[Node]:
     return sorted(seen, key=lambda n: n.seq, reverse=True)
 
 
+class _Sweeping(threading.local):
+    """What the sweep at work in this thread was asked for: pullbacks that sweep a graph of their own do the same."""
+
+    retains = False  # the graph, for another sweep
+
+    @contextmanager
+    def asked(self, retain_graph: bool) -> Iterator[None]:
+        outer, self.retains = self.retains, retain_graph
+        try:
+            yield
+        finally:
+            self.retains = outer
+
+
+sweeping = _Sweeping()
+
+
 def sweep(
     roots: Iterable[tuple[Node, Any]], *, retain_graph: bool = False, wanted: set[Node] | None = None
 ) -> dict[Node, Any]:
@@ -88,30 +107,31 @@ def sweep(
     nodes = sorted(order, key=lambda n: n.seq, reverse=True)
     useful = order if wanted is None else _leading_to(wanted, nodes)
     found: dict[Node, Any] = {}
-    for node in nodes:
-        if node not in sums or node not in useful:
-            continue
-        g, owned = sums.pop(node)
-        if node.hooks:
-            g, owned = _through_hooks(node, g), False
-        if wanted is not None and node in wanted:
-            found[node] = g if owned else g.copy()
-        if node.sink is not None and wanted is None:
-            node.sink(g, owned)
-        if node.op is None:
-            continue
-        needs = tuple(parent is not None and parent in useful for parent in node.parents)
-        if any(needs):
-            watch = registry.watch
-            if watch is None:
-                gradients = pull_back(node, g, needs)
-            else:
-                gradients = watch(node.op.name, "backward", partial(pull_back, node, g, needs))
-            for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
-                if needed:
-                    sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
-        if not retain_graph and not node.op.bare:
-            node.pull = None  # frees what the pullbacks captured as the sweep goes
+    with sweeping.asked(retain_graph):
+        for node in nodes:
+            if node not in sums or node not in useful:
+                continue
+            g, owned = sums.pop(node)
+            if node.hooks:
+                g, owned = _through_hooks(node, g), False
+            if wanted is not None and node in wanted:
+                found[node] = g if owned else g.copy()
+            if node.sink is not None and wanted is None:
+                node.sink(g, owned)
+            if node.op is None:
+                continue
+            needs = tuple(parent is not None and parent in useful for parent in node.parents)
+            if any(needs):
+                watch = registry.watch
+                if watch is None:
+                    gradients = pull_back(node, g, needs)
+                else:
+                    gradients = watch(node.op.name, "backward", partial(pull_back, node, g, needs))
+                for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
+                    if needed:
+                        sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
+            if not retain_graph and not node.op.bare:
+                node.pull = None  # frees what the pullbacks captured as the sweep goes
     return found
 
 

@@ -41,6 +41,8 @@ class Kernels:
     Inputs may have any strides and are never written to, except where a field says so.
     """
 
+    matmul: Callable[..., Any]
+    """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     gelu: Callable[..., Any]
@@ -89,7 +91,10 @@ class Kernels:
     add_at: Callable[..., None]
     """(buffer, index, values): buffer[index] += values in place, adding up where the index names a place twice."""
     adamw: Callable[..., None]
-    """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is."""
+    """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is.
+
+    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group.
+    """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
 

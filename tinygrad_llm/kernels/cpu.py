@@ -15,6 +15,7 @@ from numpy.polynomial import chebyshev
 
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
+from tinygrad_llm.kernels.cpu_matmul import matmul
 from tinygrad_llm.kernels.memory import HUGE, keep_freed_memory, zeros_apart
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
@@ -283,16 +284,24 @@ def linear_cross_entropy(
     blocks = tiles(n, max(1, LOGITS // max(v, 1)))
     buffer = zeros_apart(x, (max((b.stop - b.start for b in blocks), default=0), v), HUGE)
     for block in blocks:
-        d = np.matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
+        d = matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
         nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))
         if dx is not None:
-            np.matmul(d, weight, out=dx[block])
+            matmul(d, weight, out=dx[block])
         if dweight is not None and block.start == 0:
-            np.matmul(d.T, x[block], out=dweight)
+            matmul(d.T, x[block], out=dweight)
         elif dweight is not None:
-            for some in tiles(v, STRIP):  # the product stays in the cache until it is added
-                dweight[some] += d[:, some].T @ x[block]
+            _add_products(dweight, d.T, x[block])
     return nll, dx, dweight
+
+
+def _add_products(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """y += a @ b, STRIP rows at a time: their product stays in the cache until it is added."""
+
+    def work(some: slice) -> None:
+        y[some] += a[some] @ b
+
+    for_each(work, tiles(len(y), STRIP), each=1)
 
 
 def _loss_then_gradient(x: np.ndarray, targets: np.ndarray, g: np.ndarray, needed: bool) -> np.ndarray:
@@ -332,18 +341,23 @@ def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
 
 
 def adamw(
-    p: Any, g: Any, m: Any, v: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
-) -> None:
+    ps: Any, gs: Any, ms: Any, vs: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    step: int,
+) -> None:  # fmt: skip
     """One step of AdamW in place, a tile at a time, so that p, g, m and v pass through the cache once."""
-    if not all(a.flags.c_contiguous for a in (p, m, v)):
-        REFERENCE.adamw(p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
-        return
+    rates = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay, "step": step}
     root = math.sqrt(1 - beta2**step)  # sqrt(v_hat) + eps = (sqrt(v) + eps root) / root: one pass less
     step_size = lr / (1 - beta1**step) * root
-    flat_p, flat_g, flat_m, flat_v = (a.reshape(-1) for a in (p, g, m, v))
+    pieces = []
+    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
+        if all(a.flags.c_contiguous for a in (p, m, v)):
+            flat = [a.reshape(-1) for a in (p, g, m, v)]
+            pieces += [[a[part] for a in flat] for part in tiles(p.size, 2 * TILE)]
+        else:
+            REFERENCE.adamw([p], [g], [m], [v], **rates)
 
-    def work(part: slice) -> None:
-        p_, g_, m_, v_ = flat_p[part], flat_g[part], flat_m[part], flat_v[part]
+    def work(piece: list[np.ndarray]) -> None:
+        p_, g_, m_, v_ = piece
         t = g_ - m_
         t *= 1 - beta1
         m_ += t
@@ -359,7 +373,7 @@ def adamw(
             p_ *= 1 - lr * weight_decay
         p_ -= t
 
-    for_each(work, tiles(p.size, 2 * TILE))
+    for_each(work, pieces)
 
 
 def sum_squares(x: np.ndarray) -> Any:
@@ -370,6 +384,7 @@ def sum_squares(x: np.ndarray) -> Any:
 
 CPU = dataclasses.replace(
     REFERENCE,
+    matmul=matmul,
     erf=erf,
     gelu=gelu,
     gelu_backward=gelu_backward,

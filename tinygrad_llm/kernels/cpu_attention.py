@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm.kernels.threads import blas_uses_avx512, for_each, single_threaded_blas
+from tinygrad_llm.kernels.threads import blas_uses_avx512, for_each
 from tinygrad_llm.kernels.tiling import FAINT, MODERATE, row_dots, row_sums, tiles
 
 QUERIES = 128  # a block's; with a causal mask the keys behind it are skipped
@@ -79,8 +79,7 @@ def attention(
             sums[nowhere] = np.inf  # exp(score - inf) is 0
             lse[group][..., rows, :] = sums
 
-    with single_threaded_blas():
-        for_each(work, scores.groups, each=1)
+    for_each(work, scores.groups, each=1)
     return y, Saved(y, p, lse, mask if p is None else None, causal)
 
 
@@ -131,8 +130,7 @@ def attention_backward(
             dkeys[..., seen, :] += ds.swapaxes(-1, -2) @ queries[..., rows, :]
         dk[group], dv[group] = dkeys, dvalues
 
-    with single_threaded_blas():
-        for_each(work, scores.groups, each=1)
+    for_each(work, scores.groups, each=1)
     return dq, dk, dv, dscores
 
 

@@ -174,20 +174,22 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
 
 
 def adamw(
-    p: Any, g: Any, m: Any, v: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
-) -> None:
-    """One step of AdamW, in place on p, m and v:
+    ps: Any, gs: Any, ms: Any, vs: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    step: int,
+) -> None:  # fmt: skip
+    """One step of AdamW, in place on each p, m and v:
 
     p -= lr weight_decay p;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     p -= lr m_hat / (sqrt(v_hat) + eps),  m_hat = m / (1 - beta1^step),  v_hat = v / (1 - beta2^step).
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     """
-    p -= lr * weight_decay * p
-    m += (1 - beta1) * (g - m)
-    v *= beta2
-    v += (1 - beta2) * g * g
-    p -= (lr / (1 - beta1**step)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
+    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
+        p -= lr * weight_decay * p
+        m += (1 - beta1) * (g - m)
+        v *= beta2
+        v += (1 - beta2) * g * g
+        p -= (lr / (1 - beta1**step)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
 
 
 def sum_squares(x: Any) -> Any:
@@ -196,6 +198,7 @@ def sum_squares(x: Any) -> Any:
 
 
 REFERENCE = Kernels(
+    matmul=np.matmul,
     erf=erf,
     gelu=gelu,
     gelu_backward=gelu_backward,

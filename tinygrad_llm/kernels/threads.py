@@ -2,6 +2,9 @@
 
 Work is cut into parts whose number does not depend on the threads, and no two parts write to the same place, so the
 result has the same bits whatever the number of threads.
+
+The BLAS under NumPy gets one thread, for good: its own would spin on the cores that ours need, for some 25 ms after
+each product, and wait for each other at barriers, which on a busy machine makes a step ten times slower.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Let the kernels and the BLAS use this many threads. More than there are cores to run on is a warning.
+    """Let the kernels use this many threads. More than there are cores to run on is a warning.
 
     Raises:
         RuntimeError: count is not a positive integer.
@@ -43,14 +46,13 @@ def set_num_threads(count: int) -> None:
             stacklevel=2,
         )
     _count = count
-    _blas().limit(limits=count, user_api="blas")
 
 
-class _InWorker(threading.local):
-    active = False
+class _Share(threading.local):
+    threads: int | None = None  # what work inside a part may use; None outside of any
 
 
-_in_worker = _InWorker()
+_share = _Share()
 
 
 @lru_cache
@@ -59,26 +61,35 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 @lru_cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def blas_on_one_thread() -> tuple[str, ...]:
+    """Give the BLAS one thread for the rest of the process, so that ours share out the work; what its kernels are for.
+
+    NumPy's products outside of this package run on one thread then, too.
+    """
+    blas = ThreadpoolController().select(user_api="blas")
+    blas.limit(limits=1)
+    return tuple(str(library.get("architecture")) for library in blas.info())
 
 
-@lru_cache
 def blas_uses_avx512() -> bool:
     """Whether the BLAS runs kernels for AVX-512, whose costs differ."""
-    return any(lib.get("architecture") in ("SkylakeX", "Cooperlake", "Sapphirerapids") for lib in _blas().info())
+    return not _AVX512.isdisjoint(blas_on_one_thread())
+
+
+_AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads: it starts its own
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def for_each(work: Callable[[Any], None], parts: Sequence[Any], each: int = PARTS_EACH) -> None:
+def for_each(work: Callable[[Any], Any], parts: Sequence[Any], each: int = PARTS_EACH) -> None:
     """work(part) for every part, the calling thread taking its share.
 
     each: so many parts a thread, at least, are worth waking it. An exception in one is raised here, after all ended.
     """
-    workers = 1 if _in_worker.active else min(_count, len(parts) // each)
+    available = _share.threads or _count
+    workers = min(available, len(parts) // each)
     if workers <= 1:
         for part in parts:
             work(part)
@@ -87,14 +98,12 @@ def for_each(work: Callable[[Any], None], parts: Sequence[Any], each: int = PART
     remaining = iter(parts)  # whoever is free takes the next one
 
     def share() -> None:
-        _in_worker.active = (
-            True  # work that calls for_each itself goes on alone: waiting for the pool could last for ever
-        )
+        outer, _share.threads = _share.threads, max(1, available // workers)
         try:
             for part in remaining:
                 work(part)
         finally:
-            _in_worker.active = False
+            _share.threads = outer
 
     others = [_pool(_count).submit(share) for _ in range(1, workers)]
     try:
@@ -104,31 +113,3 @@ def for_each(work: Callable[[Any], None], parts: Sequence[Any], each: int = PART
     for error in errors:
         if error is not None:
             raise error
-
-
-class single_threaded_blas:
-    """Inside, each BLAS product runs on the thread that calls it, so that for_each can run several side by side.
-
-    The limit is the process's: of several threads inside at once, the first sets it and the last lifts it.
-    """
-
-    _lock = threading.Lock()
-    _inside = 0
-    _before: tuple[int, ...] = ()
-
-    def __enter__(self) -> None:
-        cls = single_threaded_blas
-        with cls._lock:
-            cls._inside += 1
-            if cls._inside == 1:  # straight to the libraries: threadpoolctl's own limit takes four times as long
-                cls._before = tuple(lib.num_threads for lib in _blas().lib_controllers)
-                for lib in _blas().lib_controllers:
-                    lib.set_num_threads(1)
-
-    def __exit__(self, *exc: object) -> None:
-        cls = single_threaded_blas
-        with cls._lock:
-            cls._inside -= 1
-            if cls._inside == 0:
-                for lib, before in zip(_blas().lib_controllers, cls._before, strict=True):
-                    lib.set_num_threads(before)

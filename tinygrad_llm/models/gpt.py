@@ -5,13 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import arange
-from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock, init
+from tinygrad_llm.autograd.side_by_side import sum_side_by_side
+from tinygrad_llm.kernels.tiling import tiles
+from tinygrad_llm.nn import (
+    GELU,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    Module,
+    MultiHeadAttention,
+    Sequential,
+    TransformerBlock,
+    init,
+)
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.utils.checkpoint import checkpoint as run_again_in_backward
+
+PARTS = 2  # of a batch that are computed side by side: with more, each product is too small to run at full speed
+PART_TOKENS = 384  # of a part, at least
+PART_PARAMETERS = 2**24  # of a model whose gradients each part makes for itself, at most
 
 
 @dataclass(frozen=True)
@@ -130,11 +149,37 @@ class GPTModel(Module):
         step, never stand in memory; places whose target is ignore_index count for nothing. Where `out_head` is no
         longer a plain Linear, or a hook watches it, it is called as it is.
         """
+        parts = self._parts(ids, targets)
+        if len(parts) == 1:
+            return self._loss(ids, targets, ignore_index, "mean")
+        terms = [partial(self._loss, ids[part], targets[part], ignore_index, "sum") for part in parts]
+        total = sum_side_by_side(terms, [p for p in self.parameters() if p.requires_grad])
+        return total / int((targets.array != ignore_index).sum())
+
+    def _loss(self, ids: Tensor, targets: Tensor, ignore_index: int, reduction: str) -> Tensor:
+        """The loss of some sequences, as a mean or a sum over their tokens."""
         x = self.features(ids).flatten(0, 1)
         head, targets = self.out_head, targets.flatten()
         if head.is_plainly(Linear) and head.bias is None:
-            return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index)
-        return F.cross_entropy(head(x), targets, ignore_index=ignore_index)
+            return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index, reduction=reduction)
+        return F.cross_entropy(head(x), targets, ignore_index=ignore_index, reduction=reduction)
+
+    def _parts(self, ids: Tensor, targets: Tensor) -> list[slice]:
+        """The sequences of a batch in parts for threads of their own, or all in one.
+
+        It is all one where a layer draws random numbers, or may do what this module knows nothing of.
+        """
+        sequences = len(ids.array)
+        simple = (
+            ids.ndim == 2
+            and ids.shape == targets.shape
+            and ids.is_cpu
+            and not self.checkpoint
+            and all(map(_keeps_to_itself, self.modules()))
+            and not any(p.node is not None and p.node.hooks for p in self.parameters())
+        )
+        number = parts_of_batch(sequences, ids.array.shape[1], self.num_parameters()) if simple else 1
+        return tiles(sequences, -(-sequences // number))
 
     def features(self, ids: Tensor) -> Tensor:
         """What `out_head` reads: ids (B, T) -> (B, T, C)."""
@@ -158,3 +203,22 @@ class GPTModel(Module):
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def parts_of_batch(sequences: int, tokens: int, parameters: int) -> int:
+    """In how many parts a batch of sequences of so many tokens is computed, where nothing stands against it."""
+    if parameters > PART_PARAMETERS:
+        return 1
+    return max(1, min(PARTS, sequences, sequences * tokens // PART_TOKENS))
+
+
+KNOWN = (GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding)
+
+
+def _keeps_to_itself(module: Module) -> bool:
+    """Whether a module's forward reads and writes nothing but its arguments and its parameters, and draws nothing."""
+    if isinstance(module, Dropout):
+        return module.is_plainly(Dropout) and not (module.training and module.p)
+    if isinstance(module, MultiHeadAttention) and module.training and module.dropout:
+        return False
+    return type(module) in KNOWN and module.is_plainly(type(module))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,25 +53,37 @@ class Adam(Optimizer):
         options |= switches(foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused)
         super().__init__(params, options)
 
-    def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
-        """Take one step for one parameter."""
-        if not state:
-            state.update(step=0, exp_avg=moment(p), exp_avg_sq=moment(p))
-        state["step"] += 1
+    def update_group(self, params: list[Tensor], group: Group) -> None:
+        """Take one step for all parameters, in one call of the kernel for those that have taken as many."""
+        alike: defaultdict[tuple[int, bool], list[Tensor]] = defaultdict(list)
+        for p in params:
+            if not self.state[p]:
+                self.state[p].update(step=0, exp_avg=moment(p), exp_avg_sq=moment(p))
+            self.state[p]["step"] += 1
+            alike[self.state[p]["step"], p.is_cuda].append(p)
+        bare = not group["maximize"] and (not group["weight_decay"] or group["decoupled_weight_decay"])
+        for (step, _), some in alike.items():  # a gradient that is changed first takes memory: one at a time
+            for part in [some] if bare else [[p] for p in some]:
+                self._step(part, step, group)
+
+    def _step(self, params: list[Tensor], step: int, group: Group) -> None:
+        """The step of this number for parameters of one device."""
+        ps, gs = [p.array for p in params], [p.grad.array for p in params]  # type: ignore[union-attr]
+        ms, vs = ([self.state[p][name].array for p in params] for name in ("exp_avg", "exp_avg_sq"))
         decay = group["weight_decay"]
         if group["maximize"]:
-            g = -g
+            gs = [-g for g in gs]
         if decay and not group["decoupled_weight_decay"]:
-            g, decay = g + decay * p.array, 0.0
+            gs, decay = [g + decay * p for g, p in zip(gs, ps, strict=True)], 0.0
         beta1, beta2 = group["betas"]
-        m, v = state["exp_avg"].array, state["exp_avg_sq"].array
-        rates: Group = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"], "step": state["step"]}
+        rates: Group = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"], "step": step}
         if not group["amsgrad"]:
-            kernels.of(p.array).adamw(p.array, g, m, v, weight_decay=decay, **rates)
+            kernels.of(ps[0]).adamw(ps, gs, ms, vs, weight_decay=decay, **rates)
             return
-        top = state.setdefault("max_exp_avg_sq", moment(p)).array
-        for parts in in_tiles(p.array, g, m, v, top):
-            amsgrad(*parts, weight_decay=decay, **rates)
+        for tensor, *arrays in zip(params, ps, gs, ms, vs, strict=True):
+            top = self.state[tensor].setdefault("max_exp_avg_sq", moment(tensor)).array
+            for parts in in_tiles(*arrays, top):
+                amsgrad(*parts, weight_decay=decay, **rates)
 
 
 def amsgrad(

@@ -106,11 +106,16 @@ class Optimizer:
                 loss = closure()
         with record_function(f"{type(self).__name__}.step"), no_grad(), uninterrupted():
             for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self.update(p, p.grad.array, self.state[p], group)
-                        note_write(p.array)
+                moved = [p for p in group["params"] if p.grad is not None]
+                self.update_group(moved, group)
+                for p in moved:
+                    note_write(p.array)
         return loss
+
+    def update_group(self, params: list[Tensor], group: Group) -> None:
+        """Change each parameter of a group that has a gradient; for those who can do all at once."""
+        for p in params:
+            self.update(p, p.grad.array, self.state[p], group)  # type: ignore[union-attr]
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Change p.array in place by its gradient g, an array that is left as it is; `state` starts empty."""

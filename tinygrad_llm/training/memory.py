@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.kernels.cpu_attention import KEPT
+from tinygrad_llm.models.gpt import parts_of_batch
 
 FLOAT32 = 4
 
@@ -20,17 +21,20 @@ def parameter_count(config: dict[str, Any]) -> int:
 def training_bytes(config: dict[str, Any], batch: int, checkpoint: bool = False) -> int:
     """About the most memory that training holds at once: batch windows of the whole context, float32.
 
-    Parameters, gradients and AdamW's two moments: 4 numbers a parameter. Kept for backward, for each token: 16 C a
-    block (inputs of the norms, of the four matrix products and of the GELU, and its result), H T attention weights if
-    they are few enough to be kept, with dropout 3 C and H T bools more; the logits and their gradient, 2 V; and the
-    gradients at work in one block, 8 C. With checkpoints all blocks but one keep only their input, C.
+    Parameters, gradients and AdamW's two moments: 4 numbers a parameter, and one more where a second part of the batch
+    is computed beside the first. Kept for backward, for each token: 16 C a block (inputs of the norms, of the four
+    matrix products and of the GELU, and its result), H T attention weights if they are few enough to be kept, with
+    dropout 3 C and H T bools more; the logits and their gradient, 2 V; and the gradients at work in one block, 8 C.
+    With checkpoints all blocks but one keep only their input, C.
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
-    kept = h * t if batch * h * t * t <= KEPT else 0
+    parameters = parameter_count(config)
+    parts = 1 if checkpoint or config["drop_rate"] else parts_of_batch(batch, t, parameters)
+    kept = h * t if -(-batch // parts) * h * t * t <= KEPT else 0
     dropped = 3 * c + h * t / FLOAT32 if config["drop_rate"] else 0
     block = 16 * c + kept + dropped
     per_token = block + (n - 1) * (c if checkpoint else block) + 2 * v + 8 * c
-    return int(FLOAT32 * (4 * parameter_count(config) + batch * t * per_token))
+    return int(FLOAT32 * ((3 + parts) * parameters + batch * t * per_token))
 
 
 def machine_bytes() -> int | None:

@@ -18,18 +18,19 @@ def matmul(a: Any, b: Any) -> Any:
     Each gradient captures the other factor.
     """
     k, n = b.shape[-2:]
+    product = kernels.of(a).matmul
     if b.ndim == 2:  # one matrix for every leading index of a: two large products, not a batch of small ones
 
         def da(g: Any) -> Any:
-            return (as_rows(g) @ b.T).reshape(*g.shape[:-1], k)
+            return product(as_rows(g), b.T).reshape(*g.shape[:-1], k)
 
         def db(g: Any) -> Any:
-            return as_rows(a).T @ as_rows(g)
+            return product(as_rows(a).T, as_rows(g))
 
-        return (as_rows(a) @ b).reshape(*a.shape[:-1], n), (da, db)
-    return np.matmul(a, b), (
-        lambda g: np.matmul(g, b.swapaxes(-1, -2)),
-        lambda g: np.matmul(a.swapaxes(-1, -2), g),
+        return product(as_rows(a), b).reshape(*a.shape[:-1], n), (da, db)
+    return product(a, b), (
+        lambda g: product(g, b.swapaxes(-1, -2)),
+        lambda g: product(a.swapaxes(-1, -2), g),
     )
 
 
@@ -44,16 +45,17 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     """
     n = weight.shape[0]
     rows = as_rows(x)
-    y = rows @ weight.T
+    product = kernels.of(x).matmul
+    y = product(rows, weight.T)
     if bias is not None:
         y += bias
     shape = x.shape
 
     def dx(g: Any) -> Any:
-        return (as_rows(g) @ weight).reshape(shape)
+        return product(as_rows(g), weight).reshape(shape)
 
     def dweight(g: Any) -> Any:
-        return as_rows(g).T @ rows
+        return product(as_rows(g).T, rows)
 
     def dbias(g: Any) -> Any:
         return column_sums(as_rows(g))
@@ -73,7 +75,7 @@ def gelu_linear(x: Any, weight: Any, bias: Any, *, approximate: str) -> Any:
     """
     k = kernels.of(x)
     rows = as_rows(k.gelu(x, approximate))
-    y = rows @ weight.T
+    y = k.matmul(rows, weight.T)
     if bias is not None:
         y += bias
     kept = rows if rows.size <= HIDDEN_KEPT else None
@@ -82,11 +84,11 @@ def gelu_linear(x: Any, weight: Any, bias: Any, *, approximate: str) -> Any:
         g, dx, dweight, hidden = as_rows(g), None, None, kept
         again = np.empty_like(x, order="C") if needs[1] and hidden is None else None
         if needs[0]:
-            dx = k.gelu_backward((g @ weight).reshape(x.shape), x, approximate, again)
+            dx = k.gelu_backward(k.matmul(g, weight).reshape(x.shape), x, approximate, again)
         elif again is not None:
             again = k.gelu(x, approximate)
         if needs[1]:
-            dweight = g.T @ (as_rows(again) if hidden is None else hidden)
+            dweight = k.matmul(g.T, as_rows(again) if hidden is None else hidden)
         return dx, dweight, column_sums(g) if needs[2] else None
 
     return y.reshape(*x.shape[:-1], weight.shape[0]), pull

@@ -1,0 +1,56 @@
+"""Matrix products shared out among our threads, each with a BLAS of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each
+
+PART = 40_000_000  # operations that are worth waking a thread for, some 0.2 ms
+PARTS = 4  # at most: each part packs the whole of the other factor for itself
+STEP = 64  # parts begin at its multiples: whole cache lines, and whole rows of the BLAS' inner kernels
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
+    """a @ b, cut along the rows or the columns of the result, whichever are more, or along a leading axis."""
+    blas_on_one_thread()
+    columns = b.shape[-1]
+    operations = 2 * a.size * columns if a.ndim == 2 else 2 * max(a.size * columns, b.size * a.shape[-2])
+    number = min(PARTS, operations // PART)
+    if number < 2:
+        return np.matmul(a, b, out=out)
+    if a.ndim > 2 or b.ndim > 2:
+        return _stacked(a, b, number, out)
+    rows = len(a)
+    y = np.empty((rows, columns), np.result_type(a, b)) if out is None else out
+    if rows >= columns:
+        for_each(lambda part: np.matmul(a[part], b, out=y[part]), _cut(rows, number), each=1)
+    else:
+        for_each(lambda part: np.matmul(a, b[:, part], out=y[:, part]), _cut(columns, number), each=1)
+    return y
+
+
+def _cut(length: int, number: int) -> list[slice]:
+    """About `number` slices of equal length, a multiple of STEP."""
+    each = -(-length // (number * STEP)) * STEP
+    return [slice(start, min(start + each, length)) for start in range(0, length, each)]
+
+
+def _stacked(a: np.ndarray, b: np.ndarray, number: int, out: Any) -> np.ndarray:
+    """Many products, shared out along the longest of the result's leading axes."""
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    y = np.empty(shape, np.result_type(a, b)) if out is None else out
+    axis = int(np.argmax(shape[:-2])) - len(shape)  # counted from the end, as broadcasting does
+
+    def of(x: np.ndarray, part: slice) -> np.ndarray:
+        if x.ndim < -axis or x.shape[axis] == 1:
+            return x
+        index: Any = (..., part, *[slice(None)] * (-axis - 1))
+        return x[index]
+
+    each = -(-shape[axis] // number)
+    parts = [slice(start, start + each) for start in range(0, shape[axis], each)]
+    for_each(lambda part: np.matmul(of(a, part), of(b, part), out=of(y, part)), parts, each=1)
+    return y
