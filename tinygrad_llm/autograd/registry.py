@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels.memory import HUGE, zeros_apart
+from tinygrad_llm.kernels.memory import empty_again
 
 OPS: dict[str, Op] = {}
 
@@ -96,7 +96,8 @@ class Partial:
 
     def dense(self, like: Any) -> Any:
         """The whole gradient as a fresh array of like's kind and dtype."""
-        buffer = zeros_apart(like, self.shape, HUGE)
+        buffer = empty_again(like, self.shape)
+        buffer.fill(0)
         if self.unique:
             buffer[self.index] = self.values  # cheaper than adding to zeros
         else:

@@ -16,7 +16,7 @@ from numpy.polynomial import chebyshev
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
 from tinygrad_llm.kernels.cpu_matmul import matmul
-from tinygrad_llm.kernels.memory import HUGE, keep_freed_memory, zeros_apart
+from tinygrad_llm.kernels.memory import empty_again, keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
 from tinygrad_llm.kernels.tiling import FAINT, MODERATE, TILE, row_dots, row_sums, row_tiles, tiles
@@ -280,9 +280,9 @@ def linear_cross_entropy(
     (n, c), v = x.shape, len(weight)
     nll = np.empty(n, x.dtype)
     dx = np.empty((n, c), x.dtype) if needs[0] else None
-    dweight = zeros_apart(x, (v, c), HUGE) if needs[1] else None
+    dweight = empty_again(x, (v, c)) if needs[1] else None
     blocks = tiles(n, max(1, LOGITS // max(v, 1)))
-    buffer = zeros_apart(x, (max((b.stop - b.start for b in blocks), default=0), v), HUGE)
+    buffer = empty_again(x, (max((b.stop - b.start for b in blocks), default=0), v))
     for block in blocks:
         d = matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
         nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))

@@ -12,6 +12,8 @@ import ctypes
 import math
 import mmap
 import sys
+import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
 KEPT = 2**31 - 1  # bytes of freed memory at the heap's end that stay; glibc accepts no higher value
 LARGE, HUGE = 1 << 20, 1 << 26  # bytes
+IDLE = 1 << 30  # bytes of huge arrays that are kept for the next, at most
 
 
 def keep_freed_memory() -> bool:
@@ -33,15 +36,45 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
 
 
-def zeros_apart(like: Any, shape: tuple[int, ...] | None = None, least: int = LARGE) -> Any:
-    """Zeros of an array's kind and dtype and of its shape or another; from `least` bytes on outside the heap.
+def zeros_apart(like: Any) -> Any:
+    """Zeros of an array's kind, dtype and shape; from LARGE bytes on outside the heap.
 
-    For arrays that stay while others come and go, as an optimizer's moments do, and for the few that are so large that
-    the heap seldom has a hole for them: made inside it they would let it grow, by 300 MB in a step of GPT-2's.
+    For arrays that stay while others come and go, as an optimizer's moments do: made inside the heap they would let it
+    grow, by 300 MB in a step of GPT-2's.
     """
-    shape = like.shape if shape is None else shape
+    if not isinstance(like, np.ndarray) or like.nbytes < LARGE or not sys.platform.startswith("linux"):
+        return np.zeros_like(like, order="C")
+    return np.ndarray(like.shape, like.dtype, buffer=_mapping(like.nbytes))
+
+
+def empty_again(like: Any, shape: tuple[int, ...]) -> Any:
+    """An array of another's kind and dtype that holds anything; a HUGE one lies where one of a step before lay.
+
+    The few that large (logits, the gradients of the head and of the token embedding) fit into no hole of the heap, and
+    fetching them from the system anew takes 0.2 s a step of GPT-2's.
+    """
     size = math.prod(shape) * like.dtype.itemsize
-    if not isinstance(like, np.ndarray) or size < least or not sys.platform.startswith("linux"):
-        return np.zeros_like(like, shape=shape)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.ndarray(shape, like.dtype, buffer=memory)
+    if not isinstance(like, np.ndarray) or size < HUGE or not sys.platform.startswith("linux"):
+        return np.empty_like(like, shape=shape)
+    with _lock:
+        memory = min((m for m in _idle if len(m) >= size), key=len, default=None)
+        if memory is None:
+            memory = _mapping(size)
+        else:
+            _idle.remove(memory)
+    array = np.ndarray(shape, like.dtype, buffer=memory)
+    weakref.finalize(array, _give_back, memory).atexit = False  # views of the array keep it alive
+    return array
+
+
+_lock = threading.Lock()
+_idle: list[mmap.mmap] = []  # mappings that no array lies in
+
+
+def _give_back(memory: mmap.mmap) -> None:
+    if sum(map(len, _idle)) + len(memory) <= IDLE:
+        _idle.append(memory)
+
+
+def _mapping(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
