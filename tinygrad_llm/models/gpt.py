@@ -75,11 +75,16 @@ class GPTModel(Module):
     model's attention starts near uniform, and it spends its first hundreds of steps on getting away from there.) The
     loss of an untrained model is near ln V. A model put together from `nn` layers alone starts as those layers do.
 
+    documents: the number of the document that each id belongs to, for rows into which several were packed. No position
+    then sees another document's, and positions count from 0 in each, so that the loss and its gradients are those of
+    the documents one by one. positions: which row of `pos_emb` each id takes, instead of that count. Both (B, T).
+
     checkpoint: keep only each block's input for backward and compute the rest of the block again there. The gradients
     are the same to the last bit, the memory is less, and a step takes about a third longer. It is no part of the
     configuration, since it changes no result, and may be set on the model at any time.
 
-    Raises: ValueError for ids of another rank or longer than the context; IndexError for an id outside 0..V - 1.
+    Raises: ValueError for ids of another rank or longer than the context, or documents or positions of another shape;
+    IndexError for an id outside 0..V - 1 or a position outside the context.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
     Using the output embedding to improve language models (2017), for the tied head.
     """
@@ -120,23 +125,31 @@ class GPTModel(Module):
             elif isinstance(module, LayerNorm):
                 module.reset_parameters()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.out_head(self.features(ids))
+    def forward(self, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        return self.out_head(self.features(ids, documents, positions))
 
-    def loss(self, ids: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+    def loss(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        ignore_index: int = -100,
+        *,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """The mean of -ln p(targets[b, t] | ids[b, :t+1]): ids and targets (B, T) -> (), nats a token.
 
         cross_entropy(self(ids).flatten(0, 1), targets.flatten()), but the (B, T, V) logits, the largest array of a
         step, never stand in memory; places whose target is ignore_index count for nothing. Where `out_head` is no
         longer a plain Linear, or a hook watches it, it is called as it is.
         """
-        x = self.features(ids).flatten(0, 1)
+        x = self.features(ids, documents, positions).flatten(0, 1)
         head, targets = self.out_head, targets.flatten()
         if head.is_plainly(Linear) and head.bias is None:
             return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index)
         return F.cross_entropy(head(x), targets, ignore_index=ignore_index)
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """What `out_head` reads: ids (B, T) -> (B, T, C)."""
         context = self.config.context_length
         if ids.ndim != 2:
@@ -146,13 +159,26 @@ class GPTModel(Module):
                 f"GPTModel: {ids.shape[1]} positions do not fit the context of 1 to {context}; "
                 f"pass the last ones with ids[:, -{context}:]"
             )
-        x = self.tok_emb(ids) + self.pos_emb(arange(ids.shape[1], device=ids.device))  # (B, T, C)
-        x = self.drop_emb(x)
+        for name, given in (("documents", documents), ("positions", positions)):
+            if given is not None and given.shape != ids.shape:
+                raise ValueError(f"GPTModel: {name} {tuple(given.shape)} must have the shape of ids {tuple(ids.shape)}")
+        mask = None
+        if documents is not None:
+            same = documents.unsqueeze(2) == documents.unsqueeze(1)  # (B, T, T)
+            mask = same.unsqueeze(1)  # for every head
+            if positions is None:
+                positions = same.tril().sum(-1) - 1
+        elif positions is None:
+            positions = arange(ids.shape[1], device=ids.device)
+        x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         if self.checkpoint:
             for block in self.trf_blocks:
-                x = run_again_in_backward(block, x, use_reentrant=False)
-        else:
+                x = run_again_in_backward(block, x, mask, use_reentrant=False)
+        elif mask is None:
             x = self.trf_blocks(x)
+        else:
+            for block in self.trf_blocks:
+                x = block(x, mask)
         return self.final_norm(x)
 
     def num_parameters(self) -> int:
