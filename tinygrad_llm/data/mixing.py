@@ -31,8 +31,8 @@ class Mixture:
     each has had within two of k p_i. A source gives each of its examples once, in an order shuffled by the seed, before
     any a second time, in another order. All that changes are the counts, and they are the state.
 
-    Raises: ValueError for no sources, an empty one, sources whose examples have other shapes, weights that are not positive or lack a
-    name, or a negative alpha.
+    Raises: ValueError for no sources, an empty one, sources whose examples have other shapes, weights that are not
+    positive or lack a name, or a negative alpha.
     """
 
     def __init__(

@@ -202,7 +202,5 @@ def _checked(ids: Any, index: int) -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"PackedRows: document {index} is empty; leave it out")
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"PackedRows: document {index} must be one row of integers, found {array.shape} {array.dtype}"
-        )
+        raise ValueError(f"PackedRows: document {index} must be one row of integers, found {array.shape} {array.dtype}")
     return array
