@@ -86,6 +86,13 @@ def test_no_two_rows_of_the_best_fit_would_fit_into_one(documents, max_length):
     assert len(filled) < 2 or filled[0] + filled[1] > max_length
 
 
+def test_the_longest_are_placed_first_and_into_the_fullest_row():
+    numbers = PackedRows([[0] * n for n in (3, 3, 7, 7)], 10, split=False).take([0, 1]).documents
+    assert [sorted(set(row)) for row in numbers.tolist()] == [[1, 2], [0, 3]]
+    numbers = PackedRows([[0] * n for n in (6, 7, 3)], 10, split=False).take([0, 1]).documents
+    assert [sorted(set(row)) for row in numbers.tolist()] == [[1, 2], [-1, 0]]
+
+
 @settings(max_examples=15)
 @given(st.lists(st.lists(st.integers(0, V - 1), min_size=2, max_size=19), min_size=1, max_size=6), st.booleans())
 def test_loss_and_gradients_are_those_of_separate_sequences(documents, split):

@@ -104,6 +104,12 @@ def test_without_a_sketch_it_is_the_cosine_of_the_gradients(model):
     assert abs(sketched - expected).max() < 5 / 64
 
 
+def test_a_sketch_keeps_lengths():
+    layer = nn.Linear(100, 100, bias=False)  # the gradient is 10,000 times 1: without signs a sketch would be too long
+    (sketch,) = gradient_sketches(layer, [None], loss=lambda model, _: model.weight.sum(), size=1000)
+    assert np.linalg.norm(sketch) == pytest.approx(100, rel=0.1)
+
+
 def test_the_models_gradients_and_mode_stay_as_they_were(model):
     model.train()
     model.loss(*(tg.from_numpy(part[None].copy()) for part in counting(2))).backward()
