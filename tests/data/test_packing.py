@@ -7,6 +7,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.data import PackedRows, documents_of
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.nn import functional as F
+from tinygrad_llm.utils.data import DataLoader
 
 V, T = 11, 8
 
@@ -189,6 +190,14 @@ def test_batches_are_the_rows_each_once(documents, max_length, split, batch):
     assert sorted(map(tuple, shuffled)) == sorted(map(tuple, whole.ids))
     assert len(list(packed.batches(batch, drop_last=True))) == len(packed) // batch
     assert (packed[-1].ids == whole.ids[-1]).all()
+
+
+def test_a_loader_gives_batches_of_tensors():
+    packed = PackedRows([[1, 2, 3], [4, 5, 6, 7], [8, 9]], T)
+    (batch,) = DataLoader(packed, batch_size=2)
+    for part, expected in zip(batch, packed.take([0, 1]), strict=True):
+        assert (part.array == expected).all()
+    assert small().loss(batch.ids, batch.targets, documents=batch.documents).item() > 0
 
 
 @given(corpora(), st.integers(1, 9), st.booleans())

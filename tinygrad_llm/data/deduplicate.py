@@ -134,10 +134,11 @@ class MinHash:
         self.a |= np.uint32(1)  # odd: a permutation of the 2^32 hashes
 
     def __call__(self, text: str) -> np.ndarray:
-        h = gram_hashes(normalised(text), self.n)
+        text = normalised(text)
         least = np.full(len(self.a), 2**32 - 1, np.uint32)
-        for start in range(0, len(h), CHUNK):
-            np.minimum(least, (self.a * h[start : start + CHUNK] + self.b).min(axis=1), out=least)
+        for start in range(0, max(min(1, len(text)), len(text) - self.n + 1), CHUNK):
+            h = gram_hashes(text[start : start + CHUNK + self.n - 1], self.n)
+            np.minimum(least, (self.a * h + self.b).min(axis=1), out=least)
         return least
 
 

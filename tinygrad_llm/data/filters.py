@@ -46,7 +46,7 @@ class Perplexity:
     nats: text -> nats a token, nan for a text that is too short to say; such a document stays. The limit is on the
     logarithm since perplexities are so skewed that the outliers themselves would raise a limit made of their mean.
 
-    Source: Wenzek et al., CCNet (2020), section 3.3.
+    Source: Wenzek et al., CCNet: extracting high quality monolingual datasets from web crawl data (2020).
     """
 
     nats: Callable[[str], float]

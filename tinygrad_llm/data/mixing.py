@@ -1,6 +1,6 @@
 """Several corpora in one stream, each with its share, in an order that is fixed by a seed and can be taken up anywhere.
 
-Source: Conneau and Lample, Cross-lingual language model pretraining (2019), section 3.1, for p ~ w^0.7; Black and
+Source: Conneau and Lample, Cross-lingual language model pretraining (2019), section 3.1, for p ~ w^alpha; Black and
 Rogaway, Ciphers with arbitrary finite domains (2002), for a permutation without a table.
 """
 

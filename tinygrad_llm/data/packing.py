@@ -4,7 +4,7 @@ A row knows the document of each id and the place in it. The model is told, so t
 and the loss is that of the documents one by one: docs/packing.md says why.
 
 Source: Krell et al., Efficient sequence packing without cross-contamination (2021); Ding et al., Fewer truncations
-improve language modeling (2024), section 3, for packing without cuts.
+improve language modeling (2024), for packing without cuts.
 """
 
 import bisect
