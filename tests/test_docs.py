@@ -24,6 +24,12 @@ def run(document: Path) -> dict:
     return names
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What a document writes, it writes into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_readme_runs_and_so_does_the_test_it_shows():
     tests = [value for name, value in run(ROOT / "README.md").items() if name.startswith("test_")]
     assert tests

@@ -1,6 +1,40 @@
 """Texts and windows over them: what a language model is trained on."""
 
+from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch, partition
+from tinygrad_llm.data.cleaning import Finding, Step, clean, read_report, replay, summary
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
+from tinygrad_llm.data.deduplicate import ExactDuplicates, NearDuplicates
+from tinygrad_llm.data.filters import Length, Perplexity, nats_by
+from tinygrad_llm.data.instructions import (
+    CHATML,
+    PHI3_CHAT,
+    STYLES,
+    ChatTemplate,
+    Example,
+    InstructionBatch,
+    Prompt,
+    alpaca,
+    encode_entries,
+    instruction_batch,
+    phi3,
+)
+from tinygrad_llm.data.mixing import Mixture
+from tinygrad_llm.data.packing import PackedBatch, PackedRows, PackingReport, documents_of
+from tinygrad_llm.data.patterns import PersonalData
+from tinygrad_llm.data.readers import read_records
+from tinygrad_llm.data.robust import gradient_similarity, gradient_sketches, mask_tokens
 from tinygrad_llm.data.windows import Windows, ids_array, split
 
-__all__ = ["Corpus", "Floor", "Windows", "ids_array", "load", "read", "split"]
+__all__ = [
+    "Corpus", "Floor", "load", "read",
+    "Windows", "ids_array", "split",
+    "Mixture",
+    "PackedBatch", "PackedRows", "PackingReport", "documents_of",
+    "Finding", "Step", "clean", "read_report", "replay", "summary",
+    "ExactDuplicates", "Length", "NearDuplicates", "Perplexity", "PersonalData", "nats_by",
+    "gradient_similarity", "gradient_sketches", "mask_tokens",
+    "read_records", "partition",
+    "Labelled", "LabelledBatch", "classification_batch",
+    "CHATML", "PHI3_CHAT", "STYLES", "ChatTemplate", "Example", "InstructionBatch", "Prompt", "alpaca",
+    "encode_entries", "instruction_batch", "phi3",
+]  # fmt: skip

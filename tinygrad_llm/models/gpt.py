@@ -94,11 +94,16 @@ class GPTModel(Module):
     model's attention starts near uniform, and it spends its first hundreds of steps on getting away from there.) The
     loss of an untrained model is near ln V. A model put together from `nn` layers alone starts as those layers do.
 
+    documents: the number of the document that each id belongs to, for rows into which several were packed. No position
+    then sees another document's, and positions count from 0 in each, so that the loss and its gradients are those of
+    the documents one by one. positions: which row of `pos_emb` each id takes, instead of that count. Both (B, T).
+
     checkpoint: keep only each block's input for backward and compute the rest of the block again there. The gradients
     are the same to the last bit, the memory is less, and a step takes about a third longer. It is no part of the
     configuration, since it changes no result, and may be set on the model at any time.
 
-    Raises: ValueError for ids of another rank or longer than the context; IndexError for an id outside 0..V - 1.
+    Raises: ValueError for ids of another rank or longer than the context, or documents or positions of another shape;
+    IndexError for an id outside 0..V - 1 or a position outside the context.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
     Using the output embedding to improve language models (2017), for the tied head.
     """
@@ -139,32 +144,48 @@ class GPTModel(Module):
             elif isinstance(module, LayerNorm):
                 module.reset_parameters()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.out_head(self.features(ids))
+    def forward(self, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        return self.out_head(self.features(ids, documents, positions))
 
-    def loss(self, ids: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+    def loss(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        ignore_index: int = -100,
+        *,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """The mean of -ln p(targets[b, t] | ids[b, :t+1]): ids and targets (B, T) -> (), nats a token.
 
         cross_entropy(self(ids).flatten(0, 1), targets.flatten()), but the (B, T, V) logits, the largest array of a
         step, never stand in memory; places whose target is ignore_index count for nothing. Where `out_head` is no
         longer a plain Linear, or a hook watches it, it is called as it is.
         """
-        parts = self._parts(ids, targets)
+        given = [x for x in (ids, targets, documents, positions) if x is not None]
+        parts = self._parts(ids) if all(x.shape == ids.shape for x in given) else [slice(None)]
         if len(parts) == 1:
-            return self._loss(ids, targets, ignore_index, "mean")
-        terms = [partial(self._loss, ids[part], targets[part], ignore_index, "sum") for part in parts]
-        total = sum_side_by_side(terms, [p for p in self.parameters() if p.requires_grad])
+            return self._loss(ids, targets, documents, positions, ignore_index, "mean")
+
+        def term(part: slice) -> Tensor:
+            docs, places = (None if x is None else x[part] for x in (documents, positions))
+            return self._loss(ids[part], targets[part], docs, places, ignore_index, "sum")
+
+        total = sum_side_by_side([partial(term, part) for part in parts], self._trained())
         return total / int((targets.array != ignore_index).sum())
 
-    def _loss(self, ids: Tensor, targets: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    def _loss(
+        self, ids: Tensor, targets: Tensor, documents: Tensor | None, positions: Tensor | None, ignore_index: int,
+        reduction: str,
+    ) -> Tensor:  # fmt: skip
         """The loss of some sequences, as a mean or a sum over their tokens."""
-        x = self.features(ids).flatten(0, 1)
+        x = self.features(ids, documents, positions).flatten(0, 1)
         head, targets = self.out_head, targets.flatten()
         if head.is_plainly(Linear) and head.bias is None:
             return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index, reduction=reduction)
         return F.cross_entropy(head(x), targets, ignore_index=ignore_index, reduction=reduction)
 
-    def _parts(self, ids: Tensor, targets: Tensor) -> list[slice]:
+    def _parts(self, ids: Tensor) -> list[slice]:
         """The sequences of a batch in parts for threads of their own, or all in one.
 
         It is all one where a layer draws random numbers, or may do what this module knows nothing of.
@@ -172,16 +193,18 @@ class GPTModel(Module):
         sequences = len(ids.array)
         simple = (
             ids.ndim == 2
-            and ids.shape == targets.shape
             and ids.is_cpu
             and not self.checkpoint
             and all(map(_keeps_to_itself, self.modules()))
-            and not any(p.node is not None and p.node.hooks for p in self.parameters())
+            and not any(p.node.hooks for p in self._trained())  # type: ignore[union-attr]
         )
         number = parts_of_batch(sequences, ids.array.shape[1], self.num_parameters()) if simple else 1
         return tiles(sequences, -(-sequences // number))
 
-    def features(self, ids: Tensor) -> Tensor:
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def features(self, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """What `out_head` reads: ids (B, T) -> (B, T, C)."""
         context = self.config.context_length
         if ids.ndim != 2:
@@ -191,13 +214,26 @@ class GPTModel(Module):
                 f"GPTModel: {ids.shape[1]} positions do not fit the context of 1 to {context}; "
                 f"pass the last ones with ids[:, -{context}:]"
             )
-        x = self.tok_emb(ids) + self.pos_emb(arange(ids.shape[1], device=ids.device))  # (B, T, C)
-        x = self.drop_emb(x)
+        for name, given in (("documents", documents), ("positions", positions)):
+            if given is not None and given.shape != ids.shape:
+                raise ValueError(f"GPTModel: {name} {tuple(given.shape)} must have the shape of ids {tuple(ids.shape)}")
+        mask = None
+        if documents is not None:
+            same = documents.unsqueeze(2) == documents.unsqueeze(1)  # (B, T, T)
+            mask = same.unsqueeze(1)  # for every head
+            if positions is None:
+                positions = same.tril().sum(-1) - 1
+        elif positions is None:
+            positions = arange(ids.shape[1], device=ids.device)
+        x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         if self.checkpoint:
             for block in self.trf_blocks:
-                x = run_again_in_backward(block, x, use_reentrant=False)
-        else:
+                x = run_again_in_backward(block, x, mask, use_reentrant=False)
+        elif mask is None:
             x = self.trf_blocks(x)
+        else:
+            for block in self.trf_blocks:
+                x = block(x, mask)
         return self.final_norm(x)
 
     def num_parameters(self) -> int:

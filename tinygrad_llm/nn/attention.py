@@ -15,7 +15,7 @@ class MultiHeadAttention(Module):
     softmax(q k^T / sqrt(D) + causal mask) v for each of the H = num_heads heads of width D = d_out / H, then the heads
     side by side through `out_proj`. One product with `qkv.weight` (3 d_out, d_in) makes queries, keys and values: its
     rows are those of W_query, W_key and W_value, in this order. `dropout` is the probability of a softmax weight to be
-    dropped in training.
+    dropped in training. `mask`: bool (True takes part), broadcast to (B, H, T, T), takes away from what is seen.
 
     Raises: ValueError if num_heads does not divide d_out, or for a sequence longer than context_length.
     Source: Vaswani et al., Attention is all you need (2017), section 3.2.
@@ -34,11 +34,11 @@ class MultiHeadAttention(Module):
         self.qkv = Linear(d_in, 3 * d_out, bias=qkv_bias)
         self.out_proj = Linear(d_out, d_out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         T = x.shape[1]
         if self.context_length < T:
             raise ValueError(f"MultiHeadAttention: {T} positions are more than the context of {self.context_length}")
-        mixed = attention_of_packed(self.qkv(x), self.num_heads, self.dropout if self.training else 0.0)
+        mixed = attention_of_packed(self.qkv(x), self.num_heads, self.dropout if self.training else 0.0, mask)
         return self.out_proj(mixed)
 
     def extra_repr(self) -> str:

@@ -34,7 +34,7 @@ class FeedForward(Module):
 
 
 class TransformerBlock(Module):
-    """x = x + drop(att(norm1(x))); x = x + drop(ff(norm2(x))): x (B, T, C) -> (B, T, C).
+    """x = x + drop(att(norm1(x), mask)); x = x + drop(ff(norm2(x))): x (B, T, C) -> (B, T, C).
 
     Normalising before each part leaves the shortcut untouched from the first block to the last.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3.
@@ -50,6 +50,6 @@ class TransformerBlock(Module):
         self.norm2 = LayerNorm(emb_dim)
         self.drop_shortcut = Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_shortcut(self.att(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), mask))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))

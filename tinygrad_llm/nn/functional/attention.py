@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -76,17 +77,22 @@ def scaled_dot_product_attention(
     return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:]).contiguous()
 
 
-def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0) -> Tensor:
-    """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C)."""
+def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0, mask: Tensor | None = None) -> Tensor:
+    """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C).
+
+    mask: bool (True takes part), broadcast to (B, H, T, T), for what a query may not see although it came before.
+    """
     batch, t, c3 = qkv.array.shape
     keep = keep_mask((batch, heads, t, t), dropout_p, qkv) if dropout_p else None
-    return apply(
-        attention_ops.attention_of_packed, qkv, keep,
-        heads=heads,
-        causal=True,
-        scale=1 / math.sqrt(c3 // (3 * heads)),
-        keep_scale=1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
-    )  # fmt: skip
+    how: dict[str, Any] = {
+        "causal": True,
+        "scale": 1 / math.sqrt(c3 // (3 * heads)),
+        "keep_scale": 1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
+    }
+    if mask is None:
+        return apply(attention_ops.attention_of_packed, qkv, keep, heads=heads, **how)
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))  # (B, H, T, D)
+    return apply(attention_ops.attention, q, k, v, mask, keep, **how).transpose(1, 2).flatten(-2)
 
 
 def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,174 @@
+"""Several corpora in one stream, each with its share, in an order that is fixed by a seed and can be taken up anywhere.
+
+Source: Conneau and Lample, Cross-lingual language model pretraining (2019), section 3.1, for p ~ w^alpha; Black and
+Rogaway, Ciphers with arbitrary finite domains (2002), for a permutation without a table.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """What can be mixed: Windows, PackedRows or anything else with numbered examples."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray, /) -> tuple[np.ndarray, ...]:
+        """The examples with these indices as arrays (B, ...)."""
+
+
+class Mixture:
+    """An endless stream of the examples of several sources, source i with the share p_i = w_i^alpha / sum_j w_j^alpha.
+
+    weights: w by name, by default how many examples a source has. alpha: 1 mixes in proportion to w, 0 gives all the
+    same; between them the small ones are raised.
+
+    The order: next comes the source that is furthest behind its share, but not the one that was just drawn from, unless
+    its share is over a half. So neighbours come from different sources, no random clump delays any, and after k draws
+    each has had within two of k p_i. A source gives each of its examples once, in an order shuffled by the seed, before
+    any a second time, in another order. All that changes are the counts, and they are the state.
+
+    Raises: ValueError for no sources, an empty one, sources whose examples have other shapes, weights that are not
+    positive or lack a name, or a negative alpha.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        weights: Mapping[str, float] | None = None,
+        alpha: float = 0.7,
+        seed: int = 0,
+    ) -> None:
+        self.names, self.sources = list(sources), list(sources.values())
+        if not self.names:
+            raise ValueError("Mixture: there are no sources")
+        if empty := [name for name in self.names if not len(sources[name])]:
+            raise ValueError(f"Mixture: source {empty[0]!r} is empty; leave it out")
+        shapes = {name: [part.shape[1:] for part in sources[name].take(np.zeros(1, np.int64))] for name in self.names}
+        for name in self.names:
+            if shapes[name] != shapes[self.names[0]]:
+                raise ValueError(f"Mixture: all sources must give arrays of the same shapes, found {shapes}")
+        if not (math.isfinite(alpha) and alpha >= 0) or seed < 0:
+            raise ValueError(f"Mixture: alpha {alpha} and seed {seed} must be at least 0")
+        self.alpha, self.seed = alpha, seed
+        self._shares = self._from(weights)
+        self._drawn = [0] * len(self.names)
+        self._last: int | None = None
+
+    def _from(self, weights: Mapping[str, float] | None) -> np.ndarray:
+        if weights is None:
+            weights = {name: len(source) for name, source in zip(self.names, self.sources, strict=True)}
+        if set(weights) != set(self.names):
+            raise ValueError(f"Mixture: weights are for {sorted(weights)}, the sources are {sorted(self.names)}")
+        if wrong := [f"{name}: {w}" for name, w in weights.items() if not (math.isfinite(w) and w > 0)]:
+            raise ValueError(f"Mixture: weights must be positive, found {wrong[0]}")
+        raised = np.array([weights[name] for name in self.names], float) ** self.alpha
+        return raised / raised.sum()
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """p_i by name."""
+        return dict(zip(self.names, self._shares.tolist(), strict=True))
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """How many examples each source has given."""
+        return dict(zip(self.names, self._drawn, strict=True))
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """How often each source has been gone through."""
+        return {name: self.drawn[name] / len(s) for name, s in zip(self.names, self.sources, strict=True)}
+
+    def batch(self, size: int) -> tuple[np.ndarray, ...]:
+        """The next `size` examples: what `take` of a source gives, arrays (size, ...)."""
+        return self.take(*self.places(size))
+
+    def places(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Go on by `count`: the source of each example (count,), and its index there (count,)."""
+        sources, nth = np.empty(count, np.int64), np.empty(count, np.int64)
+        for place in range(count):
+            source = self._next()
+            sources[place], nth[place] = source, self._drawn[source]
+            self._drawn[source] += 1
+            self._last = source
+        indices = np.empty(count, np.int64)
+        for source in set(sources.tolist()):
+            here, n = sources == source, len(self.sources[source])
+            epochs = nth[here] // n
+            for epoch in set(epochs.tolist()):
+                at = np.flatnonzero(here)[epochs == epoch]
+                indices[at] = shuffled(nth[at] % n, n, (self.seed, source, epoch))
+        return sources, indices
+
+    def _next(self) -> int:
+        behind = (sum(self._drawn) + 1) * self._shares - self._drawn
+        if self._last is not None and len(self.names) > 1 and self._shares[self._last] <= 0.5:
+            behind[self._last] = -np.inf
+        return int(behind.argmax())
+
+    def take(self, sources: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The examples at these indices of these sources, in this order."""
+        present = np.unique(sources)
+        parts = [self.sources[source].take(indices[sources == source]) for source in present]
+        back = np.argsort(np.argsort(sources, kind="stable"), kind="stable")  # from by-source order to this one
+        joined = [np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True)]
+        kind: Any = type(parts[0])
+        return kind(*joined) if hasattr(kind, "_fields") else tuple(joined)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON values."""
+        return {
+            "seed": self.seed,
+            "shares": self.shares,
+            "examples": {name: len(source) for name, source in zip(self.names, self.sources, strict=True)},
+            "drawn": self.drawn,
+            "last": None if self._last is None else self.names[self._last],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a stream of the same sources stood.
+
+        Raises: ValueError when seed, shares or sources are others, so that the order would be another.
+        """
+        mine = self.state_dict()
+        if set(state) != set(mine):
+            raise ValueError(f"Mixture: a state has the keys {sorted(mine)}, found {sorted(state)}")
+        for key in ("seed", "examples", "shares"):
+            if state[key] != mine[key]:
+                raise ValueError(f"Mixture: the state's {key} {state[key]} differ from those here, {mine[key]}")
+        drawn, last = state["drawn"], state["last"]
+        counts = all(isinstance(n, int) and n >= 0 for n in drawn.values())
+        if set(drawn) != set(self.names) or not counts or last not in (None, *self.names):
+            raise ValueError(f"Mixture: the state's counts {drawn} and last source {last!r} do not fit {self.names}")
+        self._drawn = [drawn[name] for name in self.names]
+        self._last = None if last is None else self.names.index(last)
+
+
+def shuffled(indices: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
+    """Where a permutation of 0..n - 1 that the key chooses sends the indices, without a table of n numbers.
+
+    A Feistel network permutes 0..4^b - 1 >= n - 1; what lands outside goes through it again until it is inside.
+    """
+    bits = max(1, -(-(n - 1).bit_length() // 2))
+    low, shift = np.uint64(2**bits - 1), np.uint64(bits)
+    rounds = np.random.SeedSequence(key).generate_state(6, np.uint64)
+    x = np.asarray(indices).astype(np.uint64)
+    outside = np.ones(len(x), bool)
+    while outside.any():
+        left, right = x[outside] >> shift, x[outside] & low
+        for k in rounds:
+            left, right = right, left ^ (_scrambled(right ^ k) & low)
+        x[outside] = left << shift | right
+        outside = x >= n
+    return x.astype(np.int64)
+
+
+def _scrambled(x: np.ndarray) -> np.ndarray:
+    """A fixed function of 64 bits to 64 that looks random (the end of splitmix64)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
