@@ -29,9 +29,9 @@ def is_space(c: str) -> bool:
 @lru_cache(maxsize=65536)
 def _clean(c: str) -> str:
     """A blank for white space, nothing for what cannot be seen, else c."""
-    if is_space(c):
-        return " "
-    return "" if c in "\0\ufffd" or unicodedata.category(c) in ("Cc", "Cf", "Co") else c
+    if c in "\0\ufffd" or (c not in "\t\n\r" and unicodedata.category(c) in ("Cc", "Cf", "Co")):
+        return ""
+    return " " if is_space(c) else c
 
 
 @lru_cache(maxsize=65536)

@@ -6,8 +6,9 @@ tables is refused; so is a regular expression other than `WORDS` and `CONTINUES`
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import regex
@@ -21,7 +22,7 @@ CONTINUES = r"\A##"  # the mark of a WordPiece that goes on with a word
 
 Fields = dict[str, Any]
 Normalize = Callable[[str], str]
-Split = Callable[[str], list[str]]
+Split = Callable[[str], Iterable[str]]
 Decode = Callable[[list[str]], list[str]]
 
 
@@ -131,7 +132,8 @@ def _metaspace_decoder(fields: Fields) -> Decode:
 
 def _split_words(fields: Fields) -> Split:
     only(fields, pattern={"Regex": WORDS}, behavior="Isolated", invert=False)
-    return regex.compile(WORDS).findall
+    find = regex.compile(WORDS).finditer
+    return lambda text: (found.group() for found in find(text))
 
 
 def _byte_level_words(fields: Fields) -> Split:
@@ -236,8 +238,8 @@ class Pipeline:
         self.fields = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": decoder}
         self._normalizers, self._splits, self._decoders = (_steps(part, kind) for kind, part in self.fields.items())
 
-    def words(self, text: str) -> list[str]:
-        """Text -> the words that the model sees, none of them empty.
+    def words(self, text: str) -> Iterator[str]:
+        """Text -> the words that the model sees, one after the other, none of them empty.
 
         Raises: ValueError naming a lone surrogate and its position; TypeError for what is no text.
         """
@@ -252,10 +254,10 @@ class Pipeline:
             ) from None
         for normalize in self._normalizers:
             text = normalize(text)
-        found = [text] if text else []
+        found: Iterable[str] = [text] if text else []
         for split in self._splits:
-            found = [word for part in found for word in split(part)]
-        return found
+            found = chain.from_iterable(map(split, found))  # lazily: the words of a long text are many
+        return iter(found)
 
     def join(self, tokens: list[str]) -> str:
         """Tokens -> text."""

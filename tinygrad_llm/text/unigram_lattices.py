@@ -21,15 +21,17 @@ class Lattices:
     def __init__(self, texts: list[str], pieces: list[str], longest: int) -> None:
         lengths = np.array([len(text) for text in texts], np.int64)
         self.size = len(pieces)
-        self.last = np.cumsum(lengths + 1) - 1  # the last node of each word
-        self.first = self.last - lengths
+        self.last = (np.cumsum(lengths + 1) - 1).astype(np.int32)  # the last node of each word
+        self.first = self.last - lengths.astype(np.int32)
         self.word = np.repeat(np.arange(len(texts), dtype=np.int32), lengths + 1)  # the word of each node
         piece, start, length = _matches(_codes(texts), lengths, pieces, longest)
-        start = start + np.repeat(np.arange(len(texts)), lengths)[start]  # a place of the joined texts -> its node
+        start += np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[
+            start
+        ]  # a place of the joined texts -> a node
         end = start + length
         distance = end - self.first[self.word[end]]
         order = np.lexsort((start, end, distance))
-        self.piece, self.start, self.end = (a[order].astype(np.int32) for a in (piece, start, end))
+        self.piece, self.start, self.end = piece[order], start[order], end[order]
         self._cut()
 
     def _cut(self) -> None:
@@ -101,7 +103,7 @@ class Lattices:
         while len(words):
             edges = choice[nodes]
             yield words, self.piece[edges]
-            before = self.start[edges].astype(np.int64)
+            before = self.start[edges]
             going = before > self.first[words]
             words, nodes = words[going], before[going]
 
@@ -138,8 +140,9 @@ def _matches(
         there = keys[node] == wanted
         places, node = places[there], node[there]
         hits = whole[node] >= 0
-        found.append((whole[node[hits]], places[hits], np.full(np.count_nonzero(hits), length)))
+        size = np.full(np.count_nonzero(hits), length, np.int32)
+        found.append((whole[node[hits]].astype(np.int32), places[hits].astype(np.int32), size))
     if not found:
-        return (np.zeros(0, np.int64),) * 3
+        return (np.zeros(0, np.int32),) * 3
     piece, place, size = (np.concatenate(part) for part in zip(*found, strict=True))
     return piece, place, size

@@ -29,7 +29,7 @@ def learn(
     longest: int = 16,
     keep: float = 0.75,
     rounds: int = 2,
-    most_words: int = 500_000,
+    most_words: int = 300_000,
 ) -> dict[str, float]:
     """Words with their counts -> `size` pieces (fewer where fewer repeat) with their scores, log-probabilities.
 
@@ -58,7 +58,6 @@ def learn(
     scores -= np.logaddexp.reduce(scores) if len(pieces) else 0.0
     corpus = Lattices(texts, pieces, longest)
     itself = Lattices(pieces, pieces, longest).without_whole()  # the other ways to spell each piece
-    lengths = np.array([len(p) for p in pieces])
     alive = np.arange(len(pieces))  # numbers of the pieces that are left, among those of the beginning
     while len(alive):
         for _ in range(rounds):
@@ -68,7 +67,6 @@ def learn(
         if len(alive) <= size:
             break
         loss = losses(corpus, itself, scores, counts)
-        loss[lengths == 1] = np.inf
         left = max(size, int(keep * len(alive)))
         order = np.lexsort((alive, -loss[alive]))  # of equal losses the piece that sorts first stays
         alive = np.sort(alive[order[:left]])
@@ -170,7 +168,7 @@ def losses(corpus: Lattices, itself: Lattices, scores: np.ndarray, counts: np.nd
     """What the log-likelihood of the best spellings loses without each piece, the rest taking its place: (P,), nats.
 
     A piece seen F times is log(F / S) apart, S being the sum of all; without it each piece j of its own best spelling
-    is seen F times more and the sum is S + F (k - 1), with k pieces in it.
+    is seen F times more and the sum is S + F (k - 1), with k pieces in it. Infinite for a piece that no others spell.
     """
     seen = np.zeros(len(scores))
     for words, pieces in corpus.best_paths(scores):
@@ -181,8 +179,8 @@ def losses(corpus: Lattices, itself: Lattices, scores: np.ndarray, counts: np.nd
         with np.errstate(divide="ignore"):  # a piece that is not seen loses nothing, whatever stands here
             instead[owners] += np.log(seen[pieces] + seen[owners])
         parts[owners] += 1
-    used = seen > 0
-    loss = np.zeros(len(scores))
+    loss = np.where(parts > 0, 0.0, np.inf)
+    used = (seen > 0) & (parts > 0)
     f, k = seen[used], parts[used]
     loss[used] = f * (np.log(f / total) - instead[used] + k * np.log(total + f * (k - 1)))
     return loss
