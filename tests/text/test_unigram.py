@@ -333,7 +333,8 @@ def test_a_file_from_hugging_face_gives_the_same_ids_and_text(
     assert ours.encode(passage, allowed_special="all") == ids
     again = json.loads(json.dumps(ours.to_huggingface()))
     assert UnigramTokenizer.from_huggingface(again).encode(passage, allowed_special="all") == ids
-    some = data.draw(st.lists(st.integers(0, ours.vocab_size - 1), max_size=12))
+    few = [0, 1, 2 + 0x20, 2 + 0x41, 2 + 0xC3, 2 + 0xA9, *range(258, ours.vocab_size)]
+    some = data.draw(st.lists(st.sampled_from(few), max_size=12))
     for each in (ids, some):
         assert ours.decode(each) == theirs.decode(each, skip_special_tokens=False)
 
@@ -345,6 +346,13 @@ def test_a_file_that_hugging_faces_library_trained():
     theirs.train_from_iterator([PASSAGE], 300, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"])
     ours = UnigramTokenizer.from_huggingface(json.loads(theirs.to_str()))
     assert ours.encode(PASSAGE) == theirs.encode(PASSAGE, add_special_tokens=False).ids
+
+
+def test_no_word_is_spelled_with_a_special_token():
+    scores = {"<": -1.0, "s": -1.0, ">": -1.0, "<s>": 0.0}
+    tokenizer = UnigramTokenizer([*scores.items()], ["<s>"], Pipeline(), unknown=None)
+    assert tokenizer.encode("<s>", disallowed_special=()) == [0, 1, 2]
+    assert tokenizer.encode("<s>", allowed_special="all") == [3]
 
 
 def test_an_unknown_character_costs_more_than_any_piece():

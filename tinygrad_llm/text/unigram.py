@@ -90,14 +90,12 @@ class UnigramTokenizer(SubwordTokenizer):
         where = "UnigramTokenizer.train"
         special_tokens = check_special_tokens(special_tokens, where)
         if "<unk>" not in special_tokens:
-            raise ValueError(f'{where}: special_tokens must have "<unk>", which the model spells by way of')
+            raise ValueError(f'{where}: special_tokens must have "<unk>", for characters that are no piece')
         if not 0 < coverage <= 1:
             raise ValueError(f"{where}: coverage {coverage} must be in (0, 1]")
         pipeline = pipeline or lossless_words()
         words = count_words(texts(source), pipeline)
         fixed = [*special_tokens, *BYTE_TOKENS]
-        for token in fixed:
-            words.pop(token, None)  # a word that is a name of its own teaches nothing
         learned = learn(words, vocab_size - len(fixed), coverage=coverage, never=frozenset(fixed), **options)
         scores = {piece: round(score, DIGITS) for piece, score in learned.items()}
         rarest = min(scores.values(), default=0.0)
@@ -129,8 +127,6 @@ class UnigramTokenizer(SubwordTokenizer):
         return found + self._unknown_ids(word[start:]) if start < len(word) else found
 
     def _unknown_ids(self, text: str) -> list[int]:
-        if text in self._spelling:  # a piece whose characters are none: Hugging Face's model finds it here too
-            return [self._spelling[text]]
         if self.byte_fallback and min(spelled := [self._bytes[b] for b in text.encode()]) >= 0:
             return spelled
         if self.unknown is None:

@@ -9,8 +9,7 @@ takes n from c(a), from c(b) and from N and adds a piece that is there n times, 
 which for rare n is about n log(n N / (c(a) c(b))): the ratio n / (c(a) c(b)) that WordPiece is known by, weighted by
 how often it is of use. The frequency criterion is n alone, that of Hugging Face's trainer (and of BPE).
 
-Tie rule: of equal gains the pair with the smaller id on the left, then on the right. A pair that has been joined once
-is joined wherever it arises later.
+Tie rule: of equal gains the pair with the smaller id on the left, then on the right.
 
 Source: Schuster and Nakajima 2012, "Japanese and Korean Voice Search", section 4.
 """
@@ -80,7 +79,6 @@ class Neighbours:
         self.rows: dict[Pair, int] = {}
         self.left, self.right, self.count = (np.zeros(1024, np.int64) for _ in range(3))
         self.where: list[list[int]] = []
-        self.done: dict[Pair, int] = {}  # pairs that have been joined, and into what
         self._least = 0.0
         found: defaultdict[Pair, int] = defaultdict(int)
         for w, (word, times) in enumerate(zip(spelled, counts, strict=True)):
@@ -150,13 +148,7 @@ class Neighbours:
         self.count[self.rows[pair]] = np.iinfo(np.int64).min // 2
 
     def join(self, pair: Pair, piece: int) -> None:
-        """Make each occurrence of the pair the piece, and so on with pairs, joined before, that this brings about."""
-        self.done[pair] = piece
-        waiting = [pair]
-        while waiting:
-            waiting += self._join(pair := waiting.pop(), self.done[pair])
-
-    def _join(self, pair: Pair, piece: int) -> list[Pair]:
+        """Make each occurrence of the pair the piece."""
         row = self.rows[pair]
         change: defaultdict[Pair, int] = defaultdict(int)
         gone = 0
@@ -181,7 +173,6 @@ class Neighbours:
         self.pieces[piece] += gone
         for neighbours, times in change.items():
             self.count[self.rows[neighbours]] += times
-        return [p for p, times in change.items() if times > 0 and p in self.done and self.count[self.rows[p]] > 0]
 
 
 def joined(word: list[int], pair: Pair, piece: int) -> list[int]:
