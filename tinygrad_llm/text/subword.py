@@ -1,0 +1,164 @@
+"""What WordPiece and Unigram share: pieces with ids, words that are spelled with them, and `tokenizer.json`."""
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from tinygrad_llm.files import write_atomically
+from tinygrad_llm.text.base import Tokenizer
+from tinygrad_llm.text.pipeline import Pipeline, byte_of, option
+
+LONGEST_KEPT = 64  # characters of a word whose ids are remembered
+MOST_KEPT = 1 << 16  # words that are remembered
+
+
+def check_special_tokens(tokens: Iterable[str], where: str) -> list[str]:
+    """The special tokens for a training, which no word of a text can spell and which decode to themselves.
+
+    Raises: ValueError naming one that is not of two or more visible ASCII characters, or reserved, or there twice.
+    """
+    tokens = list(tokens)
+    for i, token in enumerate(tokens):
+        if not isinstance(token, str) or len(token) < 2 or not all("!" <= c <= "~" for c in token):
+            raise ValueError(f"{where}: a special token is two or more visible ASCII characters, not {token!r:.80}")
+        if token.startswith("##") or byte_of(token) is not None:
+            raise ValueError(f"{where}: {token!r} cannot be a special token, pieces are written so")
+        if token in tokens[:i]:
+            raise ValueError(f"{where}: special token {token!r} is named twice")
+    return tokens
+
+
+class SubwordTokenizer(Tokenizer):
+    """A vocabulary of pieces and a way to spell a word with them; the pipeline makes words of text, and text of pieces.
+
+    A special token is never part of an ordinary word. Ids of short words are remembered, up to `MOST_KEPT` words.
+
+    Raises: ValueError for a piece that is there twice, or a special token that is none of the pieces.
+    """
+
+    def __init__(self, pieces: Sequence[str], special_tokens: Iterable[str], pipeline: Pipeline) -> None:
+        self.pieces = list(pieces)
+        self.vocab_size = len(self.pieces)
+        self.pipeline = pipeline
+        self.ids = {piece: i for i, piece in enumerate(self.pieces)}
+        if len(self.ids) < self.vocab_size:
+            twice = next(piece for i, piece in enumerate(self.pieces) if self.ids[piece] != i)
+            raise ValueError(f"{self.name} tokenizer: piece {twice!r:.80} stands more than once in the vocabulary")
+        special_tokens = list(special_tokens)
+        for token in special_tokens:
+            if not token or token not in self.ids:
+                raise ValueError(f"{self.name} tokenizer: special token {token!r:.80} is not in the vocabulary")
+        self.special_tokens = {token: self.ids[token] for token in special_tokens}
+        self._kept: dict[str, list[int]] = {}
+
+    @abstractmethod
+    def spell(self, word: str) -> list[int]:
+        """The ids of one word as the pipeline gives it."""
+
+    @abstractmethod
+    def model_fields(self) -> dict[str, Any]:
+        """The object "model" of `tokenizer.json`."""
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Text -> ids, in time proportional to its length.
+
+        Raises: ValueError naming a lone surrogate and its position, or a word that cannot be spelled where there is
+        no unknown token.
+        """
+        found: list[int] = []
+        for word in self.pipeline.words(text):
+            ids = self._kept.get(word)
+            if ids is None:
+                ids = self.spell(word)
+                if len(word) <= LONGEST_KEPT:
+                    if len(self._kept) >= MOST_KEPT:
+                        self._kept.clear()
+                    self._kept[word] = ids
+            found += ids
+        return found
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
+        return self.pipeline.join([self.pieces[i] for i in self.check_ids(ids)])
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """The JSON object of Hugging Face's `tokenizer.json` for this tokenizer."""
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        added = sorted((i, token) for token, i in self.special_tokens.items())
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": i, "content": token, **flags} for i, token in added],
+            "normalizer": self.pipeline.fields["normalizer"],
+            "pre_tokenizer": self.pipeline.fields["pre_tokenizer"],
+            "post_processor": None,
+            "decoder": self.pipeline.fields["decoder"],
+            "model": self.model_fields(),
+        }
+
+    @classmethod
+    @abstractmethod
+    def from_huggingface(cls, fields: dict[str, Any]) -> Self:
+        """The tokenizer that a `tokenizer.json` describes.
+
+        What such a file says of truncation, padding and ids put around a text is left to the caller.
+
+        Raises: ValueError for a file of another kind, or with a part that is not known here.
+        """
+
+    def save_huggingface(self, path: str | os.PathLike[str]) -> None:
+        """Write `tokenizer.json` as Hugging Face's reader takes it: what `save` writes, without our own key."""
+        write_atomically(path, (json.dumps(self.to_huggingface(), ensure_ascii=False, indent=1) + "\n").encode())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of `tokenizer.json`."""
+        return self.to_huggingface()
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The tokenizer with these fields, as `from_huggingface`."""
+        return cls.from_huggingface(fields)
+
+
+def model_of(fields: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The object "model", of the kind asked for. Raises: ValueError for another kind or version."""
+    if fields.get("version") != "1.0":
+        raise ValueError(f'tokenizer.json: "version" must be "1.0", found {fields.get("version")!r:.80}')
+    model = option(fields, "model", dict)
+    if model.get("type", kind) != kind:
+        raise ValueError(f"tokenizer.json: the model is {model['type']!r:.80}, not {kind}")
+    return model
+
+
+def pipeline_of(fields: dict[str, Any]) -> Pipeline:
+    """The steps around the model of a `tokenizer.json`."""
+    return Pipeline(fields.get("normalizer"), fields.get("pre_tokenizer"), fields.get("decoder"))
+
+
+def added_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str], list[str]]:
+    """The special tokens of a `tokenizer.json`, and those of them that follow the model's pieces.
+
+    Raises: ValueError for one that is not special, eats white space, matches whole words or normalized text only, or
+    has an id that is not its own.
+    """
+    known = {piece: i for i, piece in enumerate(pieces)}
+    special, following = [], []
+    for added in option(fields, "added_tokens", list, []):
+        if not isinstance(added, dict):
+            raise ValueError(f"tokenizer.json: an added token must be an object, found {added!r:.80}")
+        content, i = option(added, "content", str), option(added, "id", int)
+        for flag, expected in (("special", True), ("lstrip", False), ("rstrip", False), ("single_word", False),
+                               ("normalized", False)):  # fmt: skip
+            if added.get(flag, expected) is not expected:
+                raise ValueError(f'tokenizer.json: added token {content!r:.80} with "{flag}" {added[flag]!r:.80} '
+                                 f"is not supported, only {expected}")  # fmt: skip
+        if content not in known:
+            known[content] = len(known)
+            following.append(content)
+        if known[content] != i:
+            raise ValueError(f"tokenizer.json: added token {content!r:.80} has id {i}, expected {known[content]}")
+        special.append(content)
+    return special, following
