@@ -124,7 +124,7 @@ class EncodingTokenizer(Tokenizer):
                 before = parts
 
     def shown(self, ids: Iterable[int]) -> list[str]:
-        """Each token for the eye, bytes that are no whole character as \\xNN."""
+        r"""Each token for the eye, bytes that are no whole character as \xNN."""
         return [visible(self.decode_bytes([i])) for i in self.check_ids(ids)]
 
 
