@@ -117,11 +117,9 @@ class EncodingTokenizer(Tokenizer):
         """How text becomes tokens: of each piece the bytes, then the parts after each merge; print(step) shows one."""
         ranks = self.ranks
         for piece in pieces_of(text, self.pattern):
-            before = [bytes([b]) for b in piece.encode()]
-            yield Step(tuple(before))
-            for parts, i in merge_steps(piece.encode(), ranks):
-                yield Step(tuple(parts), (before[i], before[i + 1]), ranks[parts[i]])
-                before = parts
+            yield Step(tuple(bytes([b]) for b in piece.encode()))
+            for parts, (left, right) in merge_steps(piece.encode(), ranks):
+                yield Step(tuple(parts), (left, right), ranks[left + right])
 
     def shown(self, ids: Iterable[int]) -> list[str]:
         r"""Each token for the eye, bytes that are no whole character as \xNN."""

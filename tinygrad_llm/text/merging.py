@@ -9,22 +9,29 @@ from itertools import pairwise
 
 def merge_steps(
     piece: bytes, ranks: Mapping[bytes, int], below: int | None = None
-) -> Iterator[tuple[list[bytes], int]]:
-    """Merge the neighbours whose union has the lowest rank, the leftmost first, until no union has a rank.
+) -> Iterator[tuple[list[bytes], tuple[bytes, bytes]]]:
+    """Merge the neighbours whose union has the lowest rank wherever they stand, until no union has a rank.
 
-    Yields the parts after each merge, and which of them is the new one. below: unions of this rank or a higher one are
-    left alone.
+    Yields the parts after each merge, and the pair that was merged. below: unions of this rank or a higher one are left
+    alone.
     """
     parts = [piece[i : i + 1] for i in range(len(piece))]
-    limit = below if below is not None else 1 + max(ranks.values(), default=0)
-    while len(parts) > 1:
-        candidates = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
-        lowest = min(candidates)
+    limit = 1 + max(ranks.values(), default=0) if below is None else below
+    while True:
+        lowest = min((ranks.get(left + right, limit) for left, right in pairwise(parts)), default=limit)
         if lowest >= limit:
             return
-        i = candidates.index(lowest)
-        parts = [*parts[:i], parts[i] + parts[i + 1], *parts[i + 2 :]]
-        yield parts, i
+        merged: list[bytes] = []
+        rest = iter(pairwise([*parts, b""]))
+        for left, right in rest:
+            if right and ranks.get(left + right) == lowest:
+                pair = (left, right)
+                merged.append(left + right)
+                next(rest)  # the right half is used up
+            else:
+                merged.append(left)
+        parts = merged
+        yield parts, pair
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
