@@ -28,8 +28,10 @@ def files_of(path: str | os.PathLike[str]) -> list[Path]:
     Raises: FileNotFoundError when there is nothing; ValueError for a folder without texts.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder; give a text file or a folder of texts")
+    if not _exists(path):
+        raise FileNotFoundError(
+            f"{str(path)[:80]}: there is no such file or folder; give a text file or a folder of texts (a text goes in a list)"
+        )
     if not path.is_dir():
         return [path]
     found = [p for p in sorted(path.rglob("*")) if p.suffix in SUFFIXES and p.is_file()]
@@ -37,6 +39,13 @@ def files_of(path: str | os.PathLike[str]) -> list[Path]:
     if not found:
         raise ValueError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
     return found
+
+
+def _exists(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.exists(path)
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def read_parts(path: Path) -> Iterator[str]:
@@ -63,11 +72,14 @@ def read_parts(path: Path) -> Iterator[str]:
 def documents(source: Source) -> Iterator[Iterator[str]]:
     """Each document of the source as an iterator over its parts: a path is read, a string in an iterable is a text.
 
-    A list of paths must hold `Path`s: strings in it are texts. Raises: TypeError for an item that is neither.
+    A list of paths must hold `Path`s: strings in it are texts. Raises: TypeError for an item that is neither, ValueError
+    where the first one is the name of a file.
     """
     if isinstance(source, (str, os.PathLike)):
         source = [Path(source)]
-    for item in source:
+    for number, item in enumerate(source):
+        if number == 0 and isinstance(item, str) and item and _exists(item):
+            raise ValueError(f"bpe training: {item!r} is the name of a file; give Path({item!r}) to read it")
         if isinstance(item, os.PathLike):
             yield from (read_parts(file) for file in files_of(item))
         elif isinstance(item, str):
