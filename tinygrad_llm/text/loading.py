@@ -93,7 +93,7 @@ def _from_content(content: bytes) -> Tokenizer:
         version = fields.pop("version", VERSION)  # the first files had none
         if version != VERSION:
             raise ValueError(f"written in version {version!r} of the format; this program reads version {VERSION}")
-        return kind(fields.pop("tokenizer"), "tokenizer file").from_dict(fields)
+        return kind(fields.pop("tokenizer"), "not a tokenizer file").from_dict(fields)
     if isinstance(fields, dict) and isinstance(fields.get("model"), dict):
         return from_huggingface(fields)
     raise ValueError(

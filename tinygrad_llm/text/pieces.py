@@ -30,7 +30,8 @@ def files_of(path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     if not _exists(path):
         raise FileNotFoundError(
-            f"{str(path)[:80]}: there is no such file or folder; give a text file or a folder of texts (a text goes in a list)"
+            f"{str(path)[:80]}: there is no such file or folder; give a text file or a folder of texts "
+            f"(a text goes in a list)"
         )
     if not path.is_dir():
         return [path]
@@ -72,8 +73,9 @@ def read_parts(path: Path) -> Iterator[str]:
 def documents(source: Source) -> Iterator[Iterator[str]]:
     """Each document of the source as an iterator over its parts: a path is read, a string in an iterable is a text.
 
-    A list of paths must hold `Path`s: strings in it are texts. Raises: TypeError for an item that is neither, ValueError
-    where the first one is the name of a file.
+    A list of paths must hold `Path`s: strings in it are texts.
+
+    Raises: TypeError for an item that is neither; ValueError where the first string is the name of a file.
     """
     if isinstance(source, (str, os.PathLike)):
         source = [Path(source)]
