@@ -178,7 +178,7 @@ def test_a_missing_library_is_named_before_training(book, tmp_path, capsys, monk
 
 
 def test_a_tokenizer_without_its_files_says_how_to_go_on(book, tmp_path, capsys, monkeypatch):
-    def offline():
+    def offline(encoding):
         raise ConnectionError("gpt2 tokenizer: its files are not there; go on with --tokenizer char")
 
     monkeypatch.setattr(text.tiktoken, "_make", offline)
