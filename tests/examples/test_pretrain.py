@@ -120,7 +120,7 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
     ("flags", "message"),
     [
         (["--preset", "tiny"], "--preset tiny: there is no such preset; choose one of stories,"),
-        (["--tokenizer", "morse"], "--tokenizer morse: unknown; choose one of char, gpt2"),
+        (["--tokenizer", "morse"], "--tokenizer morse: unknown; choose one of bpe, char"),
         (["--steps", "-3"], "--steps -3: must be at least 1"),
         (["--steps", "1.5"], "--steps: invalid int value: '1.5'"),
         (["--lr", "nan"], "--lr nan: must be"),
@@ -178,10 +178,10 @@ def test_a_missing_library_is_named_before_training(book, tmp_path, capsys, monk
 
 
 def test_a_tokenizer_without_its_files_says_how_to_go_on(book, tmp_path, capsys, monkeypatch):
-    def offline():
+    def offline(encoding):
         raise ConnectionError("gpt2 tokenizer: its files are not there; go on with --tokenizer char")
 
-    monkeypatch.setattr(text.tiktoken, "_gpt2_encoding", offline)
+    monkeypatch.setattr(text.tiktoken, "_make", offline)
     error = refused(capsys, tmp_path / "run", "--data", book, "--tokenizer", "gpt2", *TINY)
     assert "go on with --tokenizer char" in error
 

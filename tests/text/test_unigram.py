@@ -436,7 +436,7 @@ def changed(**changes):
 )
 def test_a_hostile_file_is_refused(tmp_path, changes, message):
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({"tokenizer": "unigram", **changed(**changes)}))
+    path.write_text(json.dumps({"tokenizer": "unigram", "huggingface": changed(**changes)}))
     with pytest.raises(ValueError, match=message):
         text.load(path)
 

@@ -320,7 +320,7 @@ TOKEN = {"id": 0, "content": "[UNK]", "special": True}
 )  # fmt: skip
 def test_a_hostile_file_is_refused(tmp_path, changes, message):
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({"tokenizer": "wordpiece", **changed(**changes)}))
+    path.write_text(json.dumps({"tokenizer": "wordpiece", "huggingface": changed(**changes)}))
     with pytest.raises(ValueError, match=message):
         text.load(path)
 

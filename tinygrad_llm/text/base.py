@@ -7,11 +7,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 from tinygrad_llm.files import write_atomically
+from tinygrad_llm.text.bytelevel import visible
+
+VERSION = 1  # of the files that `save` writes
 
 
 @lru_cache(maxsize=64)
@@ -102,8 +104,12 @@ class Tokenizer(ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer as one JSON object, under a temporary name first."""
-        text = json.dumps({"tokenizer": self.name, **self.to_dict()}, ensure_ascii=False, indent=1)
-        write_atomically(path, (text + "\n").encode())
+        fields = {"tokenizer": self.name, "version": VERSION, **self.to_dict()}
+        try:
+            content = json.dumps(fields, ensure_ascii=False, indent=1).encode()
+        except UnicodeEncodeError:  # a lone surrogate, which UTF-8 has no place for
+            content = json.dumps(fields, indent=1).encode()
+        write_atomically(path, content + b"\n")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -111,10 +117,16 @@ class Tokenizer(ABC):
 
         Raises: as `load`; ValueError for a tokenizer of another kind.
         """
+        from tinygrad_llm.text.loading import load  # here, because it knows every kind, and each kind knows this class
+
         tokenizer = load(path)
         if not isinstance(tokenizer, cls):
             raise ValueError(f"{path}: holds a {tokenizer.name} tokenizer; load it with {type(tokenizer).__name__}")
         return tokenizer
+
+    def shown(self, ids: Iterable[int]) -> list[str]:
+        """Each token for the eye: spaces as ␣, what does not print escaped."""
+        return [visible(self.decode([i]).encode("utf-8", "replace")) for i in self.check_ids(ids)]
 
     def check_ids(self, ids: Iterable[int]) -> list[int]:
         """The ids as a list of Python ints, each inside [0, vocab_size).
@@ -155,7 +167,8 @@ def names() -> list[str]:
     return sorted(_KINDS)
 
 
-def _kind(name: object, where: str) -> type[Tokenizer]:
+def kind(name: object, where: str) -> type[Tokenizer]:
+    """The class registered under a name; `where` begins the message when there is none. Raises: ValueError."""
     if not isinstance(name, str) or name not in _KINDS:
         raise ValueError(f"{where}: unknown tokenizer {name!r}; choose one of {', '.join(names())}")
     return _KINDS[name]
@@ -166,20 +179,4 @@ def build(name: str, text: str) -> Tokenizer:
 
     Raises: ValueError for an unknown name, naming those that exist.
     """
-    return _kind(name, "build").build(text)
-
-
-def load(path: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote to `path`.
-
-    Raises: ValueError when the file is not such a tokenizer; OSError when it cannot be read.
-    """
-    try:
-        fields = json.loads(Path(path).read_bytes())
-    except ValueError as error:  # neither UTF-8 nor JSON
-        raise ValueError(f"{path}: not a tokenizer file: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: not a tokenizer file: nested too deep") from None
-    if not isinstance(fields, dict) or "tokenizer" not in fields:
-        raise ValueError(f'{path}: not a tokenizer file: a JSON object with the key "tokenizer" is expected')
-    return _kind(fields.pop("tokenizer"), str(path)).from_dict(fields)
+    return kind(name, "build").build(text)

@@ -110,17 +110,17 @@ class SubwordTokenizer(Tokenizer):
         """
 
     def save_huggingface(self, path: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.json` as Hugging Face's reader takes it: what `save` writes, without our own key."""
+        """Write a `tokenizer.json` for Hugging Face's reader."""
         write_atomically(path, (json.dumps(self.to_huggingface(), ensure_ascii=False, indent=1) + "\n").encode())
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields of `tokenizer.json`."""
-        return self.to_huggingface()
+        """The object of `tokenizer.json`."""
+        return {"huggingface": self.to_huggingface()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """The tokenizer with these fields, as `from_huggingface`."""
-        return cls.from_huggingface(fields)
+        """The tokenizer of such an object."""
+        return cls.from_huggingface(option(fields, "huggingface", dict))
 
 
 def model_of(fields: dict[str, Any], kind: str) -> dict[str, Any]:

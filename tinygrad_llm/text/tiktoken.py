@@ -1,30 +1,34 @@
-"""GPT-2's byte-pair encoding, by the library tiktoken and the two files that OpenAI published."""
+"""The encodings that OpenAI published, by the library tiktoken and files that we verify."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.files import write_atomically
-from tinygrad_llm.text.base import Tokenizer, register
+from tinygrad_llm.text.base import register
+from tinygrad_llm.text.bpe_formats import read_ranks
+from tinygrad_llm.text.encoding import EncodingTokenizer
+from tinygrad_llm.text.loading import reads_content
 
 SECONDS_TO_CONNECT = 8.0
+ADDRESS = "https://openaipublic.blob.core.windows.net/"
 
 
 @dataclass(frozen=True)
 class VocabularyFile:
-    """A file that the encoding is made of; tiktoken's cache calls it by the SHA-1 of its address."""
+    """A file that an encoding is made of; tiktoken's cache calls it by the SHA-1 of its address."""
 
+    folder: str
     name: str
     sha256: str
 
     @property
     def url(self) -> str:
         """Where OpenAI publishes it."""
-        return f"https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{self.name}"
+        return f"{ADDRESS}{self.folder}/{self.name}"
 
     @property
     def cache_name(self) -> str:
@@ -36,10 +40,45 @@ class VocabularyFile:
         return hashlib.sha256(content).hexdigest() == self.sha256
 
 
-FILES = (
-    VocabularyFile("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
-    VocabularyFile("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+@dataclass(frozen=True)
+class Published:
+    """What an encoding is made of: its files, and the name of its split pattern."""
+
+    pattern: str
+    files: tuple[VocabularyFile, ...]
+
+
+def _ranks(name: str, sha256: str) -> tuple[VocabularyFile, ...]:
+    return (VocabularyFile("encodings", f"{name}.tiktoken", sha256),)
+
+
+GPT2_FOLDER = "gpt-2/encodings/main"
+GPT2_FILES = (
+    VocabularyFile(GPT2_FOLDER, "vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
+    VocabularyFile(GPT2_FOLDER, "encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
 )
+ENCODINGS = {
+    "gpt2": Published("gpt2", GPT2_FILES),
+    "r50k_base": Published(
+        "gpt2", _ranks("r50k_base", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930")
+    ),
+    "p50k_base": Published(
+        "gpt2", _ranks("p50k_base", "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069")
+    ),
+    "cl100k_base": Published(
+        "gpt4", _ranks("cl100k_base", "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7")
+    ),
+    "o200k_base": Published(
+        "gpt4o", _ranks("o200k_base", "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d")
+    ),
+}
+
+
+def published(encoding: str) -> Published:
+    """What the encoding of this name is made of. Raises: ValueError for a name there is none of."""
+    if encoding not in ENCODINGS:
+        raise ValueError(f"TiktokenTokenizer: unknown encoding {encoding!r}; choose one of {', '.join(ENCODINGS)}")
+    return ENCODINGS[encoding]
 
 
 def cache_folder() -> Path:
@@ -76,13 +115,21 @@ def find(file: VocabularyFile, folder: Path) -> bytes | None:
             damaged.append(path)
     if damaged:
         raise ValueError(
-            f"gpt2 tokenizer: {damaged[0]} is not OpenAI's {file.name} (its SHA-256 differs); delete it or put "
-            f"the file from {file.url} there"
+            f"tiktoken's files: {damaged[0]} is not OpenAI's {file.name} (its SHA-256 is not {file.sha256}); delete it "
+            f"or put the file from {file.url} there"
         )
     return None
 
 
-def download(file: VocabularyFile) -> bytes:
+def is_cached(encoding: str) -> bool:
+    """Whether all files of an encoding are in the cache folder, whole, so that it needs no network."""
+    try:
+        return all(find(file, cache_folder()) is not None for file in published(encoding).files)
+    except (OSError, ValueError):
+        return False
+
+
+def download(file: VocabularyFile, encoding: str) -> bytes:
     """The content of the file from the network, checked. Raises: ConnectionError, saying how to do without it."""
     import urllib.request  # here, because it brings ssl and http along and most runs never need it
 
@@ -90,24 +137,45 @@ def download(file: VocabularyFile) -> bytes:
         with urllib.request.urlopen(file.url, timeout=SECONDS_TO_CONNECT) as reply:
             content = reply.read()
     except OSError as error:
-        expected = " and ".join(f"{f.name} (as {f.cache_name} or under its own name)" for f in FILES)
+        expected = " and ".join(
+            f"{f.name} (under this name or as {f.cache_name}; SHA-256 {f.sha256})" for f in published(encoding).files
+        )
         raise ConnectionError(
-            f"gpt2 tokenizer: {file.url} could not be fetched ({error}); without a network put {expected} into a "
-            f"folder and name it in the environment variable TIKTOKEN_CACHE_DIR (now {cache_folder()}), or go on "
-            f"with --tokenizer char"
+            f"{encoding} tokenizer: {file.url} could not be fetched ({error}); without a network put {expected} into a "
+            f"folder and name it in the environment variable TIKTOKEN_CACHE_DIR (now {cache_folder()}): where there is "
+            f"a network, `python -m tinygrad_llm.text fetch {encoding} --to FOLDER` makes such a folder; or go on with "
+            f"--tokenizer char"
         ) from None
     if not file.is_in(content):
-        raise ConnectionError(f"gpt2 tokenizer: what {file.url} sent is not OpenAI's {file.name} (SHA-256 differs)")
+        raise ConnectionError(
+            f"{encoding} tokenizer: what {file.url} sent is not OpenAI's {file.name} (its SHA-256 is not {file.sha256})"
+        )
     return content
 
 
-def vocabulary_files() -> dict[str, bytes]:
+def fetch(encoding: str, folder: Path) -> list[Path]:
+    """Put the files of an encoding into folder under tiktoken's names: from the cache folder, else from the network.
+
+    With TIKTOKEN_CACHE_DIR=folder the encoding needs no network, here and in any program that uses tiktoken.
+
+    Raises: ValueError for an unknown encoding or a damaged file, ConnectionError, OSError.
+    """
+    paths = []
+    for file in published(encoding).files:
+        content = find(file, folder) or find(file, cache_folder()) or download(file, encoding)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / file.cache_name, content)
+        paths.append(folder / file.cache_name)
+    return paths
+
+
+def vocabulary_files(encoding: str) -> dict[str, bytes]:
     """The verified content of each file by its cache name: from the cache folder, else from the network into it."""
     folder, contents = cache_folder(), {}
-    for file in FILES:
+    for file in published(encoding).files:
         content = find(file, folder)
         if content is None:
-            content = download(file)
+            content = download(file, encoding)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(folder / file.cache_name, content)
@@ -117,24 +185,24 @@ def vocabulary_files() -> dict[str, bytes]:
     return contents
 
 
-def _gpt2_encoding() -> Any:
-    """tiktoken's encoding, made from files that we verified.
+def _make(encoding: str, contents: dict[str, bytes] | None = None) -> Any:
+    """tiktoken's encoding, made from files that we verified; from these contents, else from those we find.
 
     tiktoken deletes a cache file whose hash is wrong and asks the network without a time limit, so it is only ever
-    shown a private folder that holds both files.
+    shown a private folder that holds the files.
     """
     import tiktoken
 
-    if "gpt2" in tiktoken.registry.ENCODINGS:
-        return tiktoken.get_encoding("gpt2")
-    contents = vocabulary_files()
+    if encoding in tiktoken.registry.ENCODINGS:
+        return tiktoken.get_encoding(encoding)
+    contents = contents or vocabulary_files(encoding)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
             Path(folder, name).write_bytes(content)
         before = os.environ.get("TIKTOKEN_CACHE_DIR")
         os.environ["TIKTOKEN_CACHE_DIR"] = folder
         try:
-            return tiktoken.get_encoding("gpt2")
+            return tiktoken.get_encoding(encoding)
         finally:
             if before is None:
                 del os.environ["TIKTOKEN_CACHE_DIR"]
@@ -143,34 +211,28 @@ def _gpt2_encoding() -> Any:
 
 
 @register
-class TiktokenTokenizer(Tokenizer):
-    """GPT-2's tokenizer: 50,257 ids, any text; tiktoken is imported when the first one is made.
+class TiktokenTokenizer(EncodingTokenizer):
+    """One of OpenAI's encodings, GPT-2's by default: 50,257 ids, any text; tiktoken is imported when one is made.
 
-    Raises: ConnectionError when its files are neither in the cache folder nor to be had from the network.
+    encoding: "gpt2", "r50k_base" (GPT-3), "p50k_base" (Codex), "cl100k_base" (GPT-4) or "o200k_base" (GPT-4o).
+
+    Raises: ValueError for another name; ConnectionError when its files are neither in the cache folder nor to be had
+    from the network.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
     """
 
     name = "gpt2"
 
-    def __init__(self, encoding: str = "gpt2") -> None:
-        if encoding != "gpt2":
-            raise ValueError(f"TiktokenTokenizer: encoding {encoding!r} is not supported; use 'gpt2'")
-        self._encoding = _gpt2_encoding()
-        self.vocab_size = self._encoding.n_vocab
-        self.special_tokens = dict(self._encoding._special_tokens)
+    def __init__(self, encoding: str | None = None) -> None:
+        encoding = encoding or type(self).name
+        pattern = published(encoding).pattern
+        self._run_by(_make(encoding), pattern)
+        self.name = encoding  # type: ignore[misc]  # each encoding is a kind of its own, whichever way it was made
 
     @classmethod
     def build(cls, text: str) -> "TiktokenTokenizer":
-        """The one GPT-2 tokenizer, whatever the text is."""
+        """The one tokenizer of this encoding, whatever the text is."""
         return cls()
-
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Text -> ids."""
-        return self._encoding.encode_ordinary(text)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Ids -> text; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
-        return self._encoding.decode(self.check_ids(ids))
 
     def to_dict(self) -> dict[str, Any]:
         """Nothing: the name says it all."""
@@ -178,5 +240,40 @@ class TiktokenTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TiktokenTokenizer":
-        """The one GPT-2 tokenizer."""
+        """The one tokenizer of this encoding."""
         return cls()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker process makes it anew from the verified files; tiktoken's own way would ask the network."""
+        return TiktokenTokenizer, (self.name,)
+
+    def __repr__(self) -> str:
+        return f"TiktokenTokenizer({self.name!r})"
+
+
+for _encoding in ENCODINGS:
+    if _encoding != TiktokenTokenizer.name:
+
+        @register
+        class _OfThisName(TiktokenTokenizer):
+            name = _encoding
+
+
+def _read_rank_file(content: bytes) -> TiktokenTokenizer | None:
+    """A published rank file, known by its hash. Raises: ValueError for another one, which says too little."""
+    for encoding, parts in ENCODINGS.items():
+        for file in parts.files:
+            if file.name.endswith(".tiktoken") and file.is_in(content):
+                _make(encoding, {file.cache_name: content})
+                return TiktokenTokenizer(encoding)
+    try:
+        read_ranks(content[: content.find(b"\n") + 1] or content)
+    except ValueError:
+        return None
+    raise ValueError(
+        "a rank file of tiktoken, but none of the published ones: it says neither how text is split nor which special "
+        "tokens there are; load it with BPETokenizer.from_tiktoken(path, pattern=..., special_tokens=...)"
+    )
+
+
+reads_content(_read_rank_file)

@@ -7,6 +7,7 @@ from typing import Any
 from tinygrad_llm.random import Generator, default_generator
 from tinygrad_llm.text import unigram_lattice
 from tinygrad_llm.text.base import register
+from tinygrad_llm.text.loading import reads_model
 from tinygrad_llm.text.pipeline import Pipeline, byte_token, lossless_words, option
 from tinygrad_llm.text.sources import Source, texts
 from tinygrad_llm.text.subword import (
@@ -202,3 +203,6 @@ class UnigramTokenizer(SubwordTokenizer):
             unknown=None if unknown is None else pieces[unknown][0],
             byte_fallback=option(model, "byte_fallback", bool, False),
         )
+
+
+reads_model("Unigram", UnigramTokenizer.from_huggingface)

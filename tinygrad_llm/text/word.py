@@ -16,7 +16,8 @@ class WordTokenizer(Tokenizer):
     """Words and marks as they stand in the text, " little" and "Little" apart; so joining them gives the text back.
 
     The vocabulary holds every character of the text it was built from and its most frequent pieces, sorted. A piece
-    outside it is spelled with its characters.
+    outside it is spelled with its characters, so decode(encode(text)) == text for every text whose characters the
+    vocabulary has; another character is refused. `SimpleTokenizer` has a token for unknown words instead.
 
     Raises: ValueError when there is no piece, or one twice, or an empty one.
     """

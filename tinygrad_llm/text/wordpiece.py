@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tinygrad_llm.text.base import register
+from tinygrad_llm.text.loading import reads_model
 from tinygrad_llm.text.pipeline import TO_CHARACTER, Pipeline, lossless_bytes, option
 from tinygrad_llm.text.sources import Source, texts
 from tinygrad_llm.text.subword import (
@@ -181,3 +182,6 @@ def _characters(words: Iterable[str]) -> list[str]:
         first.update(word)
         later.update(word[1:])
     return sorted(first) + [PREFIX + c for c in sorted(later)]
+
+
+reads_model("WordPiece", WordPieceTokenizer.from_huggingface)
