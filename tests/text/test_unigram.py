@@ -404,7 +404,7 @@ def test_arguments_that_are_none_are_refused(call, message):
 
 def changed(**changes):
     """The file of a small tokenizer with other fields; a key "model_x" is a field of its model."""
-    fields = plain({"a": -1.0, "b": -2.0}).to_dict()
+    fields = plain({"a": -1.0, "b": -2.0}).to_huggingface()
     for key, value in changes.items():
         target = fields["model"] if key.startswith("model_") else fields
         target[key.removeprefix("model_")] = value

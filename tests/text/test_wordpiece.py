@@ -279,7 +279,7 @@ def test_a_word_without_spelling_and_without_unknown_token_is_named():
 
 def changed(**changes):
     """The file of a small tokenizer with other fields; a key "model.x" is a field of its model."""
-    fields = WordPieceTokenizer(["[UNK]", "a", "##b"], ["[UNK]"]).to_dict()
+    fields = WordPieceTokenizer(["[UNK]", "a", "##b"], ["[UNK]"]).to_huggingface()
     for key, value in changes.items():
         target = fields["model"] if key.startswith("model_") else fields
         target[key.removeprefix("model_")] = value
