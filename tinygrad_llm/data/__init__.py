@@ -1,6 +1,25 @@
 """Texts and windows over them: what a language model is trained on."""
 
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
+from tinygrad_llm.data.manifest import Manifest, Shards, is_prepared, verify
+from tinygrad_llm.data.preparation import Progress, Settings, prepare
+from tinygrad_llm.data.shards import Row
 from tinygrad_llm.data.windows import Windows, ids_array, split
 
-__all__ = ["Corpus", "Floor", "Windows", "ids_array", "load", "read", "split"]
+__all__ = [
+    "Corpus",
+    "Floor",
+    "Manifest",
+    "Progress",
+    "Row",
+    "Settings",
+    "Shards",
+    "Windows",
+    "ids_array",
+    "is_prepared",
+    "load",
+    "prepare",
+    "read",
+    "split",
+    "verify",
+]
