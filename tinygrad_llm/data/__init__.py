@@ -2,18 +2,25 @@
 
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
 from tinygrad_llm.data.manifest import Manifest, Shards, is_prepared, verify
+from tinygrad_llm.data.permutation import Permutation
 from tinygrad_llm.data.preparation import Progress, Settings, prepare
 from tinygrad_llm.data.shards import Row
+from tinygrad_llm.data.stream import Prefetch, RandomWindows, ShuffledWindows, Stream
 from tinygrad_llm.data.windows import Windows, ids_array, split
 
 __all__ = [
     "Corpus",
     "Floor",
     "Manifest",
+    "Permutation",
+    "Prefetch",
     "Progress",
+    "RandomWindows",
     "Row",
     "Settings",
     "Shards",
+    "ShuffledWindows",
+    "Stream",
     "Windows",
     "ids_array",
     "is_prepared",
