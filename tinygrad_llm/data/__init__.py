@@ -1,6 +1,7 @@
 """Texts and windows over them: what a language model is trained on."""
 
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
+from tinygrad_llm.data.known import fetch
 from tinygrad_llm.data.manifest import Manifest, Shards, is_prepared, verify
 from tinygrad_llm.data.permutation import Permutation
 from tinygrad_llm.data.preparation import Progress, Settings, prepare
@@ -22,6 +23,7 @@ __all__ = [
     "ShuffledWindows",
     "Stream",
     "Windows",
+    "fetch",
     "ids_array",
     "is_prepared",
     "load",
