@@ -47,10 +47,15 @@ def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Co
         raise ValueError(f"corpora.load: validation_fraction {validation_fraction} must lie between 0 and 1")
     if source == "stories":
         return embedded_stories(STORIES_CHARACTERS, validation_fraction)
-    if isinstance(source, str) and source in known.CORPORA:
-        return _named(source, validation_fraction)
+    if is_name(source):
+        return _named(str(source), validation_fraction)
     train, validation = split(read(source), (1 - validation_fraction, validation_fraction))
     return Corpus(printable(Path(source).name), train, validation)
+
+
+def is_name(source: str | os.PathLike[str]) -> bool:
+    """Whether `load` takes it for the name of a corpus, rather than for a path."""
+    return isinstance(source, str) and (source == "stories" or source in known.CORPORA)
 
 
 def _named(name: str, validation_fraction: float) -> Corpus | list[dict[str, str]]:

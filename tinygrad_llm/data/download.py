@@ -9,6 +9,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -136,6 +137,7 @@ def _download(file: RemoteFile, path: Path) -> None:
                 failed = f"{url}: {' '.join(str(reason).split())}"
                 continue
             os.replace(part, path)
+            _tag(part).unlink(missing_ok=True)
             return
         reasons.append(failed)
     raise ConnectionError(
@@ -146,9 +148,9 @@ def _download(file: RemoteFile, path: Path) -> None:
 
 def _check_part(file: RemoteFile, part: Path) -> None:
     """Refuse and remove what is not the published file."""
-    _tag(part).unlink(missing_ok=True)
     if file.sha256 and (found := _sha256(part)) != file.sha256:
         part.unlink()
+        _tag(part).unlink(missing_ok=True)
         raise _Failed(f"what it sent has the SHA-256 {found}, not {file.sha256}")
 
 
@@ -164,7 +166,7 @@ def _unpack(file: RemoteFile, path: Path) -> None:
             if archive.getinfo(file.member).file_size > 2 * file.size:
                 raise ValueError(f"{packed}: {file.member} is more than twice the size that was expected")
             shutil.copyfileobj(member, out, PIECE)
-    except (BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
+    except (BadZipFile, KeyError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed}: not a zip file with {file.member} ({error}); remove it and try again") from None
 
 
@@ -190,6 +192,8 @@ def _transfer(file: RemoteFile, url: str, part: Path) -> None:
             return
         if reply.status != 206:
             have = 0
+        elif not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise _Failed(f"it was asked for what follows byte {have} and sends something else")
         with _disk():
             _remember(url, reply.headers.get("ETag"), part)
         length = reply.headers.get("Content-Length", "")

@@ -71,11 +71,13 @@ def prepare(
     workers: int = 0,
     fresh: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    judge: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Encode the file or folder `source` into shards in `folder`; goes on where an earlier call was interrupted.
 
     Documents lie one behind the other, each with the tokenizer's end-of-text id behind it where it has one. Where
-    there are many documents every 1/validation-th is for validation; of a few long texts it is the last part.
+    there are many documents every 1/validation-th is for validation; of a few long texts it is the last part. judge: a
+    file or folder of its own for validation instead.
     workers: processes that encode; 0 encodes in this one. The files are the same whatever their number. Worker
     processes import the main module, which must guard its own start by `if __name__ == "__main__":`.
     fresh: begin anew, and remove what an earlier preparation wrote in the folder.
@@ -84,7 +86,9 @@ def prepare(
     preparation of other files or settings, or another process at work in the folder; OSError for a full disk.
     """
     sources, folder = find_sources(source), Path(folder)
-    job = _Job(sources, folder, tokenizer, settings or Settings(), on_progress)
+    border = None if judge is None else (len(sources), 0)
+    sources += [] if judge is None else find_sources(judge)
+    job = _Job(sources, border, folder, tokenizer, settings or Settings(), on_progress)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: exists and is not a folder; name another one")
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,13 +138,14 @@ class _Job:
     def __init__(
         self,
         sources: list[Source],
+        border: tuple[int, int] | None,
         folder: Path,
         tokenizer: Tokenizer,
         settings: Settings,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.sources, self.folder, self.tokenizer, self.settings = sources, folder, tokenizer, settings
-        self.on_progress = on_progress
+        self.border, self.on_progress = border, on_progress
         self.hash, self.dtype = tokenizer_hash(tokenizer), dtype_for(tokenizer.vocab_size)
         self.splits = [OpenShard(folder, name, self.dtype, self.hash) for name in SPLITS]
         self.place, self.done, self.empty = Place(), 0, 0
@@ -151,7 +156,8 @@ class _Job:
     def plan(self) -> str:
         """A hash over all that decides the result: another plan must not go on with these files."""
         files = [(s.name, s.size, s.changed) for s in self.sources]
-        return hashlib.sha256(json.dumps([1, BLOCK, self.hash, asdict(self.settings), files]).encode()).hexdigest()
+        plan = [1, BLOCK, self.hash, asdict(self.settings), self.border, files]
+        return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
 
     def finished_before(self) -> Manifest:
         """The manifest of the finished folder, if it is of this plan."""
@@ -179,10 +185,9 @@ class _Job:
                 split.close()
 
     def _work(self, workers: int) -> None:
-        share = self.settings.validation
+        share, border = self.settings.validation, self.border
         few = len(self.sources) * share < 2 and not self.settings.mark
-        border = None
-        if share and few and not any(source.holds_records for source in self.sources):
+        if border is None and share and few and not any(source.holds_records for source in self.sources):
             border = border_near(self.sources, 1 - share)
         reader = Reader(self.sources, self.settings.mark, self.settings.key, border)
         encode = encoding.Encoder(share if border is None else None)
@@ -241,7 +246,7 @@ class _Job:
 
     def _finish(self) -> Manifest:
         for split in self.splits:
-            if not split.total and (split.name == "train" or self.settings.validation):
+            if not split.total and (split.name == "train" or self.settings.validation or self.border):
                 documents = self.place.document
                 _remove(self.folder)
                 raise ValueError(

@@ -249,11 +249,12 @@ class Reader:
             lines, last = self._window(size)
         count = len(lines) if last else lines.rindex(b"\n") + 1
         document, offset = place.document, place.offset
+        late = self.border is not None and (place.file, 0) >= self.border
         for line in re.findall(rb"[^\n]*\n|[^\n]+", lines[:count]):
             if line.strip(b" \t\r\n\xef\xbb\xbf"):
                 content = self._field(line, source, offset)
                 if content.strip():
-                    block.parts.append(Part(content, document, True, source.name, False))
+                    block.parts.append(Part(content, document, True, source.name, late))
                     document += 1
                 else:
                     block.empty += 1
