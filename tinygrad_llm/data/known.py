@@ -104,7 +104,7 @@ CORPORA: dict[str, Known] = {
         )},
     ),
     "tiny-stories": Known(
-        about="TinyStories (Eldan and Li 2023), 2.7 million short stories that GPT-4 wrote",
+        about="2.7 million short stories by GPT-4 (Eldan and Li 2023)",
         licence="CDLA-Sharing 1.0",
         files={
             "train": RemoteFile("TinyStoriesV2-GPT4-train.txt", 2_227_753_162,
@@ -115,7 +115,7 @@ CORPORA: dict[str, Known] = {
         mark="<|endoftext|>",
     ),
     "wikitext-2": Known(
-        about="WikiText-2, raw (Merity et al. 2016): good articles of Wikipedia, 2 million words",
+        about="good articles of Wikipedia, 2 million words (Merity et al. 2016)",
         licence="CC BY-SA 3.0",
         files={
             split: RemoteFile(f"wiki.{short}.raw", size, archive=WIKITEXT, member=f"wikitext-2-raw/wiki.{short}.raw")
@@ -124,7 +124,7 @@ CORPORA: dict[str, Known] = {
         },
     ),
     "sms-spam": Known(
-        about="SMS Spam Collection (Almeida and Gomez Hidalgo 2011): 5,574 messages, ham or spam",
+        about="5,574 text messages, ham or spam (Almeida and Gomez Hidalgo 2011)",
         licence="CC BY 4.0",
         files={"train": RemoteFile(
             "SMSSpamCollection", 477_907, "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
