@@ -22,8 +22,8 @@ MOST_TO_LEARN = 2**26  # bytes of text that a vocabulary is learned from in one 
 DESCRIPTION = """\
 Turn files of text into shards of token ids that training reads from the disk.
 
-Any amount of text is read in constant memory. Interrupted at any moment, even by a power
-cut, the same command goes on where it was and ends with the same files."""
+Any amount of text is read in constant memory. Interrupted at any moment, even by a kill,
+the same command goes on where it was and ends with the same files."""
 
 EPILOG = f"""\
 what is read: .txt and .md (a document each, or several with --mark between them), .jsonl

@@ -19,6 +19,7 @@ from tinygrad_llm.data import (
     Settings,
     Shards,
     Windows,
+    is_prepared,
     manifest,
     open_shard,
     preparation,
@@ -258,6 +259,13 @@ def test_a_folder_of_something_else_is_left_alone(texts, tmp_path):
     with pytest.raises(ValueError, match="is not a folder"):
         prepare(texts, tmp_path / "notes.txt", LETTERS)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in ("manifest.json", "progress.json", "tokenizer.json"):
+        (site / name).write_text('{"name": "something else"}')
+    with pytest.raises(ValueError, match=r"holds manifest\.json and is no folder of shards"):
+        prepare(texts, site, LETTERS, fresh=True)
+    assert len(content(site)) == 3 and not is_prepared(site)
 
 
 @pytest.mark.parametrize(

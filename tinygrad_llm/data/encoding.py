@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _encode(encoder: Encoder, parts: list[Part]) -> Encoded:
 
 def in_order(
     blocks: Iterable[Block], encoder: Encoder, tokenizer: Tokenizer, folder: Path, workers: int
-) -> Iterator[tuple[Block, Encoded]]:
+) -> Generator[tuple[Block, Encoded], None, None]:
     """Each block with its ids, in order; a few blocks for each worker are in memory at a time.
 
     workers: processes, each with the tokenizer that the folder holds; 0 encodes here.

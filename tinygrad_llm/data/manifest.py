@@ -62,8 +62,20 @@ class Manifest:
 
 
 def is_prepared(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is a folder that a preparation has begun or finished."""
-    return Path(folder, MANIFEST).is_file() or Path(folder, PROGRESS).is_file()
+    """Whether there is a folder that a preparation has begun or finished; another's manifest.json does not count."""
+    for path in (Path(folder, MANIFEST), Path(folder, PROGRESS)):
+        if path.is_file() and (Path(folder, "train-00000.ids").is_file() or _read_json(path).get("format") == FORMAT):
+            return True
+    return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
@@ -98,6 +110,8 @@ def _manifest(values: Any) -> Manifest:
     known = {f.name: values[f.name] for f in fields(Manifest)}
     if not isinstance(known["vocab_size"], int) or known["dtype"] not in ("uint16", "uint32"):
         raise ValueError(f"vocab_size is {known['vocab_size']!r}, dtype {known['dtype']!r}")
+    if not isinstance(known["settings"], dict):
+        raise ValueError("settings is no object")
     return Manifest(**{**known, "splits": splits})
 
 
@@ -118,7 +132,7 @@ def verify(folder: str | os.PathLike[str], again: bool = False) -> Manifest:
     """
     folder, manifest = Path(folder), read_manifest(folder)
     _check_tokenizer(folder, manifest)
-    checked = {} if again else _read_checked(folder)
+    checked = {} if again else _read_json(folder / CHECKED)
     found = {}
     for shard in (shard for shards in manifest.splits.values() for shard in shards):
         _check_header(folder, manifest, shard)
@@ -132,14 +146,6 @@ def verify(folder: str | os.PathLike[str], again: bool = False) -> Manifest:
         with suppress(OSError):  # a folder that cannot be written is checked in full each time
             write_atomically(folder / CHECKED, json.dumps(found).encode())
     return manifest
-
-
-def _read_checked(folder: Path) -> dict[str, Any]:
-    try:
-        values = json.loads((folder / CHECKED).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _check_tokenizer(folder: Path, manifest: Manifest) -> Tokenizer:

@@ -10,13 +10,23 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.data import encoding
-from tinygrad_llm.data.manifest import CHECKED, MANIFEST, PROGRESS, SPLITS, TOKENIZER, Manifest, read_manifest
+from tinygrad_llm.data.manifest import (
+    CHECKED,
+    FORMAT,
+    MANIFEST,
+    PROGRESS,
+    SPLITS,
+    TOKENIZER,
+    Manifest,
+    is_prepared,
+    read_manifest,
+)
 from tinygrad_llm.data.open_shard import OpenShard
 from tinygrad_llm.data.shards import dtype_for, tokenizer_hash
 from tinygrad_llm.data.sources import BLOCK, Block, Place, Reader, Source, border_near, find_sources
@@ -76,8 +86,9 @@ def prepare(
     """Encode the file or folder `source` into shards in `folder`; goes on where an earlier call was interrupted.
 
     Documents lie one behind the other, each with the tokenizer's end-of-text id behind it where it has one. Where
-    there are many documents every 1/validation-th is for validation; of a few long texts it is the last part. judge: a
-    file or folder of its own for validation instead.
+    there are many documents every 1/validation-th is for validation; of a few long texts it is the last part.
+
+    judge: a file or folder of its own for validation instead.
     workers: processes that encode; 0 encodes in this one. The files are the same whatever their number. Worker
     processes import the main module, which must guard its own start by `if __name__ == "__main__":`.
     fresh: begin anew, and remove what an earlier preparation wrote in the folder.
@@ -121,13 +132,13 @@ def _locked(folder: Path) -> Iterator[None]:
 def _check_folder(folder: Path) -> None:
     """Refuse a folder with visible files that no preparation wrote."""
     present = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if present and not present & {MANIFEST, PROGRESS}:
+    if present and not is_prepared(folder):
         raise ValueError(f"{folder}: holds {min(present)} and is no folder of shards; name an empty or a new one")
 
 
 def _remove(folder: Path) -> None:
     """Remove what a preparation wrote, last what says that it was one."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == PROGRESS):
+    for path in sorted(folder.iterdir(), key=lambda path: path.name in (MANIFEST, PROGRESS)):
         if OURS.fullmatch(path.name):
             path.unlink()
 
@@ -191,9 +202,10 @@ class _Job:
             border = border_near(self.sources, 1 - share)
         reader = Reader(self.sources, self.settings.mark, self.settings.key, border)
         encode = encoding.Encoder(share if border is None else None)
+        work = encoding.in_order(self._blocks(reader), encode, self.tokenizer, self.folder, workers)
         marked = self.done
-        try:
-            for block, encoded in encoding.in_order(self._blocks(reader), encode, self.tokenizer, self.folder, workers):
+        with closing(reader), closing(work):
+            for block, encoded in work:
                 for split, (ids, ends) in zip(self.splits, encoded, strict=True):
                     split.append(ids, ends)
                 self.place, self.done, self.empty = block.next, self.done + block.size, self.empty + block.empty
@@ -202,8 +214,6 @@ class _Job:
                     self._checkpoint(full)
                     marked = self.done
                 self.on_progress(Progress(self.done, self.total, sum(split.total for split in self.splits)))
-        finally:
-            reader.close()
 
     def _blocks(self, reader: Reader) -> Iterator[Block]:
         place = self.place
@@ -219,6 +229,7 @@ class _Job:
         for split in full:
             split.seal()
         values = {
+            "format": FORMAT,
             "plan": self.plan,
             "place": asdict(self.place),
             "done": self.done,
