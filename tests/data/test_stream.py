@@ -66,6 +66,9 @@ def test_neighbours_do_not_stay_neighbours():
 def test_a_range_must_fit(n):
     with pytest.raises(ValueError, match=r"must lie in \[1, 2\*\*62\)"):
         Permutation(n, 0)
+    for outside in (-1, 5):
+        with pytest.raises(IndexError, match=r"outside \[0, 5\)"):
+            Permutation(5, 0)(np.array([0, outside]))
 
 
 @given(

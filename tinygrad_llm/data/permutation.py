@@ -28,8 +28,10 @@ class Permutation:
         self._keys = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64)
 
     def __call__(self, index: np.ndarray | int) -> np.ndarray:
-        """Where each index goes: (...) integers in [0, n) -> (...) int64."""
+        """Where each index goes: (...) integers in [0, n) -> (...) int64. Raises: IndexError for an index outside."""
         index = np.asarray(index)
+        if index.size and not (index.min() >= 0 and index.max() < self.n):
+            raise IndexError(f"Permutation: an index is outside [0, {self.n})")  # its walk might never come back
         out = self._once(index.astype(np.uint64).ravel())
         while len(outside := np.flatnonzero(out >= self.n)):
             out[outside] = self._once(out[outside])
