@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -227,9 +228,15 @@ def test_killed_with_workers_at_work_it_goes_on_and_the_lock_is_free(tmp_path):
         process.stdout.readline()
     with pytest.raises(ValueError, match="another process is preparing this folder"):
         prepare(tmp_path / "book.txt", tmp_path / "out", tokenizer, Settings(shard_tokens=2**19))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.is_file() else []
     process.kill()
     process.wait()
     process.stdout.close()
+    end = time.monotonic() + 30
+    while any(Path("/proc", pid).exists() for pid in workers):  # they do not outlive the one that was killed
+        assert time.monotonic() < end
+        time.sleep(0.02)
     with pytest.raises(ValueError, match="interrupted"):
         Shards(tmp_path / "out")
     for name in ("out", "whole"):
