@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +70,10 @@ _worker: Tokenizer | None = None  # set in a worker process
 
 
 def _start(path: Path) -> None:
-    """Runs first in a worker: loads the tokenizer; leaves Ctrl-C to the parent, and ends when that ends."""
+    """Runs first in a worker: loads the tokenizer, and ends when the parent ends."""
     import multiprocessing
 
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -83,6 +83,19 @@ def _start(path: Path) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     _worker = text.load(path)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is for the parent: a process that is started inside never sees it; here it waits until the block ends."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _encode(encoder: Encoder, parts: list[Part]) -> Encoded:
@@ -106,14 +119,18 @@ def in_order(
     import multiprocessing
     from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import resource_tracker
 
+    if os.name == "posix":
+        resource_tracker.ensure_running()  # here, because starting it lets Ctrl-C through again
     # A process that is spawned has none of our open files, so no lock outlives us in it.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(folder / TOKENIZER,))
     waiting: deque[tuple[Block, Future[Encoded]]] = deque()
     try:
         for block in blocks:
-            waiting.append((block, pool.submit(_encode, encoder, block.parts)))
+            with _deaf_to_interrupts():  # the pool starts a process when there is work for it
+                waiting.append((block, pool.submit(_encode, encoder, block.parts)))
             block.parts = []  # the worker has them
             if len(waiting) > 2 * workers:
                 block, future = waiting.popleft()
