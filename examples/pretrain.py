@@ -14,7 +14,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, text
-from tinygrad_llm.data import Corpus, Windows
+from tinygrad_llm.data import Corpus, Row, Windows
 from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.models.checkpoint import save_pretrained
@@ -37,6 +37,7 @@ from tinygrad_llm.training import (
 from tinygrad_llm.training.cli import Parser, add_recipe_flags, chosen_recipe, fail, os_reason
 
 PROGRAM = "pretrain.py"
+Ids = np.ndarray | Row
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "loss.png")
 
 DESCRIPTION = """\
@@ -66,7 +67,8 @@ examples:
   python examples/pretrain.py
   python examples/pretrain.py --preset shakespeare-char --data tinyshakespeare.txt
   python examples/pretrain.py --data my-notes/ --steps 500 --out runs/notes
-  python examples/pretrain.py --preset gpt2-124m --data the-verdict.txt
+  python examples/pretrain.py --preset gpt2-124m --data the-verdict
+  python examples/pretrain.py --data shards/mine       # made by examples/prepare_data.py
 """
 
 
@@ -76,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
     page = Parser(prog=PROGRAM, usage=usage, description=DESCRIPTION, epilog=EPILOG)
     run = page.add_argument_group("the run")
     run.add_argument("--preset", default="stories", metavar="NAME", help="where the values come from [stories]")
-    run.add_argument("--data", metavar="PATH", help="text file, folder of .txt and .md files, or the word stories")
+    run.add_argument(
+        "--data", metavar="PATH", help="text file, folder of .txt and .md files or of shards, or name of a corpus"
+    )
     run.add_argument("--tokenizer", metavar="NAME", help=f"{' or '.join(text.names())} [the preset's]")
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
@@ -107,12 +111,11 @@ def prepare(args: argparse.Namespace) -> Run:
     """Check every wish, then make text, tokenizer, windows and model; writes nothing."""
     preset, recipe = chosen_recipe(args)
     check_machine(args)
-    corpus = data.load(source(args, preset), args.val_fraction)
-    tokenizer = text.build(args.tokenizer or preset.tokenizer, corpus.train + corpus.validation)
+    corpus, tokenizer, *ids = material(args, preset)
     if tokenizer.vocab_size < 2:
         raise ValueError(f"--data: {corpus.name} has one different token only; there is nothing to learn from it")
-    train = windows("training", corpus.train, tokenizer, recipe.context, 1)
-    validation = windows("validation", corpus.validation, tokenizer, recipe.context, recipe.context)
+    train = windows("training", ids[0], recipe.context, 1)
+    validation = windows("validation", ids[1], recipe.context, recipe.context)
     config = recipe.model_config(tokenizer.vocab_size)
     memory.check_fits(config, recipe.batch, recipe.checkpoint)
     tg.manual_seed(args.seed)
@@ -159,9 +162,38 @@ def source(args: argparse.Namespace, preset: Preset) -> str:
     return chosen
 
 
-def windows(part: str, passage: str, tokenizer: text.Tokenizer, context: int, stride: int) -> Windows:
+def material(args: argparse.Namespace, preset: Preset) -> tuple[Corpus, text.Tokenizer, Ids, Ids]:
+    """The text, its tokenizer, and the ids to learn from and to judge by."""
+    path = source(args, preset)
+    if data.is_prepared(path) and not data.corpora.is_name(path):
+        return prepared(path, args.tokenizer)
+    corpus = data.load(path, args.val_fraction)
+    if not isinstance(corpus, Corpus):
+        raise ValueError(f"--data {path}: a table of examples, not a text")
+    tokenizer = text.build(args.tokenizer or preset.tokenizer, corpus.train + corpus.validation)
+    train, validation = (
+        data.ids_array(tokenizer.encode_ordinary(part), tokenizer.vocab_size)
+        for part in (corpus.train, corpus.validation)
+    )
+    return corpus, tokenizer, train, validation
+
+
+def prepared(folder: str, tokenizer: str | None) -> tuple[Corpus, text.Tokenizer, Ids, Ids]:
+    """What examples/prepare_data.py made of a text; as the text itself stands its beginning."""
+    manifest = data.verify(folder)
+    if tokenizer not in (None, manifest.tokenizer):
+        raise ValueError(
+            f"--tokenizer {tokenizer}: the shards in {folder} were made with {manifest.tokenizer}; leave the flag out, "
+            f"or prepare the text again"
+        )
+    shards = data.Shards(folder)
+    train, validation = shards.row("train"), shards.row("validation")
+    beginning = shards.tokenizer.decode(train[:256].tolist())
+    return Corpus(Path(folder).resolve().name, beginning, ""), shards.tokenizer, train, validation
+
+
+def windows(part: str, ids: Ids, context: int, stride: int) -> Windows:
     """The windows of a part of the text."""
-    ids = data.ids_array(tokenizer.encode_ordinary(passage), tokenizer.vocab_size)
     if len(ids) < context + 1:
         raise ValueError(
             f"the {part} text has {len(ids)} tokens and one window needs {context} + 1; give a longer text with "

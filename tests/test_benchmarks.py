@@ -73,3 +73,10 @@ def test_import_time_lists_the_slowest_modules():
     assert done.returncode == 0, done.stderr
     assert "import tinygrad_llm" in done.stdout
     assert len(done.stdout.split("slowest modules of their own, ms\n")[1].splitlines()) == 3
+
+
+def test_data_prints_a_row_a_stream():
+    done = bench("data.py", "--shards", "2", "--tokens", "2000", "--steps", "2", "--no-model")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("random, ", "shuffled, "))]
+    assert len(rows) == 4 and all(0 < float(row[-2]) <= float(row[-1]) for row in rows)

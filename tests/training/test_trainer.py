@@ -6,7 +6,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn
-from tinygrad_llm.data import Windows
+from tinygrad_llm.data import ShuffledWindows, Windows
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.training import PRESETS, NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss
 
@@ -84,6 +84,23 @@ def test_the_gradient_is_clipped_as_a_whole_and_0_means_never():
         t.train_step()
         norms[clip] = math.sqrt(sum(float((p.grad.array**2).sum()) for p in t.model.parameters()))
     assert norms[0.01] == pytest.approx(0.01, rel=1e-3) and norms[0.0] > 0.1
+
+
+def test_it_learns_from_the_stream_that_it_is_given_and_goes_on_from_its_state():
+    def streamed(state=None):
+        train = Windows(IDS[:300], RECIPE.context)
+        stream = ShuffledWindows(train, RECIPE.batch, 3)
+        if state:
+            stream.load_state_dict(state)
+        tg.manual_seed(0)
+        model = GPTModel(RECIPE.model_config(11))
+        return Trainer(model, RECIPE, train, Windows(IDS, 8, stride=8), np.random.default_rng(0), stream=stream)
+
+    t, again = streamed(), streamed({**streamed().stream.state_dict(), "position": 2 * RECIPE.batch})
+    assert t.train_step() != trainer().train_step()
+    t.train_step()
+    again.model.load_state_dict(t.model.state_dict())
+    assert t.train_step() == again.train_step() and t.stream.position == 3 * RECIPE.batch
 
 
 def test_each_step_begins_without_the_gradients_of_the_one_before():

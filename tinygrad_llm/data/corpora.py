@@ -1,9 +1,11 @@
-"""Where the text comes from: a file, a folder of files, or a corpus that ships with the package."""
+"""Where the text comes from: a file, a folder of files, or a corpus with a name."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
+from tinygrad_llm.data import known
 from tinygrad_llm.data.windows import split
 
 SUFFIXES = (".txt", ".md")
@@ -29,17 +31,42 @@ class Corpus:
     floor: Floor | None = None
 
 
-def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus:
-    """The corpus at a path, or the embedded one called "stories"; its last part is the validation text.
+@overload
+def load(source: Literal["sms-spam", "alpaca", "instruction-data"]) -> list[dict[str, str]]: ...  # type: ignore[overload-overlap]
+@overload
+def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus: ...
+def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus | list[dict[str, str]]:
+    """The corpus at a path, the embedded one called "stories", or one of `known.CORPORA` by its name.
 
-    Raises: ValueError, FileNotFoundError, OSError as `read`.
+    A name comes before a path (./alpaca is a path). Where nobody fixed a validation text it is the last part. Of a
+    table of examples, such as "alpaca", it is the rows: a dict each.
+
+    Raises: ValueError, FileNotFoundError, OSError as `read`; ConnectionError as `known.fetch`.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"corpora.load: validation_fraction {validation_fraction} must lie between 0 and 1")
     if source == "stories":
         return embedded_stories(STORIES_CHARACTERS, validation_fraction)
+    if is_name(source):
+        return _named(str(source), validation_fraction)
     train, validation = split(read(source), (1 - validation_fraction, validation_fraction))
     return Corpus(printable(Path(source).name), train, validation)
+
+
+def is_name(source: str | os.PathLike[str]) -> bool:
+    """Whether `load` takes it for the name of a corpus, rather than for a path."""
+    return isinstance(source, str) and (source == "stories" or source in known.CORPORA)
+
+
+def _named(name: str, validation_fraction: float) -> Corpus | list[dict[str, str]]:
+    paths, rows = known.fetch(name), known.CORPORA[name].rows
+    if rows is not None:
+        return rows(paths["train"])
+    mark = known.CORPORA[name].mark
+    texts = {part: read(path).replace(mark, "") if mark else read(path) for part, path in paths.items()}
+    if "validation" in texts:
+        return Corpus(name, texts["train"], texts["validation"])
+    return Corpus(name, *split(texts["train"], (1 - validation_fraction, validation_fraction)))
 
 
 def printable(name: str) -> str:
@@ -73,8 +100,8 @@ def read(path: str | os.PathLike[str]) -> str:
         return "\n\n".join(_read_file(p).rstrip("\n") for p in files) + "\n"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: there is no such file or folder; give a text file, a folder of texts, or the name of an "
-            f"embedded corpus: stories"
+            f"{path}: there is no such file or folder; give a text file, a folder of texts, or the name of a "
+            f"corpus: stories, {', '.join(known.CORPORA)}"
         )
     if not path.is_file():
         raise ValueError(f"{path}: neither a regular file nor a folder")

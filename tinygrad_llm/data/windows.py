@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.data.shards import Row
+
 
 def split(sequence: Any, fractions: Sequence[float]) -> list[Any]:
     """Cut a text or an array of ids into consecutive parts, one per fraction; together they are the whole.
@@ -35,7 +37,7 @@ def ids_array(ids: Sequence[int], vocab_size: int) -> np.ndarray:
 
 
 class Windows:
-    """Windows of T inputs and T targets over ids (n,), one starting at every multiple of `stride`.
+    """Windows of T inputs and T targets over ids (n,), in memory or a Row on disk, one at every multiple of `stride`.
 
     Window i is x = ids[s : s+T], y = ids[s+1 : s+1+T] with s = i * stride, so a text of n ids has
     floor((n - T - 1) / stride) + 1 of them. stride=1 has every window there is (draw from it with `random`);
@@ -44,10 +46,11 @@ class Windows:
     Raises: ValueError when the ids do not fill one window.
     """
 
-    def __init__(self, ids: Sequence[int] | np.ndarray, context: int, stride: int = 1) -> None:
+    def __init__(self, ids: Sequence[int] | np.ndarray | Row, context: int, stride: int = 1) -> None:
         if context < 1 or stride < 1:
             raise ValueError(f"Windows: context {context} and stride {stride} must be at least 1")
-        self.ids, self.context, self.stride = np.asarray(ids), context, stride
+        self.ids = ids if isinstance(ids, Row) else np.asarray(ids)
+        self.context, self.stride = context, stride
         if self.ids.ndim != 1 or not np.issubdtype(self.ids.dtype, np.integer):
             raise ValueError(f"Windows: ids must be one row of integers, found {self.ids.shape} {self.ids.dtype}")
         if len(self.ids) < context + 1:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.data.stream import RandomWindows, Stream
 from tinygrad_llm.data.windows import Windows
 from tinygrad_llm.models.generation import evaluating
 from tinygrad_llm.models.gpt import GPTModel
@@ -61,10 +62,11 @@ def adamw(model: Module, recipe: Recipe) -> AdamW:
 
 
 class Trainer:
-    """Trains a language model by a recipe on windows drawn at random; judges it on fixed ones.
+    """Trains a language model by a recipe on the batches of a stream; judges it on fixed windows.
 
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
-    `train` should have stride 1 and `validation` stride T, so that no token is judged twice.
+    `train` should have stride 1 and `validation` stride T, so that no token is judged twice. stream: where the batches
+    come from; by default windows of `train`, drawn at random by rng.
 
     Raises: ValueError when a batch has more windows than there are.
     """
@@ -77,6 +79,7 @@ class Trainer:
         validation: Windows,
         rng: np.random.Generator,
         device: str = "cpu",
+        stream: Stream | None = None,
     ) -> None:
         if recipe.batch > len(train):
             raise ValueError(
@@ -85,6 +88,7 @@ class Trainer:
             )
         self.model, self.recipe, self.device = model, recipe, device
         self.train, self.validation, self.rng = train, validation, rng
+        self.stream = RandomWindows(train, recipe.batch, rng) if stream is None else stream
         self.train_judged = Windows(train.ids, train.context, stride=train.context)
         self.optimizer = adamw(model, recipe)
         floor = recipe.min_lr / recipe.lr if recipe.lr else 0.0
@@ -134,8 +138,9 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         for _ in range(recipe.accumulate):
+            x, y = next(self.stream)
             with fast_masks():
-                part = next_token_loss(self.model, *self.train.random(recipe.batch, self.rng), self.device)
+                part = next_token_loss(self.model, x, y, self.device)
             loss += part.item() / recipe.accumulate
             self._check_finite("the loss", loss, self.step + 1)
             (part / recipe.accumulate).backward()
