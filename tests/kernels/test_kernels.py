@@ -30,7 +30,7 @@ def bools(*shape: int) -> np.ndarray:
 
 
 def gelu_again(k: Kernels, g: Any, x: Any, form: str) -> Any:
-    y = np.empty(x.shape, x.dtype)
+    y = np.empty_like(x, order="C")
     return k.gelu_backward(g, x, form, y), y
 
 
@@ -70,6 +70,13 @@ def adamw(k: Kernels, p: Any, g: Any, decay: float) -> Any:
     for step in (1, 2, 3):
         k.adamw(p, g * step, m, v, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=decay, step=step)
     return p, m, v
+
+
+def clip(k: Kernels, *arrays: Any) -> Any:
+    """To a norm of 1, which is smaller than theirs, and to one that is larger."""
+    copies = [a.copy() for a in arrays]
+    norms = [k.clip(copies, limit).astype(arrays[0].dtype) for limit in (1.0, 1e6, math.inf)]
+    return *norms, *copies
 
 
 def heads(t: int, s: int) -> list[np.ndarray]:
@@ -160,6 +167,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), lambda n: [floats(n, C), floats(C, n).T]),
     "adamw, no decay": (lambda k, p, g: adamw(k, p, g, 0.0), lambda n: [floats(n, C), floats(C, n).T]),
     "sum_squares": (lambda k, x: k.sum_squares(x), lambda n: [floats(n, C)]),
+    "clip": (clip, lambda n: [floats(n, C), floats(C, n).T]),
+    "column_sums": (lambda k, x: k.column_sums(x), lambda n: [floats(n, C)]),
 }
 
 
