@@ -52,7 +52,7 @@ class device:
 
 CPU = device("cpu")
 
-in_use = False  # whether CuPy was imported: until then every array lies in main memory
+in_use = False  # whether somebody asked for a GPU and there is one: until then every array lies in main memory
 tf32 = False  # whether products of float32 may round their factors to TF32
 
 TOO_OLD, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
@@ -61,15 +61,13 @@ TF32_MODE = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
 @lru_cache
 def _cupy() -> Any:
-    global in_use
-    cupy = importlib.import_module("cupy")
-    in_use = True
-    return cupy
+    return importlib.import_module("cupy")
 
 
 @lru_cache
 def cuda_problem() -> str | None:
     """Why CUDA cannot be used here, in a sentence that says how to go on, or None if it can."""
+    global in_use
     try:
         runtime = _cupy().cuda.runtime
     except ImportError as error:
@@ -86,6 +84,7 @@ def cuda_problem() -> str | None:
         count = 0
     if not count:
         return "this machine has no CUDA device; use device cpu"
+    in_use = True
     if tf32:
         _set_product_precision()
     return None
@@ -265,7 +264,7 @@ def allow_tf32(allowed: bool) -> None:
     """Whether products of float32 may round their factors to 10 bits, which the tensor cores multiply faster."""
     global tf32
     tf32 = allowed
-    if in_use and not cuda_problem():
+    if in_use:
         _set_product_precision()
 
 
