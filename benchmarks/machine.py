@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
+from tinygrad_llm import cuda
+
 
 def processor() -> str:
     """The processor's name as the system gives it."""
@@ -44,12 +46,14 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def describe() -> dict[str, str]:
+def describe(device: str = "cpu") -> dict[str, str]:
     """One line a fact, for the head of a table."""
-    return {
+    gpu = {"GPU": f"{cuda.get_device_name()}, {cuda.mem_get_info()[1] / 1e9:.0f} GB"} if device == "cuda" else {}
+    names = ("tinygrad_llm", "numpy", "torch", *(("cupy-cuda13x", "cupy-cuda12x") if gpu else ()))
+    return gpu | {
         "processor": f"{processor()}, {cores()} cores",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": ", ".join(f"{name} {v}" for name, v in versions("tinygrad_llm", "numpy", "torch").items()),
+        "versions": ", ".join(f"{name} {v}" for name, v in versions(*names).items()),
         "blas": blas(),
         "load": f"{os.getloadavg()[0]:.1f} processes in the last minute" if hasattr(os, "getloadavg") else "unknown",
     }

@@ -17,12 +17,12 @@ def measure(order: dict, steps: int) -> dict[str, Any]:
     peer = Peer(order)
     try:
         peer.train(0, measured=False)
-        before = peer.peak_rss_mb
+        before = peer.peak_mb
         peer.train(steps)
         return {
             "parameters": peer.parameters,
             "before_mb": before,
-            "peak_mb": peer.peak_rss_mb,
+            "peak_mb": peer.peak_mb,
             "ms": min(peer.ms[-1]),
             "loss": peer.losses[-1],
         }

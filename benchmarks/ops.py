@@ -22,14 +22,17 @@ import tinygrad_llm
 from tinygrad_llm import kernels
 
 Step = Callable[[], Any]
+AT_ONCE = 10  # runs that a GPU is given before it is waited for: it works on one while the next is prepared
 
 
-def cases(lib: Any, recipe: Any, vocabulary: int) -> Iterator[tuple[str, Callable[..., Any], Sequence[Any]]]:
+def cases(
+    lib: Any, device: str, recipe: Any, vocabulary: int
+) -> Iterator[tuple[str, Callable[..., Any], Sequence[Any]]]:
     """Name, function of tensors, and the tensors' shapes; the names of both libraries are the same."""
     F = lib.nn.functional
     B, T, C, H = recipe.batch, recipe.context, recipe.channels, recipe.heads
     N, D = B * T, C // H
-    targets = lib.from_numpy(np.random.default_rng(0).integers(0, vocabulary, N))
+    targets = lib.from_numpy(np.random.default_rng(0).integers(0, vocabulary, N)).to(device)
     ids = targets.reshape(B, T)
     yield "linear C to 4C", lambda x, w, b: F.linear(x, w, b), [(B, T, C), (4 * C, C), (4 * C,)]
     yield "GELU, tanh form", lambda x: F.gelu(x, approximate="tanh"), [(B, T, 4 * C)]
@@ -40,13 +43,15 @@ def cases(lib: Any, recipe: Any, vocabulary: int) -> Iterator[tuple[str, Callabl
     yield "embedding", lambda w: F.embedding(ids, w), [(vocabulary, C)]
     yield "cross-entropy", lambda x: F.cross_entropy(x, targets), [(N, vocabulary)]
     head_and_loss = [(N, C), (vocabulary, C)]
-    yield "head + cross-entropy", lambda x, w: F.linear_cross_entropy(x, w, targets), head_and_loss
+    loss = getattr(F, "linear_cross_entropy", None) or (lambda x, w, t: F.cross_entropy(F.linear(x, w), t))
+    yield "head + cross-entropy", lambda x, w: loss(x, w, targets), head_and_loss
 
 
-def forward_and_backward(lib: Any, function: Callable[..., Any], shapes: Sequence[Any]) -> Step:
+def forward_and_backward(lib: Any, device: str, function: Callable[..., Any], shapes: Sequence[Any]) -> Step:
     """One run of an op, recorded, and of its gradients."""
     rng = np.random.default_rng(1)
-    tensors = [lib.from_numpy(rng.standard_normal(shape, np.float32)).requires_grad_() for shape in shapes]
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    tensors = [lib.from_numpy(array).to(device).requires_grad_() for array in arrays]
     g = lib.ones_like(function(*tensors).detach())
 
     def run() -> None:
@@ -57,10 +62,10 @@ def forward_and_backward(lib: Any, function: Callable[..., Any], shapes: Sequenc
     return run
 
 
-def adamw(lib: Any, count: int) -> Step:
+def adamw(lib: Any, device: str, count: int) -> Step:
     """A step of AdamW on so many parameters; PyTorch's in its fused form."""
-    p = lib.nn.Parameter(lib.zeros(count))
-    p.grad = lib.ones(count)
+    p = lib.nn.Parameter(lib.zeros(count, device=device))
+    p.grad = lib.ones(count, device=device)
     return lib.optim.AdamW([p], fused=True).step
 
 
@@ -72,6 +77,17 @@ def by_reference(run: Step) -> Step:
             run()
 
     return slow
+
+
+def waiting(run: Step, wait: Step) -> Step:
+    """AT_ONCE runs, and until the GPU has done them all."""
+
+    def many() -> None:
+        for _ in range(AT_ONCE):
+            run()
+        wait()
+
+    return many
 
 
 def timed(run: Step, seconds: float) -> float:
@@ -91,6 +107,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(RECIPES), default="gpt2-124m", help="whose shapes")
     parser.add_argument("--against", choices=["torch", "none"], help="default: torch where it is installed")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in all")
     parser.add_argument("--only", metavar="TEXT", default="", help="ops whose name has this in it")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="of a turn (default %(default)s)")
@@ -116,15 +134,17 @@ def main(argv: list[str] | None = None) -> None:
         libraries["torch"] = torch
     for lib in libraries.values():
         lib.set_num_threads(args.threads)
-    # the recipe of the preset, with a batch of 4 for GPT-2: what two cores can take
-    recipe = RECIPES[args.preset].replace(**({"batch": 4, "context": 256} if args.preset == "gpt2-124m" else {}))
+        lib.set_float32_matmul_precision("high" if args.tf32 else "highest")
+    # the recipe of the preset, for GPT-2 with what two cores can take, or a GPU is filled by
+    size = {"batch": 4, "context": 256} if args.device == "cpu" else {"batch": 8, "context": 1024}
+    recipe = RECIPES[args.preset].replace(**(size if args.preset == "gpt2-124m" else {}))
     vocabulary = VOCABULARY.get(args.preset, CHARACTERS)
     steps: dict[str, dict[str, Callable[[], Step]]] = {}  # made when it is their turn: memory
     for name, lib in libraries.items():
-        for case, function, shapes in cases(lib, recipe, vocabulary):
-            steps.setdefault(case, {})[name] = partial(forward_and_backward, lib, function, shapes)
-        steps.setdefault("AdamW, 20 M", {})[name] = partial(adamw, lib, 20_000_000)
-    for fact, value in describe().items():
+        for case, function, shapes in cases(lib, args.device, recipe, vocabulary):
+            steps.setdefault(case, {})[name] = partial(forward_and_backward, lib, args.device, function, shapes)
+        steps.setdefault("AdamW, 20 M", {})[name] = partial(adamw, lib, args.device, 20_000_000)
+    for fact, value in describe(args.device).items():
         print(f"{fact:10} {value}")
     print(f"shapes     {args.preset}, batch {recipe.batch}, context {recipe.context}; {args.threads} threads\n")
     peers = ["ours", "reference", *list(libraries)[1:]]
@@ -135,17 +155,22 @@ def main(argv: list[str] | None = None) -> None:
             continue
         running = {name: make() for name, make in makers.items()}
         running["reference"] = by_reference(running["ours"])
+        if args.device == "cuda":
+            waits = {name: libraries.get(name, tinygrad_llm).cuda.synchronize for name in running}
+            running = {name: waiting(run, waits[name]) for name, run in running.items()}
         turns: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(args.rounds):
             for name in peers:
                 time.sleep(PAUSE)
                 turns[name].append(timed(running[name], args.seconds))
         record[case] = turns
-        medians = {name: statistics.median(times) for name, times in turns.items()}
+        runs = AT_ONCE if args.device == "cuda" else 1
+        medians = {name: statistics.median(times) / runs for name, times in turns.items()}
         ratio = f"{medians['ours'] / medians['torch']:16.2f}" if "torch" in medians else ""
         print(f"{case:24}" + "".join(f"{medians[name]:12.2f}" for name in peers) + ratio, flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "preset": args.preset, "ms": record}, indent=1))
+        facts = {"machine": describe(args.device), "preset": args.preset}
+        args.json.write_text(json.dumps(facts | {"ms": record}, indent=1))
 
 
 if __name__ == "__main__":

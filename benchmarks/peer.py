@@ -27,17 +27,17 @@ def train_step(lib: Any, loss_of: Any, model: Any, optimizer: Any, ids: Any, tar
     return loss.item()
 
 
-def way_to_the_loss(peer: str, lib: Any, model: Any) -> Any:
+def way_to_the_loss(peer: str, device: str, lib: Any, model: Any) -> Any:
     """(ids, targets) -> loss, as a peer computes it: as it stands, compiled, or with products in bfloat16."""
     if peer == "torch-compile":
         return lib.compile(model.loss)
     if peer == "torch-bf16":
-        return lib.autocast("cpu", lib.bfloat16)(model.loss)
+        return lib.autocast(device, lib.bfloat16)(model.loss)
     return model.loss
 
 
 def build(order: dict) -> tuple[Any, Any, Any]:
-    """The library, the model and the optimizer of an order {peer, threads, config, checkpoint, lr, ...}."""
+    """The library, the model and the optimizer of an order {peer, device, threads, config, checkpoint, lr, ...}."""
     lib: Any
     make: Any
     if order["peer"] == "ours":
@@ -45,8 +45,9 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     else:
         lib, make = import_module("torch"), import_module("torch_gpt").GPT
     lib.set_num_threads(order["threads"])
+    lib.set_float32_matmul_precision("high" if order["tf32"] else "highest")
     lib.manual_seed(0)
-    model = make(order["config"], checkpoint=order["checkpoint"])
+    model = make(order["config"], checkpoint=order["checkpoint"]).to(order["device"])
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
@@ -54,20 +55,20 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     return lib, model, optimizer
 
 
-def batches(lib: Any, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
+def batches(lib: Any, device: str, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
     """Endless (ids, targets) of shape (B, T), equal for every peer."""
     rng = np.random.default_rng(0)
     while True:
         # Skewed towards small ids, so that there is something to learn and the loss shows that it is learnt.
         ids = (vocabulary * rng.random((batch, context + 1)) ** 3).astype(np.int64)
-        yield lib.from_numpy(ids[:, :-1].copy()), lib.from_numpy(ids[:, 1:].copy())
+        yield tuple(lib.from_numpy(part.copy()).to(device) for part in (ids[:, :-1], ids[:, 1:]))
 
 
 def main(order: dict, reply: Callable[[dict], None]) -> None:
     """Builds what is ordered, then trains as many steps as each line asks for."""
     lib, model, optimizer = build(order)
-    data = batches(lib, order["config"]["vocab_size"], order["batch"], order["context"])
-    loss_of = way_to_the_loss(order["peer"], lib, model)
+    data = batches(lib, order["device"], order["config"]["vocab_size"], order["batch"], order["context"])
+    loss_of = way_to_the_loss(order["peer"], order["device"], lib, model)
     reply({"parameters": sum(p.numel() for p in model.parameters())})
     for line in sys.stdin:
         milliseconds, losses = [], []
@@ -76,7 +77,8 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
             start = time.perf_counter()
             losses.append(train_step(lib, loss_of, model, optimizer, ids, targets))
             milliseconds.append(1e3 * (time.perf_counter() - start))
-        reply({"ms": milliseconds, "losses": losses, "peak_rss_mb": peak_rss_mb()})
+        peak = peak_rss_mb() if order["device"] == "cpu" else lib.cuda.memory_reserved() / 1e6
+        reply({"ms": milliseconds, "losses": losses, "peak_mb": peak})
 
 
 if __name__ == "__main__":

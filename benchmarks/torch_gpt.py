@@ -67,7 +67,7 @@ class GPT(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """ids (B, T) -> logits (B, T, V)."""
-        x = self.drop(self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1])))
+        x = self.drop(self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1], device=ids.device)))
         for block in self.blocks:
             x = run_again_in_backward(block, x, use_reentrant=False) if self.checkpoint else block(x)
         return self.head(self.norm(x))

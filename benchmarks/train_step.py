@@ -1,6 +1,7 @@
 """How long a training step takes, against PyTorch: python benchmarks/train_step.py --preset baby --against torch
 
-A step is forward, backward, clipping and AdamW in float32. Each side runs in a process of its own and they take turns
+A step is forward, backward, clipping and AdamW in float32. Memory is the process's peak, or what the library has taken
+from the GPU. Each side runs in a process of its own and they take turns
 (ours, PyTorch, ours, ...), so that only one computes at a time and a busy machine slows both alike.
 """
 
@@ -43,7 +44,7 @@ class Peer:
         )
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
-        self.peak_rss_mb = 0.0
+        self.peak_mb = 0.0
         self.parameters = self.ask(json.dumps(order))["parameters"]
 
     def ask(self, line: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Peer:
         """Trains so many steps; those of the warm-up are not measured."""
         answer = self.ask(str(steps))
         self.losses += answer["losses"]
-        self.peak_rss_mb = answer["peak_rss_mb"]
+        self.peak_mb = answer["peak_mb"]
         if measured:
             self.ms.append(answer["ms"])
 
@@ -77,15 +78,19 @@ class Peer:
             "median_ms": statistics.median(times),
             "fastest_ms": min(times),
             "round_medians_ms": [statistics.median(turn) for turn in self.ms],
-            "peak_rss_mb": self.peak_rss_mb,
+            "peak_mb": self.peak_mb,
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
         }
 
 
-def order_of(recipe: Recipe, vocabulary: int, threads: int) -> dict[str, Any]:
+def order_of(
+    recipe: Recipe, vocabulary: int, threads: int, device: str = "cpu", tf32: bool = False
+) -> dict[str, Any]:
     """What a peer is told, but for its name."""
     return {
+        "device": device,
+        "tf32": tf32,
         "threads": threads,
         "config": recipe.model_config(vocabulary),
         "checkpoint": recipe.checkpoint,
@@ -141,11 +146,13 @@ def table(record: dict) -> str:
     tokens = order["batch"] * order["context"]
     lines = [f"{name:10} {fact}" for name, fact in record["machine"].items()]
     lines += [f"{'threads':10} {order['threads']}", f"{'model':10} {model}"]
+    if order["device"] != "cpu":
+        lines += [f"{'products':10} {'TF32' if order['tf32'] else 'float32'}"]
     lines += [f"{'step':10} batch {order['batch']}, context {order['context']}: {tokens} tokens", ""]
     lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10}   loss"]
     lines += [
         f"{name:14} {r['median_ms']:10.1f} {r['fastest_ms']:10.1f} {1e3 * tokens / r['median_ms']:10.0f} "
-        f"{r['peak_rss_mb']:10.0f}   {r['first_loss']:.3f} -> {r['last_loss']:.3f}"
+        f"{r['peak_mb']:10.0f}   {r['first_loss']:.3f} -> {r['last_loss']:.3f}"
         for name, r in results.items()
     ]
     lines += [
@@ -163,6 +170,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
     parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
     parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in both")
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpoints, in both models")
     parser.add_argument(
         "--against",
@@ -193,13 +202,13 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     changes = {name: getattr(args, name) for name in ("batch", "context", "dropout") if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
-    order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads)
+    order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, args.device, args.tf32)
     order["checkpoint"] = args.checkpoint
     results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup)
     record = {
         "preset": args.preset,
         "order": order,
-        "machine": describe(),
+        "machine": describe(args.device),
         "results": results,
         "ratios": ratios(results),
     }

@@ -55,8 +55,8 @@ DIFFERENCES = (
     "float16 and bfloat16 are storage: ops compute in float32 and round once. `autocast` to them raises on a "
     "device that is there; elsewhere, and for float32, it changes nothing. `GradScaler` always acts as if it were "
     "disabled.",
-    "`compile` returns what it is given; `set_float32_matmul_precision`, `use_deterministic_algorithms` and the "
-    "switches of `backends` are accepted and change nothing.",
+    "`compile` returns what it is given; `use_deterministic_algorithms` and the switches of `backends` are accepted "
+    "and change nothing, but for `set_float32_matmul_precision` and `backends.cuda.matmul.allow_tf32` on a GPU.",
     "Random streams are those of PyTorch's CPU generator: uniform and normal numbers, permutations, initial "
     "weights, samplers, and the dropout masks of machines where PyTorch draws them without MKL (AMD, Arm; on Intel's "
     "it draws others). `with random.fast_masks():` makes dropout about ten times faster, with masks of its own; "

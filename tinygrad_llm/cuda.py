@@ -1,8 +1,13 @@
-"""What scripts ask of a GPU before they use one, as `torch.cuda`."""
+"""What scripts ask of a GPU, as `torch.cuda`: which there are, their memory, and waiting for them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import memory
+
+OutOfMemoryError = MemoryError  # a full GPU raises it, with what holds its memory and what to change
 
 
 def is_available() -> bool:
@@ -13,6 +18,90 @@ def is_available() -> bool:
 def device_count() -> int:
     """The number of GPUs."""
     return devices.cuda_count()
+
+
+def current_device() -> int:
+    """The number of the GPU that "cuda" without a number means."""
+    return devices.current()
+
+
+def set_device(device: Any) -> None:
+    """Let "cuda" without a number mean this GPU."""
+    number = _number(device)
+    if number is not None:
+        devices.make_current(number)
+
+
+def get_device_name(device: Any = None) -> str:
+    """The GPU's name."""
+    return devices.properties(_number(device))["name"].decode()
+
+
+def get_device_capability(device: Any = None) -> tuple[int, int]:
+    """The compute capability: (9, 0) for an H100."""
+    properties = devices.properties(_number(device))
+    return properties["major"], properties["minor"]
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes that arrays hold on the GPU now."""
+    return memory.used(_number(device)) if is_available() else 0
+
+
+def memory_reserved(device: Any = None) -> int:
+    """Bytes that CuPy's pool has taken from the GPU, for arrays and for reuse."""
+    return memory.reserved(_number(device)) if is_available() else 0
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The most bytes that arrays held at once since `reset_peak_memory_stats`; without that call, memory_reserved."""
+    return memory.peak(_number(device)) if is_available() else 0
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """From now on count the most memory that arrays hold at once."""
+    if is_available():
+        memory.count_anew(_number(device))
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    """Free and total bytes of the GPU's memory, whoever uses it."""
+    return memory.free_and_total(_number(device))
+
+
+def empty_cache() -> None:
+    """Give unused memory of the GPU back to the system."""
+    if is_available():
+        memory.free_unused()
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait until the GPU has finished what it was given."""
+    if is_available():
+        devices.synchronize(_number(device))
+
+
+class Event:
+    """A moment in what the GPU is given to do: `record` it, `synchronize` waits for it."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
+        self._event = devices.event(enable_timing)
+
+    def record(self, stream: None = None) -> None:
+        """Let the event be after all that the GPU was given so far."""
+        self._event.record()
+
+    def synchronize(self) -> None:
+        """Wait until the GPU has come to the event."""
+        self._event.synchronize()
+
+    def query(self) -> bool:
+        """Whether the GPU has come to the event."""
+        return self._event.done
+
+    def elapsed_time(self, end_event: Event) -> float:
+        """Milliseconds from this event to a later one; both were made with enable_timing."""
+        return devices.milliseconds(self._event, end_event._event)
 
 
 def manual_seed(seed: int) -> None:
@@ -28,24 +117,33 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
     return is_available()
 
 
-def empty_cache() -> None:
-    """Give unused memory of the GPU back to the system."""
-    if is_available():
-        devices.free_unused()
-
-
-def synchronize(device: object = None) -> None:
-    """Wait until the GPU has finished what it was given."""
-    if is_available():
-        devices.synchronize()
+def _number(device: Any) -> int | None:
+    """The number of a GPU given as a number, "cuda:1" or a device; None for the current one."""
+    if device is None or isinstance(device, int):
+        return device
+    target = devices.device(device)
+    if target.type != "cuda":
+        raise ValueError(f"Expected a cuda device, but got: {target}")
+    return target.index
 
 
 __all__ = [
+    "Event",
+    "OutOfMemoryError",
+    "current_device",
     "device_count",
     "empty_cache",
+    "get_device_capability",
+    "get_device_name",
     "is_available",
     "is_bf16_supported",
     "manual_seed",
     "manual_seed_all",
+    "max_memory_allocated",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_reserved",
+    "reset_peak_memory_stats",
+    "set_device",
     "synchronize",
 ]

@@ -6,7 +6,9 @@ functions dispatch to CuPy by themselves when they are given its arrays. CuPy is
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -50,23 +52,57 @@ class device:
 
 CPU = device("cpu")
 
+in_use = False  # whether somebody asked for a GPU and there is one: until then every array lies in main memory
+tf32 = False  # whether products of float32 may round their factors to TF32
+
+TOO_OLD, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
+TF32_MODE = 3  # CUBLAS_TF32_TENSOR_OP_MATH
+
 
 @lru_cache
 def _cupy() -> Any:
     return importlib.import_module("cupy")
 
 
+@lru_cache
 def cuda_problem() -> str | None:
     """Why CUDA cannot be used here, in a sentence that says how to go on, or None if it can."""
+    global in_use
     try:
-        cupy = _cupy()
+        runtime = _cupy().cuda.runtime
     except ImportError as error:
-        return f"CuPy cannot be imported ({error}); pip install 'tinygrad_llm[cuda]', or use device cpu"
+        reason = " ".join(str(error).split())
+        return f"CuPy cannot be imported ({reason}); pip install 'tinygrad_llm[cuda]', or use device cpu"
     try:
-        count = cupy.cuda.runtime.getDeviceCount()
+        count = runtime.getDeviceCount()
     except Exception as error:  # the driver's own exception type lives in the module that may not load
-        return f"CuPy finds no usable GPU ({error}); check the NVIDIA driver with nvidia-smi, or use device cpu"
-    return None if count else "this machine has no CUDA device; use device cpu"
+        status = getattr(error, "status", None)
+        if status == TOO_OLD:
+            return _driver_problem(runtime)
+        if status != NO_DEVICE:
+            return f"CuPy finds no usable GPU ({error}); check the NVIDIA driver with nvidia-smi, or use device cpu"
+        count = 0
+    if not count:
+        return "this machine has no CUDA device; use device cpu"
+    in_use = True
+    if tf32:
+        _set_product_precision()
+    return None
+
+
+def _driver_problem(runtime: Any) -> str:
+    """What to do about a driver that is missing or older than CuPy's CUDA."""
+    try:
+        version = runtime.driverGetVersion()
+    except Exception:
+        version = 0
+    if not version:
+        return "there is no NVIDIA driver; install one (nvidia-smi shows it), or use device cpu"
+    needed = runtime.runtimeGetVersion() // 1000
+    return (
+        f"the NVIDIA driver knows CUDA {version // 1000}.{version % 1000 // 10} and CuPy needs {needed}; update the "
+        "driver, pip install 'tinygrad_llm[cuda12]' in place of [cuda], or use device cpu"
+    )
 
 
 def array_module(array: Any) -> Any:
@@ -76,54 +112,166 @@ def array_module(array: Any) -> Any:
 
 def of(array: Any) -> device:
     """The device that a raw array lives on."""
-    return CPU if isinstance(array, np.ndarray) else device("cuda", array.device.id)
+    return CPU if isinstance(array, (np.ndarray, np.generic)) else device("cuda", array.device.id)
 
 
 def module_of(target: device) -> Any:
     """The array module that makes arrays on a device.
 
     Raises:
-        RuntimeError: target is a CUDA device and none is usable.
+        RuntimeError: target is a CUDA device and none is usable, or it has a number that is not there.
     """
     if target.type == "cpu":
         return np
     problem = cuda_problem()
     if problem:
         raise RuntimeError(f"device {target}: {problem}")
+    count = cuda_count()
+    if target.index is not None and target.index >= count:
+        raise RuntimeError(
+            f"device {target}: CUDA error: invalid device ordinal: this machine has {count} CUDA device(s), numbered "
+            f"from 0; the last is cuda:{count - 1}"
+        )
     return _cupy()
 
 
+def on(target: device) -> contextlib.AbstractContextManager[Any]:
+    """Inside, new arrays of `module_of(target)` are made on the target device."""
+    if target.type == "cpu" or target.index is None:
+        return contextlib.nullcontext()
+    return _cupy().cuda.Device(target.index)
+
+
 def move(array: Any, target: device) -> Any:
-    """The same values on the target device; the array itself if it is there already."""
+    """The same values on the target device; the array itself if it is there already.
+
+    "cuda" without a number is the device that an array of the GPU is on, else the current one.
+    """
     here = of(array)
     if here.type == target.type and target.index in (None, here.index):
         return array
     if target.type == "cpu":
         return array.get()
     cupy = module_of(target)
-    count = cupy.cuda.runtime.getDeviceCount()
-    index = target.index or 0
-    if index >= count:
-        raise RuntimeError(f"device {target}: this machine has {count} CUDA device(s), numbered from 0")
-    with cupy.cuda.Device(index):
+    with on(target):
         return cupy.asarray(array)
 
 
-def erf_on_gpu(array: Any) -> Any:
-    """The error function of a CuPy array, elementwise, which CuPy keeps apart from its copy of NumPy."""
-    return importlib.import_module("cupyx.scipy.special").erf(array)
+def together(name: str, arrays: list[Any], lend: bool) -> list[Any]:
+    """The arguments of an operation, all on one device; numbers and None as they are.
+
+    lend: an array of one element without dimensions, in main memory, is lent to the GPU, as in PyTorch.
+
+    Raises:
+        RuntimeError: the arrays are on several devices.
+    """
+    places = [of(a) if hasattr(a, "dtype") and not isinstance(a, np.generic) else None for a in arrays]
+    found = dict.fromkeys(p for p in places if p is not None)
+    if len(found) > 1 and lend and len(found.keys() - {CPU}) == 1:
+        (gpu,) = found.keys() - {CPU}
+        arrays = [move(a, gpu) if p == CPU and a.ndim == 0 else a for a, p in zip(arrays, places, strict=True)]
+        found = dict.fromkeys(of(a) for a, p in zip(arrays, places, strict=True) if p is not None)
+    if len(found) > 1:
+        first, second = sorted(map(str, found), reverse=True)[:2]
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, {first} and {second}! "
+            f"({name}: move one with .to())"
+        )
+    return arrays
 
 
+def run(function: Callable[..., Any], near: list[Any], /, *args: Any, **kwargs: Any) -> Any:
+    """function(*args, **kwargs), computed on the device of the arrays `near`.
+
+    Raises:
+        MemoryError: the GPU's memory is full; says what holds it and what to change.
+    """
+    try:
+        if cuda_count() > 1:
+            for a in near:
+                if type(a).__module__ == "cupy":
+                    with a.device:
+                        return function(*args, **kwargs)
+        return function(*args, **kwargs)
+    except MemoryError as error:
+        if type(error).__module__.partition(".")[0] != "cupy":
+            raise
+        pool = _cupy().get_default_memory_pool()
+        free, total = _cupy().cuda.runtime.memGetInfo()
+        raise MemoryError(
+            f"CUDA out of memory: {error}. Of the GPU's {total:,} bytes arrays hold {pool.used_bytes():,}, CuPy keeps "
+            f"{pool.total_bytes() - pool.used_bytes():,} for reuse and {free:,} are free. Use a smaller batch or "
+            "context, activation checkpoints, or torch.cuda.empty_cache()"
+        ) from error
+
+
+def may_share_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays may show the same memory; on two devices they never do."""
+    here = isinstance(a, np.ndarray)
+    return here == isinstance(b, np.ndarray) and bool(np.may_share_memory(a, b))
+
+
+def special(name: str) -> Any:
+    """A special function for CuPy's arrays, which CuPy keeps apart from its copy of NumPy: erf, erfc."""
+    return getattr(importlib.import_module("cupyx.scipy.special"), name)
+
+
+# --- the GPU itself ---
+
+
+@lru_cache
 def cuda_count() -> int:
     """The number of usable CUDA devices."""
     return 0 if cuda_problem() else _cupy().cuda.runtime.getDeviceCount()
 
 
-def free_unused() -> None:
-    """Give memory that CuPy keeps for later back to the system."""
-    _cupy().get_default_memory_pool().free_all_blocks()
+def current() -> int:
+    """The number of the current CUDA device."""
+    module_of(device("cuda"))
+    return _cupy().cuda.runtime.getDevice()
 
 
-def synchronize() -> None:
-    """Wait until the current CUDA device has nothing left to do."""
-    _cupy().cuda.get_current_stream().synchronize()
+def make_current(number: int) -> None:
+    """Let new arrays of "cuda" without a number be made on this device."""
+    module_of(device("cuda", number))
+    _cupy().cuda.Device(number).use()
+
+
+def properties(number: int | None) -> dict[str, Any]:
+    """What the driver says of a CUDA device, the current one by default: name, totalGlobalMem, major, minor, ..."""
+    number = current() if number is None else number
+    module_of(device("cuda", number))
+    return _cupy().cuda.runtime.getDeviceProperties(number)
+
+
+def synchronize(number: int | None = None) -> None:
+    """Wait until a CUDA device, the current one by default, has nothing left to do."""
+    with on(device("cuda", number)):
+        _cupy().cuda.runtime.deviceSynchronize()
+
+
+def event(timing: bool) -> Any:
+    """CuPy's event on the current device."""
+    return module_of(device("cuda")).cuda.Event(disable_timing=not timing)
+
+
+def milliseconds(start: Any, end: Any) -> float:
+    """The time between two of CuPy's events."""
+    return _cupy().cuda.get_elapsed_time(start, end)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 may round their factors to 10 bits, which the tensor cores multiply faster."""
+    global tf32
+    tf32 = allowed
+    if in_use:
+        _set_product_precision()
+
+
+def _set_product_precision() -> None:
+    """Tell cuBLAS: the compute type of CuPy's two-dimensional products, and the mode of all others."""
+    cupy = _cupy()
+    core = importlib.import_module("cupy._core._routines_linalg")
+    cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+    core.set_compute_type(np.float32, core.COMPUTE_TYPE_TF32 if tf32 else core.COMPUTE_TYPE_DEFAULT)
+    cublas.setMathMode(cupy.cuda.get_cublas_handle(), TF32_MODE if tf32 else 0)

@@ -1,11 +1,13 @@
-"""What PyTorch offers to go faster or be stricter, and what changes nothing here: accepted, so that scripts run."""
+"""What PyTorch offers to go faster or be stricter. Most of it changes nothing here, but scripts that say it run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-_precision = "highest"
+from tinygrad_llm import devices
+
+_wish = "highest"
 
 
 def compile(
@@ -23,20 +25,23 @@ def compile(
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Matrix products are computed in float32 whatever is asked; the wish is kept for get_float32_matmul_precision.
+    """How products of float32 are computed on a GPU: "highest" in float32, "high" and "medium" from factors in TF32.
+
+    On the CPU they are computed in float32 whatever is asked.
 
     Raises:
         RuntimeError: precision is none of highest, high, medium.
     """
-    global _precision
+    global _wish
     if precision not in ("highest", "high", "medium"):
         raise RuntimeError(f"set_float32_matmul_precision: {precision!r} is not one of highest, high, medium")
-    _precision = precision
+    _wish = precision
+    devices.allow_tf32(precision != "highest")
 
 
 def get_float32_matmul_precision() -> str:
-    """What was asked for last."""
-    return _precision
+    """highest, high or medium; `backends.cuda.matmul.allow_tf32` is the same switch."""
+    return "highest" if not devices.tf32 else _wish if _wish != "highest" else "high"
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

@@ -30,7 +30,7 @@ def bools(*shape: int) -> np.ndarray:
 
 
 def gelu_again(k: Kernels, g: Any, x: Any, form: str) -> Any:
-    y = np.empty(x.shape, x.dtype)
+    y = np.empty_like(x, order="C")
     return k.gelu_backward(g, x, form, y), y
 
 
@@ -72,6 +72,13 @@ def adamw(k: Kernels, p: Any, g: Any, decay: float) -> Any:
     return p, m, v
 
 
+def clip(k: Kernels, *arrays: Any) -> Any:
+    """To a norm of 1, which is smaller than theirs, and to one that is larger."""
+    copies = [a.copy() for a in arrays]
+    norms = [k.clip(copies, limit).astype(arrays[0].dtype) for limit in (1.0, 1e6, math.inf)]
+    return *norms, *copies
+
+
 def heads(t: int, s: int) -> list[np.ndarray]:
     return [floats(2, 3, t, 4), floats(2, 3, s, 4), floats(2, 3, s, 2)]
 
@@ -80,7 +87,7 @@ def heads(t: int, s: int) -> list[np.ndarray]:
 CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] = {
     "matmul": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(7, C)]),
     "matmul, wide": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(C, 7), floats(n, 7).T]),
-    "matmul, into": (lambda k, a, b: k.matmul(a, b, out=np.empty((len(a), C), a.dtype)),
+    "matmul, into": (lambda k, a, b: k.matmul(a, b, out=np.empty_like(a, shape=(len(a), C))),
                      lambda n: [floats(n, 7), floats(7, C)]),
     "matmul, stacked": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(3, n, 7), floats(3, 7, C)]),
     "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
@@ -167,6 +174,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), lambda n: [floats(n, C), floats(C, n).T]),
     "adamw, no decay": (lambda k, p, g: adamw(k, p, g, 0.0), lambda n: [floats(n, C), floats(C, n).T]),
     "sum_squares": (lambda k, x: k.sum_squares(x), lambda n: [floats(n, C)]),
+    "clip": (clip, lambda n: [floats(n, C), floats(C, n).T]),
+    "column_sums": (lambda k, x: k.column_sums(x), lambda n: [floats(n, C)]),
 }
 
 

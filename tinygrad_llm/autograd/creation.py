@@ -128,13 +128,14 @@ def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
-    xp = np if device is None else devices.module_of(devices.device(device))
+    target = devices.CPU if device is None else devices.device(device)
+    xp = devices.module_of(target)
     shape = checked(sizes(shape))
     kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
     value = dtypes.fill_value("full", value, kind)
-    # zeros are not touched until used
-    array = xp.zeros(shape, kind.numpy) if value == 0 else xp.full(shape, value, kind.numpy)
-    return finish(array, None, device, requires_grad)
+    with devices.on(target):  # zeros are not touched until used
+        array = xp.zeros(shape, kind.numpy) if value == 0 else xp.full(shape, value, kind.numpy)
+    return finish(array, None, None, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -202,7 +203,9 @@ def arange(
     for bound in (start, end):
         dtypes.fill_value("arange", bound, dtypes.int64 if whole else dtypes.float64)
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
-    values = np.arange(count, dtype=np.int64 if whole else np.float64) * step + start
+    target = devices.CPU if device is None else devices.device(device)
+    with devices.on(target):
+        values = devices.module_of(target).arange(count, dtype=np.int64 if whole else np.float64) * step + start
     return finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
 
 

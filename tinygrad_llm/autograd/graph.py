@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import registry
 from tinygrad_llm.autograd.registry import Op, Partial
 from tinygrad_llm.kernels import sums
@@ -122,11 +123,12 @@ def sweep(
                 continue
             needs = tuple(parent is not None and parent in useful for parent in node.parents)
             if any(needs):
+                run = partial(devices.run, pull_back, [g]) if devices.in_use else pull_back
                 watch = registry.watch
                 if watch is None:
-                    gradients = pull_back(node, g, needs)
+                    gradients = run(node, g, needs)
                 else:
-                    gradients = watch(node.op.name, "backward", partial(pull_back, node, g, needs))
+                    gradients = watch(node.op.name, "backward", partial(run, node, g, needs))
                 for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
                     if needed:
                         sums[parent] = accumulate(sums.get(parent), _fit(d, parent, node), g)  # type: ignore[arg-type, index]
@@ -273,7 +275,7 @@ def captures(node: Node | None, array: Any, since: int) -> bool:
         node = stack.pop()
         if node is None or node.seq < since:
             continue
-        if any(np.may_share_memory(held, array) for held in _captured(node.pull)):
+        if any(devices.may_share_memory(held, array) for held in _captured(node.pull)):
             return True
         stack.extend(node.parents)
     return False

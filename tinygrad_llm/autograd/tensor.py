@@ -499,11 +499,18 @@ class Tensor:
                     f"{name}: a {'' if base is self else 'view of a '}leaf Variable that requires grad is being used "
                     "in an in-place operation; do it under no_grad()"
                 )
-        if not getattr(self.array.flags, "writeable", True):
+        if not _writeable(self.array):
             raise RuntimeError(
                 f"{name}: more than one element of the written-to tensor refers to a single memory location, or the "
                 "memory is read-only; clone() the tensor first"
             )
+
+
+def _writeable(array: Any) -> bool:
+    """Whether an array may be written to. CuPy's know no lock; those that repeat elements have a stride of 0."""
+    if isinstance(array, np.ndarray):
+        return array.flags.writeable
+    return all(stride or n < 2 for stride, n in zip(array.strides, array.shape, strict=True))
 
 
 class RemovableHandle:
@@ -545,14 +552,18 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     A pullback that nobody needs is dropped here, and with it the arrays that only it captured.
     """
     arrays = [a.array if isinstance(a, Tensor) else a for a in args]
+    function = op.function
+    if devices.in_use:
+        args, arrays = _on_one_device(op, args, arrays)
+        function = partial(devices.run, function, arrays)
     half = None if op.moves else _half_dtype(arrays)
     if half is not None:
         arrays = [a.astype(np.float32) if getattr(a, "dtype", None) == half else a for a in arrays]
     watch = registry.watch
     if watch is None:
-        out, pull = op.function(*arrays, **static)
+        out, pull = function(*arrays, **static)
     else:
-        out, pull = watch(op.name, "forward", partial(op.function, *arrays, **static))
+        out, pull = watch(op.name, "forward", partial(function, *arrays, **static))
     if half is not None and out.dtype == np.float32:
         out = out.astype(half)
     result = wrap(out)
@@ -573,12 +584,20 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     return result
 
 
+def _on_one_device(op: Op, args: tuple[Any, ...], arrays: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
+    """The arguments and their arrays; a 0-d tensor in main memory moves to the GPU where the others are."""
+    moved = devices.together(op.name, arrays, lend=op.broadcasts)
+    pairs = zip(args, arrays, moved, strict=True)
+    args = tuple(a if m is x or not isinstance(a, Tensor) else a.to(devices.of(m)) for a, x, m in pairs)
+    return args, moved
+
+
 def _is_view(out: Any, of: Any) -> bool:
     """Whether an array shows the memory of another one; without elements, whether it was made as a view of it."""
     if of is None or out is of:
         return out is of
     if out.size:
-        return np.may_share_memory(out, of)
+        return devices.may_share_memory(out, of)
     return out.base is not None and (out.base is of or out.base is of.base)
 
 
@@ -587,7 +606,7 @@ def _refuse_inference(op: Op, args: tuple[Any, ...], pull: Any) -> None:
     made = [a for a in args if isinstance(a, Tensor) and a.flags & INFERENCE]
     captured = list(graph._captured(pull)) if made else []
     for tensor in made:
-        if any(np.may_share_memory(tensor.array, array) for array in captured):
+        if any(devices.may_share_memory(tensor.array, array) for array in captured):
             raise RuntimeError(
                 f"Inference tensors cannot be saved for backward: {op.name} needs one of shape {list(tensor.shape)}; "
                 "take its clone(), or make it under no_grad() instead of inference_mode()"

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from tinygrad_llm import devices
 from tinygrad_llm.autograd.graph import Node
 from tinygrad_llm.autograd.ops.shape import set_view
 
@@ -45,7 +44,7 @@ def rebase(tensor: Any, node: Node) -> None:
     while base.source is not None:
         base, op, static = base.source
         path.append((op, static))
-    shared = np.may_share_memory(base.array, tensor.array) or not tensor.array.size
+    shared = devices.may_share_memory(base.array, tensor.array) or not tensor.array.size
     if not path or not shared:  # not shared: the base was given other memory, `data = ...`
         tensor.source, tensor._node = None, _successor(tensor._node, node)
         return

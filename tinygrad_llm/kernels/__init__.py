@@ -1,8 +1,8 @@
 """What must be fast, as plain functions over arrays, behind one interface.
 
 `Kernels` is the contract; its values are `reference` (the shortest correct code: the specification and the oracle of
-the tests) and `cpu` (NumPy tuned for the caches). `of(array)` picks by where the array lives; `use("reference")`
-switches every fast path off.
+the tests), `cpu` (NumPy tuned for the caches) and `cuda` (CUDA C++ for CuPy's arrays). `of(array)` picks by where the
+array lives; `use("reference")` switches every fast path off.
 
 N rows, C channels, V classes, B batch, H heads, T queries, S keys, D head dimension.
 """
@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tinygrad_llm.kernels.reductions import SUMMED_AT_ONCE, column_sums, in_order, largest, sums
 
 __all__ = [
     "CPU",
+    "CUDA",
     "REFERENCE",
     "SUMMED_AT_ONCE",
     "Kernels",
@@ -97,6 +96,13 @@ class Kernels:
     """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
+    clip: Callable[..., Any]
+    """(list of arrays, max_norm) -> their norm as one vector, a 0-d array or scalar of float64.
+
+    In place every array times max_norm / (norm + 1e-6) where that is below 1, or nan.
+    """
+    column_sums: Callable[..., Any]
+    """(x (N, C)) -> the sums over the rows (C,)."""
 
 
 def as_rows(x: Any) -> Any:
@@ -109,9 +115,9 @@ _chosen: str | None = None
 
 def of(array: Any) -> Kernels:
     """The kernels for an array: the reference where `use` asks for it or there is nothing faster."""
-    if _chosen != "reference" and isinstance(array, np.ndarray):
-        return CPU
-    return REFERENCE
+    if _chosen == "reference":
+        return REFERENCE
+    return CUDA if type(array).__module__ == "cupy" else CPU
 
 
 @contextmanager
@@ -132,4 +138,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
+from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

@@ -281,6 +281,8 @@ def linear_cross_entropy(
     nll = np.empty(n, x.dtype)
     dx = np.empty((n, c), x.dtype) if needs[0] else None
     dweight = empty_again(x, (v, c)) if needs[1] else None
+    if dweight is not None and not n:
+        dweight.fill(0)  # no block of rows writes it
     blocks = tiles(n, max(1, LOGITS // max(v, 1)))
     buffer = empty_again(x, (max((b.stop - b.start for b in blocks), default=0), v))
     for block in blocks:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.devices import array_module, erf_on_gpu
+from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import Kernels, as_rows
 from tinygrad_llm.kernels.reductions import largest
 
@@ -21,7 +21,7 @@ GELU_CUBIC = 0.044715
 def erf(x: Any) -> Any:
     """The error function, elementwise: (...) -> (...). NumPy has none; C's is exact and, number by number, slow."""
     if array_module(x) is not np:
-        return erf_on_gpu(x)
+        return special("erf")(x)
     values = np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, count=x.size)
     return values.astype(x.dtype).reshape(x.shape)
 
@@ -197,6 +197,22 @@ def sum_squares(x: Any) -> Any:
     return (x * x).sum()
 
 
+def clip(arrays: list[Any], max_norm: float) -> Any:
+    """x *= min(1, max_norm / (norm + 1e-6)), norm = sqrt(sum x^2) over the elements of all arrays.
+
+    Source: Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks (2013), algorithm 1.
+    """
+    norm = np.sqrt(sum((x.astype(np.float64) ** 2).sum() for x in arrays))
+    for x in arrays:
+        x *= np.minimum(max_norm / (norm + 1e-6), 1.0).astype(x.dtype)
+    return norm
+
+
+def column_sums(x: Any) -> Any:
+    """The sums over the rows."""
+    return x.sum(axis=0)
+
+
 REFERENCE = Kernels(
     matmul=np.matmul,
     erf=erf,
@@ -216,4 +232,6 @@ REFERENCE = Kernels(
     add_at=add_at,
     adamw=adamw,
     sum_squares=sum_squares,
+    clip=clip,
+    column_sums=column_sums,
 )

@@ -13,6 +13,7 @@ from tinygrad_llm.autograd.functions import elementwise, index, linalg, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
 from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.devices import array_module
 
 
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
@@ -153,7 +154,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
         raise RuntimeError(f"maximum size for tensor at dimension {axis} is {n} but size is {size}")
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
-    places = np.arange(0, n - size + 1, step)[:, None] + np.arange(size)
+    xp = array_module(self.array)
+    places = xp.arange(0, n - size + 1, step)[:, None] + xp.arange(size)
     windows = index.index_select(self, axis, wrap(places.reshape(-1)))
     return shape.movedim(shape.unflatten(windows, axis, places.shape), axis + 1, -1)
 

@@ -12,15 +12,17 @@ from tinygrad_llm.autograd.functions import elementwise as base
 from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.dtypes import FLOAT, finfo
 
 LN2, LN10 = math.log(2), math.log(10)
 
 
-def _by_element(function: Callable[[float], float]) -> Callable[[Any], Any]:
-    """A function of one number, for arrays in main memory."""
-    each = np.frompyfunc(function, 1, 1)
-    return lambda x: np.asarray(each(x)).astype(x.dtype)
+def _erfc(x: Any) -> Any:
+    """1 - erf(x), number by number in main memory, since NumPy has none."""
+    if array_module(x) is not np:
+        return special("erfc")(x)
+    return np.asarray(np.frompyfunc(math.erfc, 1, 1)(x)).astype(x.dtype)
 
 
 FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # name -> (function, derivative)
@@ -37,7 +39,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # n
     "expm1": (np.expm1, np.exp),
     "log2": (np.log2, lambda x: 1 / (LN2 * x)),
     "log10": (np.log10, lambda x: 1 / (LN10 * x)),
-    "erfc": (_by_element(math.erfc), lambda x: -2 / math.sqrt(math.pi) * np.exp(-x * x)),
+    "erfc": (_erfc, lambda x: -2 / math.sqrt(math.pi) * np.exp(-x * x)),
     "deg2rad": (np.deg2rad, lambda x: np.full_like(x, math.pi / 180)),
     "rad2deg": (np.rad2deg, lambda x: np.full_like(x, 180 / math.pi)),
 }

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import (
     cast,
     check_broadcast,
     check_tensor,
     floating,
     number,
+    on_one_device,
     pair,
     result_type,
 )
@@ -241,7 +242,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         if isinstance(number(x), (int, float)):
             dtypes.fill_value("where", x, result_type(a, b))
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = wrap(np.asarray(a, result_type(a, b).numpy))
+        a = wrap(np.full_like(condition.array, a, shape=(), dtype=result_type(a, b).numpy))
     check_broadcast("where", *(x for x in (condition, a, b) if isinstance(x, Tensor)))
     like = a if isinstance(a, Tensor) else b
     return apply(ops.where, condition, _like(a, like), _like(b, like))
@@ -279,7 +280,7 @@ def _test(ufunc: Any, name: str) -> Callable[..., Tensor]:
     """A bool function of one tensor."""
 
     def function(input: Tensor) -> Tensor:
-        return wrap(np.asarray(ufunc(check_tensor(name, input).array)))
+        return wrap(ufunc(check_tensor(name, input).array))
 
     function.__name__ = name
     function.__doc__ = f"{name} of each element: a bool tensor."
@@ -326,7 +327,7 @@ def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:
     def function(input: Any, other: Any) -> Tensor:
         a, b = pair(input, other)
         check_broadcast(name, a, b)
-        return wrap(np.asarray(ufunc(_array(a), _array(b))) if not isinstance(a, Tensor) else ufunc(a.array, _array(b)))
+        return wrap(ufunc(_array(a), _array(b)))
 
     function.__name__ = name
     function.__doc__ = f"Elementwise {name}: a bool tensor."
@@ -385,6 +386,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     if not (rtol >= 0 and atol >= 0):
         raise RuntimeError(f"isclose: rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
     check_broadcast("isclose", input, other)
+    input, other = on_one_device("isclose", input, other)
     return wrap(np.isclose(input.array, other.array, rtol, atol, equal_nan))
 
 
@@ -398,6 +400,7 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
     check_tensor("equal", other, "other")
+    devices.together("equal", [input.array, other.array], lend=False)
     return input.shape == other.shape and bool((input.array == other.array).all())
 
 

@@ -6,14 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
-from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number
+from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
+
+
+def _near(k: Any, x: Any) -> Any:
+    """An index array on the device of the indexed one: those in main memory may index a GPU's, as in PyTorch."""
+    if isinstance(k, (np.ndarray, np.generic)):
+        return devices.move(np.asarray(k), devices.of(x))
+    if devices.of(k) != devices.of(x):
+        raise RuntimeError(
+            f"indices should be either on cpu or on the same device as the indexed tensor ({devices.of(x)}), not on "
+            f"{devices.of(k)}; move one with .to()"
+        )
+    return k
+
+
+def _near_all(key: tuple[Any, ...], x: Tensor) -> tuple[Any, ...]:
+    """A key whose index arrays are on the device of the indexed tensor."""
+    if not devices.in_use:
+        return key
+    return tuple(_near(k, x.array) if hasattr(k, "dtype") else k for k in key)
 
 
 def _component(key: Any) -> Any:
@@ -143,6 +162,7 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
     x = _view(input, basic)
     if advanced is None:
         return x
+    advanced = _near_all(advanced, x)
     _check_range(x.array, advanced)
     return apply(ops.index, x, key=advanced, unique=_picks_once(advanced))
 
@@ -165,7 +185,10 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
         else:
             place.fill_(value)
         return
+    advanced = _near_all(advanced, place)
     _check_range(place.array, advanced)
+    if isinstance(value, Tensor) and devices.in_use:
+        _, value = on_one_device("__setitem__", place, value)
     place.check_writable("__setitem__")
     if isinstance(value, Tensor):
         value = _fit_into(value, place.array[advanced].shape)
@@ -340,7 +363,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     places = np.nonzero(np.atleast_1d(input.array))
     if as_tuple:
         return tuple(wrap(p) for p in places)
-    return wrap(np.stack(places, axis=1) if input.ndim else np.zeros((len(places[0]), 0), np.int64))
+    return wrap(np.stack(places, axis=1) if input.ndim else np.zeros_like(places[0], shape=(len(places[0]), 0)))
 
 
 @method

@@ -168,7 +168,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Every element becomes a number."""
     if not isinstance(value, Tensor):
         value = dtypes.fill_value("fill_", value, self.dtype)
-    return _filled(self, "fill_", value.array if isinstance(value, Tensor) else value)
+    return _filled(self, "fill_", devices.move(value.array, self.device) if isinstance(value, Tensor) else value)
 
 
 @method
@@ -187,7 +187,7 @@ def copy_(self: Tensor, source: Tensor) -> Tensor:
             raise RuntimeError(
                 f"copy_: a source of shape {list(source.shape)} does not broadcast to {list(self.shape)}"
             ) from None
-    values = cast(source, self.dtype).expand(self.array.shape).clone()
+    values = cast(source.to(self.device), self.dtype).expand(self.array.shape).clone()
     return self.write(printing(values, "CopyBackwards"), "copy_")
 
 

@@ -158,7 +158,7 @@ def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool
     axis = _one_dim(dim, check_tensor(name, input))
     if 0 in (input.array.shape if axis is None else (input.array.shape[axis],)):
         raise IndexError(f"{name}(): Expected reduction dim to have non-zero size; the shape is {tuple(input.shape)}")
-    return wrap(np.asarray(function(input.array, axis=axis, keepdims=keepdim and bool(input.ndim))))
+    return wrap(function(input.array, axis=axis, keepdims=keepdim and bool(input.ndim)))
 
 
 def _no_bool(name: str, input: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
 
 
 def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    truth = in_order(np.asarray(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim)))
+    truth = in_order(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim))
     return wrap(truth.astype(np.uint8) if input.dtype is dtypes.uint8 else truth)  # uint8 was PyTorch's bool once
 
 
@@ -259,7 +259,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
         return wrap(np.argsort(array, axis=axis, kind="stable"))
     # sorting the reversed array and reversing the order keeps equal elements in theirs
     order = np.argsort(np.flip(array, axis), axis=axis, kind="stable")
-    return wrap(np.ascontiguousarray(np.flip(input.array.shape[axis] - 1 - order, axis)))
+    return wrap(in_order(np.flip(input.array.shape[axis] - 1 - order, axis)))
 
 
 @method
@@ -284,11 +284,11 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if not input.ndim:
         return return_types.topk(reshape(input, ()), wrap(np.zeros_like(input.array, dtype=np.int64)))
     order = argsort(input, dim, descending=largest).array
-    indices = wrap(np.ascontiguousarray(order[(slice(None),) * axis + (slice(0, k),)]))
+    indices = wrap(in_order(order[(slice(None),) * axis + (slice(0, k),)]))
     return return_types.topk(printing(gather(input, dim, indices), "TopkBackward0"), indices)
 
 
 @method
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not zero, over dim."""
-    return wrap(in_order(np.asarray(np.count_nonzero(input.array, axis=dimensions(dim, input.ndim)))))
+    return wrap(in_order((input.array != 0).sum(axis=dimensions(dim, input.ndim), dtype=np.int64)))

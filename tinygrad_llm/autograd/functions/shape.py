@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
@@ -261,12 +261,12 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
     x = flatten(input) if dim is None else input
     axis = dimension(-1 if dim is None else dim, x.ndim)
     length = x.array.shape[axis]
-    counts = repeats.array if isinstance(repeats, Tensor) else np.asarray(repeats)
+    counts = repeats.numpy(force=True) if isinstance(repeats, Tensor) else np.asarray(repeats)
     if counts.ndim and len(counts) not in (1, length):
         raise RuntimeError(f"repeats must have the same size as input along dim, but got {len(counts)} and {length}")
     if (counts < 0).any():
         raise RuntimeError("repeats can not be negative")
-    places = np.repeat(np.arange(length), counts)
+    places = devices.move(np.repeat(np.arange(length), counts), input.device)
     return apply(index.take if counts.ndim else index.repeat_interleave, x, wrap(places), axis=axis)
 
 

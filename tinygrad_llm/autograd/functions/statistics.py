@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.functions import elementwise, index, reduce, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension
 from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.devices import array_module
 from tinygrad_llm.dtypes import float32, float64, int32, int64
 
 
@@ -53,7 +55,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         flat = shape.reshape(input, (-1,))
         n = flat.array.size
         if n == 0:
-            return wrap(np.array(np.nan, input.array.dtype))
+            return wrap(np.full_like(input.array, np.nan, shape=()))
         nans = input.is_floating_point() and bool(np.isnan(flat.array).any())
         return shape.select(reduce.sort(flat).values, 0, n - 1 if nans else (n - 1) // 2)
     axis = dimension(dim, input.ndim)
@@ -82,7 +84,7 @@ def quantile(
     if interpolation not in ("linear", "lower", "higher", "nearest", "midpoint"):
         raise RuntimeError(f"quantile() interpolation must be one of linear, lower, higher, nearest, midpoint, not "
                            f"{interpolation!r}")  # fmt: skip
-    shares = np.atleast_1d(q.array if isinstance(q, Tensor) else np.asarray(q, input.array.dtype))
+    shares = np.atleast_1d(q.numpy(force=True) if isinstance(q, Tensor) else np.asarray(q, input.array.dtype))
     if ((shares < 0) | (shares > 1)).any():
         raise RuntimeError(f"quantile() q must be in the range [0, 1] but got {shares.tolist()}")
     x = shape.reshape(input, (-1,)) if dim is None else input
@@ -152,8 +154,9 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
     if sorted_sequence.ndim != 1:
         raise NotImplementedError(f"searchsorted: only a vector can be searched, not {list(sorted_sequence.shape)}")
     values = input.array if isinstance(input, Tensor) else np.asarray(input)
+    values = devices.move(values, sorted_sequence.device)
     places = np.searchsorted(sorted_sequence.array, values, "right" if right else "left")
-    return wrap(np.asarray(places)).to(int32 if out_int32 else int64)
+    return wrap(places).to(int32 if out_int32 else int64)
 
 
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
@@ -164,6 +167,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 def isin(elements: Tensor, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Whether each element is among the test elements."""
     known = test_elements.array if isinstance(test_elements, Tensor) else np.asarray(test_elements)
+    known = devices.move(known, elements.device)
     return wrap(np.isin(elements.array, known, invert=invert))
 
 
@@ -189,7 +193,7 @@ def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     """self[indices] = values; with accumulate the values are added, each as often as its place is named."""
     key = tuple(indices)
     if accumulate:
-        flat = wrap(np.arange(self.array.size).reshape(self.array.shape))[key]
+        flat = wrap(array_module(self.array).arange(self.array.size).reshape(self.array.shape))[key]
         added = shape.reshape(values.expand(flat.array.shape), (-1,))
         total = index.index_add(shape.reshape(self, (-1,)), 0, shape.reshape(flat, (-1,)), added)
         return self.write(shape.reshape(total, self.array.shape), "index_put_")

@@ -47,7 +47,7 @@ def attention_of_packed(qkv: Any, keep: Any, *, heads: int, causal: bool, scale:
     y, saved = kernel.attention(q, k, v, None, causal, scale, keep, keep_scale)
 
     def dqkv(g: Any) -> Any:
-        d = np.empty(qkv.shape, qkv.dtype)
+        d = np.empty_like(qkv, order="C")
         by_heads = g.reshape(batch, t, heads, -1).swapaxes(1, 2)
         kernel.attention_backward(by_heads, q, k, v, saved, scale, keep, keep_scale, False, tuple(parts(d)))
         return d

@@ -51,7 +51,9 @@ def cross_entropy(
         d = k.cross_entropy_backward(x, safe, lse, g_target, g_softmax, g_all)
         if label_smoothing and weight is not None:
             d -= spread[:, None] * weight
-        if not counted.all():
+        if not isinstance(d, np.ndarray):
+            np.copyto(d, 0, where=~counted[:, None])  # to ask whether there are any would wait for the GPU
+        elif not counted.all():
             d[~counted] = 0
         return d
 
@@ -70,6 +72,8 @@ def linear_cross_entropy(
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models (2024), section 4; Hsu et al., Liger
     Kernel (2024), section 3.
     """
+    if array_module(x) is not np:
+        return _linear_cross_entropy_on_gpu(x, weight, targets, ignore_index, reduction, needs)
     counted = targets != ignore_index
     every = bool(counted.all())
     rows, ids = (x, targets) if every else (x[counted], targets[counted])
@@ -90,6 +94,28 @@ def linear_cross_entropy(
         return scaled[0] if needs[0] else None, scaled[1] if needs[1] else None, None
 
     return sums(nll, None) * share, pull
+
+
+def _linear_cross_entropy_on_gpu(
+    x: Any, weight: Any, targets: Any, ignore_index: int, reduction: str, needs: Any
+) -> Any:
+    """The same without a question that would wait for the GPU: a row that does not count has a gradient of 0."""
+    counted = targets != ignore_index
+    ids = np.where(counted, targets, np.zeros_like(targets))
+    g_rows = counted.astype(x.dtype)
+    if reduction == "mean":
+        g_rows /= sums(g_rows, None)
+    compute = partial(kernels.of(x).linear_cross_entropy, x, weight, ids, g_rows)
+    nll, *ready = compute(needs)
+
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, None]:
+        nonlocal ready
+        dx, dweight = ready or compute(needs[:2])[1:]
+        ready = []
+        dx, dweight = (None if d is None else np.multiply(d, g, out=d) for d in (dx, dweight))
+        return dx if needs[0] else None, dweight if needs[1] else None, None
+
+    return sums(np.where(counted, nll, np.zeros_like(nll)) * g_rows, None), pull
 
 
 @register

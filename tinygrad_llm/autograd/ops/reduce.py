@@ -97,10 +97,11 @@ def prod(x: Any, *, axes: Any, keepdims: bool) -> Any:
     def dx(g: Any) -> Any:
         axis = -1 if axes is None else axes
         flat = x.reshape(-1) if axes is None else x
-        one = np.ones_like(flat.take(range(min(flat.shape[axis], 1)), axis=axis))
-        inner = flat.take(range(flat.shape[axis] - 1), axis=axis)
+        last = (slice(None),) * (axis % flat.ndim) + (slice(0, max(flat.shape[axis] - 1, 0)),)
+        one = np.ones_like(flat[(slice(None),) * (axis % flat.ndim) + (slice(0, 1),)])
+        inner = flat[last]
         before = np.cumprod(np.concatenate([one, inner], axis=axis), axis=axis)
-        reverse = np.flip(flat, axis).take(range(flat.shape[axis] - 1), axis=axis)
+        reverse = np.flip(flat, axis)[last]
         after = np.flip(np.cumprod(np.concatenate([one, reverse], axis=axis), axis=axis), axis)
         others = (before * after).reshape(x.shape) if x.size else x
         return spread(g, x.shape, axes, keepdims) * others

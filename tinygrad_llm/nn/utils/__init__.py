@@ -36,6 +36,8 @@ def clip_grad_norm_(
     grads = _grads(parameters)
     if not grads:
         return Tensor(0.0)
+    if norm_type == 2.0 and grads[0].is_cuda and not error_if_nonfinite:
+        return _clip_on_gpu(grads, float(max_norm))
     norm = _total_norm([grad.array for grad in grads], float(norm_type))
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(
@@ -49,6 +51,14 @@ def clip_grad_norm_(
             grad.array *= scale  # without the copy that mul_ would make
             note_write(grad.array)
     return Tensor(grads[0].array.dtype.type(norm))
+
+
+def _clip_on_gpu(grads: list[Tensor], max_norm: float) -> Tensor:
+    """The same without waiting for the GPU: the norm stays there."""
+    norm = kernels.of(grads[0].array).clip([grad.array for grad in grads], max_norm)
+    for grad in grads:
+        note_write(grad.array)
+    return Tensor(norm.astype(grads[0].array.dtype))
 
 
 def _total_norm(arrays: list[Any], p: float) -> float:

@@ -1,0 +1,97 @@
+"""How near each memory-bound CUDA kernel comes to the speed of a copy: python benchmarks/bandwidth.py
+
+The bytes are those that the kernel must move, each array read or written once (the top of each .cu file says which).
+Arrays are larger than the GPU's level-2 cache, and a kernel is started several times before the GPU is waited for.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from machine import describe
+
+import tinygrad_llm as tg
+from tinygrad_llm.kernels import CUDA
+
+Case = tuple[str, Callable[[], Any], int]  # name, call, bytes
+MIB = 1 << 20
+
+
+def cases(rows: int, channels: int, vocabulary: int) -> Iterator[Case]:
+    """Calls of the kernels at GPT-2's widths."""
+
+    def normal(*shape: int) -> Any:
+        """Random numbers: a row of them repeated with different factors, which takes less time than to draw all."""
+        row = tg.randn(shape[-1], device="cuda")
+        return (row * tg.randn(shape[0], 1, device="cuda")).array if len(shape) == 2 else row.array
+
+    k = CUDA
+    x, g, w = normal(rows, channels), normal(rows, channels), normal(channels)
+    size = x.nbytes
+    _, mean, rstd = k.layer_norm(x, w, w, 1e-5)
+    yield "layer norm", lambda: k.layer_norm(x, w, w, 1e-5), 2 * size
+    yield "layer norm, backward", lambda: k.layer_norm_backward(g, x, w, mean, rstd, (True,) * 3), 3 * size
+    yield "RMS norm", lambda: k.rms_norm(x, w, 1e-5), 2 * size
+    yield "RMS norm, backward", lambda: k.rms_norm_backward(g, x, w, rstd, (True,) * 2), 3 * size
+    yield "GELU, tanh form", lambda: k.gelu(x, "tanh"), 2 * size
+    yield "GELU, backward", lambda: k.gelu_backward(g, x, "tanh"), 3 * size
+    yield "sums of columns", lambda: k.column_sums(x), size
+    s, t = x.reshape(-1, 1024), g.reshape(-1, 1024)
+    yield "softmax of 1,024", lambda: k.softmax(s), 2 * size
+    yield "softmax, backward", lambda: k.softmax_backward(t, s), 3 * size
+    few = [x.reshape(-1)[i * 16 * MIB : (i + 1) * 16 * MIB] for i in range(4)]
+    rates = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.0, "step": 10}
+    np.square(few[3], out=few[3])  # a second moment is not negative
+    yield "AdamW", lambda: k.adamw(*[[x] for x in few], **rates), 7 * few[0].nbytes
+    yield "norm of gradients", lambda: k.clip([x, g], float("inf")), 2 * size
+    count = rows // 32
+    logits, one = normal(count, vocabulary), np.ones_like(x, shape=count)
+    targets = tg.randint(vocabulary, (count,), device="cuda").array
+    _, lse = k.cross_entropy(logits, targets)
+    yield "cross-entropy", lambda: k.cross_entropy(logits, targets), logits.nbytes
+    back = (logits, targets, lse, one, one, 0 * one)
+    yield "cross-entropy, backward", lambda: k.cross_entropy_backward(*back), 2 * logits.nbytes
+
+
+def milliseconds(call: Callable[[], Any], rounds: int, runs: int) -> float:
+    """The median over rounds of the time of one of so many runs."""
+    start, end = tg.cuda.Event(enable_timing=True), tg.cuda.Event(enable_timing=True)
+    call()
+    times = []
+    for _ in range(rounds):
+        start.record()
+        for _ in range(runs):
+            call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / runs)
+    return statistics.median(times)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints a line a kernel: milliseconds, GB/s, share of a copy's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=131_072, metavar="N", help="of 768 floats (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(default %(default)s)")
+    args = parser.parse_args(argv)
+    if args.rows < 98_304 or args.rounds < 1:
+        parser.error("--rows must be at least 98304, so that the arrays do not fit a cache, and --rounds at least 1")
+    if not tg.cuda.is_available():
+        parser.error("there is no GPU; python -c \"import tinygrad_llm as t; t.zeros(1, device='cuda')\" says why")
+    for fact, value in describe("cuda").items():
+        print(f"{fact:10} {value}")
+    source = tg.ones(256 * MIB, device="cuda").array
+    target = np.empty_like(source)
+    copy = 2 * source.nbytes / milliseconds(partial(np.copyto, target, source), args.rounds, 10) / 1e6
+    del source, target
+    print(f"{'copy':10} {copy:.0f} GB/s, read and written\n\n{'':26}{'ms':>9}{'GB/s':>9}{'of a copy':>11}")
+    for name, call, count in cases(args.rows, 768, 50257):
+        ms = milliseconds(call, args.rounds, 20)
+        print(f"{name:26}{ms:9.3f}{count / ms / 1e6:9.0f}{count / ms / 1e6 / copy:11.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Calls that bring every CUDA kernel to work: those of the CPU's kernels, and sizes about the edges of its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tests.kernels.test_kernels import (
+    CASES,
+    adamw,
+    add_at,
+    attention,
+    clip,
+    cross_entropy_backward,
+    floats,
+    gelu_again,
+    ints,
+    layer_norm_backward,
+    rms_norm_backward,
+)
+
+Call = tuple[Callable[..., Any], list[np.ndarray]]
+
+
+def attention_both(k: Any, g: Any, q: Any, key: Any, v: Any, causal: bool) -> Any:
+    """The result and the gradients of queries, keys and values; a scale as for heads of their width."""
+    scale = q.shape[-1] ** -0.5
+    y, saved = k.attention(q, key, v, None, causal, scale, None, 1.0)
+    return y, *k.attention_backward(g, q, key, v, saved, scale, None, 1.0, False)[:3]
+
+
+def packed(k: Any, qkv: Any, g: Any, *, heads: int) -> Any:
+    """Queries, keys and values that lie side by side, and their gradients written there: qkv (B, T, 3 C)."""
+    batch, t, c3 = qkv.shape
+
+    def parts(x: Any) -> Any:
+        return x.reshape(batch, t, 3, heads, c3 // (3 * heads)).transpose(2, 0, 3, 1, 4)
+
+    y, saved = k.attention(*parts(qkv), None, True, 0.3, None, 1.0)
+    d = np.zeros_like(qkv, order="C")
+    by_heads = g.reshape(batch, t, heads, -1).swapaxes(1, 2)
+    k.attention_backward(by_heads, *parts(qkv), saved, 0.3, None, 1.0, False, tuple(parts(d)))
+    return y, d
+
+
+def of_heads(t: int, s: int, d: int, causal: bool) -> Call:
+    arrays = [floats(2, 3, t, d), floats(2, 3, t, d), floats(2, 3, s, d), floats(2, 3, s, d)]
+    return (lambda k, *a: attention_both(k, *a, causal)), arrays
+
+
+def of_rows(n: int, c: int) -> dict[str, Call]:
+    """What works on n rows of c numbers."""
+    x, g, weight, targets = floats(n, c), 2 * floats(n, c), floats(c), ints(n, c)
+    rows = [floats(n), 2 * floats(n), 3 * floats(n)]
+    return {
+        "layer_norm": (lambda k, *a: k.layer_norm(*a, 1e-5), [x, weight, 2 * weight]),
+        "layer_norm_backward": (layer_norm_backward, [g, x, weight]),
+        "rms_norm": (lambda k, *a: k.rms_norm(*a, 1e-5), [x, weight]),
+        "rms_norm_backward": (rms_norm_backward, [g, x, weight]),
+        "column_sums": (lambda k, x: k.column_sums(x), [x]),
+        "softmax": (lambda k, x: k.softmax(x), [x]),
+        "softmax_backward": (lambda k, g, x: k.softmax_backward(g, k.softmax(x)), [g, x]),
+        "cross_entropy": (lambda k, x, t: k.cross_entropy(x, t), [x, targets]),
+        "cross_entropy_backward": (cross_entropy_backward, [x, targets, *rows]),
+        "linear_cross_entropy": (
+            lambda k, x, w, t, g: k.linear_cross_entropy(x, w, t, g, (True, True)),
+            [floats(n, 8), floats(c, 8), targets, rows[0]],
+        ),
+        "gelu, tanh": (lambda k, g, x: gelu_again(k, g, x, "tanh"), [g, x]),
+        "gelu, erf": (lambda k, g, x: gelu_again(k, g, x, "none"), [g, x]),
+        "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), [x, g]),
+        "sum_squares": (lambda k, x: k.sum_squares(x), [x]),
+        "clip": (clip, [x, weight, g]),
+        "add_at": (add_at, [floats(300, c), g, ints(n, 300)]),
+        "add_at, one row": (add_at, [floats(3, c), g, 0 * ints(n, 3)]),
+    }
+
+
+def all_calls() -> dict[str, Call]:
+    found: dict[str, Call] = {
+        f"{name}, {n} rows": (call, make(n)) for name, (call, make) in CASES.items() for n in (0, 1, 6, 40)
+    }
+    for n, c in ((1, 1), (3, 31), (130, 33), (257, 64), (65, 129), (1030, 768), (5, 4100), (3, 9000), (700, 1000)):
+        found |= {f"{name}, {n} x {c}": call for name, call in of_rows(n, c).items()}
+    for t, s, d, causal in (
+        (1, 1, 1, True), (63, 63, 16, True), (64, 64, 32, True), (65, 65, 33, True), (129, 129, 64, True),
+        (200, 200, 80, True), (130, 130, 128, True), (100, 70, 64, False), (64, 128, 24, False), (70, 100, 64, True),
+        (100, 70, 30, True),
+    ):  # fmt: skip
+        found[f"attention, {t} x {s} x {d}{', causal' if causal else ''}"] = of_heads(t, s, d, causal)
+    for heads, width in ((3, 64), (2, 30), (1, 128)):
+        call = partial(packed, heads=heads)
+        found[f"attention of packed, {heads} x {width}"] = (
+            call, [floats(2, 90, 3 * heads * width), floats(2, 90, heads * width)]
+        )  # fmt: skip
+    found["attention, wide heads"] = (attention, [floats(1, 2, 5, 130), floats(1, 2, 5, 130), floats(1, 2, 5, 130)])
+    return found
+
+
+CALLS = all_calls()

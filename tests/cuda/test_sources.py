@@ -1,0 +1,132 @@
+"""What can be known of the CUDA kernels without a GPU: that they compile, spill nothing, and get what they ask for.
+
+The launchers run on pretended arrays, and what they hand to a kernel is checked against its signature in the source.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda import pretend
+from tests.cuda.cases import CALLS
+from tests.kernels.test_kernels import in_dtype
+from tinygrad_llm import devices
+from tinygrad_llm.kernels import CUDA
+from tinygrad_llm.kernels.cuda import heads, launch, rows
+
+FILES = sorted(path.stem for path in launch.FOLDER.glob("*.cu"))
+ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
+Launch = tuple[str, str, tuple[tuple[str, int], ...]]  # file, kernel, definitions
+
+
+@pytest.fixture(scope="module")
+def launches() -> dict[Launch, list[Any]]:
+    """What every call of the tests hands to the GPU: each kernel with its definitions, and the arguments it got."""
+    found: dict[Launch, list[Any]] = {}
+
+    def record(file: str, name: str, definitions: Any, grid: Any, block: Any, args: Any, shared: int) -> None:
+        assert all(0 < n < 2**31 for n in (*grid, *block)) and len(grid) <= 3 and np.prod(block) <= 1024
+        assert all(n < 65536 for n in grid[1:]) and 0 <= shared <= 160 * 1024
+        assert name in launch.signatures(launch.source(file)) and np.prod(block) % 32 == 0
+        found.setdefault((file, name, definitions), []).append(args)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(launch, "start", record)
+    for module in (heads, rows):
+        patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
+    with pretend.gpu():
+        for tf32 in (False, True):
+            patch.setattr(devices, "tf32", tf32)
+            for call, arrays in CALLS.values():
+                call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
+    patch.undo()
+    return found
+
+
+def test_every_kernel_is_launched_with_what_its_signature_asks_for(launches):
+    """`launch.arguments` has checked the number and the types of every list; here that no kernel was left out."""
+    kernels = {(file, name) for file in FILES for name in launch.signatures(launch.source(file))}
+    assert kernels == {(file, name) for file, name, _ in launches}
+
+
+def test_no_launch_is_made_for_nothing(launches):
+    for args in (args for lists in launches.values() for args in lists):
+        assert all(a.size for a in args if isinstance(a, pretend.ndarray))
+
+
+def test_an_argument_that_does_not_fit_is_caught():
+    parameters = launch.signatures('extern "C" __global__ void __launch_bounds__(8, 1)\nf(const float *x, int n)')["f"]
+    assert parameters == [launch.Parameter("float", True, "x"), launch.Parameter("int", False, "n")]
+    x = np.zeros(2, np.float32)
+    assert [type(a) for a in launch.arguments("f", parameters, [x, 3])] == [np.ndarray, np.int32]
+    assert launch.arguments("f", parameters, [None, 3])[0] is None
+    for wrong in ([x], [x, 1, 2], [x.astype(np.float64), 1], [x, x]):
+        with pytest.raises(AssertionError, match="f"):
+            launch.arguments("f", parameters, wrong)
+
+
+def include_folder() -> Path:
+    nvidia = pytest.importorskip("nvidia")
+    folders = [Path(folder, "cu13", "include") for folder in nvidia.__path__]
+    found = [folder for folder in folders if (folder / "cuda_runtime.h").exists()]
+    if not found:
+        pytest.skip("no headers of CUDA: pip install nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl")
+    return found[0]
+
+
+def compiled(file: str, definitions: tuple[tuple[str, int], ...], architecture: str, text: str | None = None) -> str:
+    """NVRTC's log of a file, with what the assembler says of each kernel's resources.
+
+    Raises: NVRTC's error where it does not compile.
+    """
+    nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
+    try:
+        nvrtc.getVersion()
+    except Exception as error:
+        pytest.skip(f"NVRTC is not installed ({error}): pip install nvidia-cuda-nvrtc")
+    options = [*launch.OPTIONS, *(f"-D{key}={value}" for key, value in definitions), "--ptxas-options=-v"]
+    options += [f"-arch={architecture}", f"-I{include_folder()}"]
+    program = nvrtc.createProgram(launch.source(file) if text is None else text, f"{file}.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, tuple(options))
+        return nvrtc.getProgramLog(program)
+    except Exception as error:
+        raise RuntimeError(f"{file}.cu: {error}\n{nvrtc.getProgramLog(program)}") from None
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def spilled(log: str) -> dict[str, int]:
+    """Bytes that each kernel of a log spills from its registers."""
+    pattern = r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    found = re.findall(pattern, log, re.S)
+    return {name: int(stores) + int(loads) for name, stores, loads in found}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_everything_compiles_without_spills(launches, architecture):
+    variants = {(file, definitions) for file, _, definitions in launches}
+    assert {file for file, _ in variants} == set(FILES)
+    with ThreadPoolExecutor() as pool:
+        logs = pool.map(lambda variant: compiled(*variant, architecture), sorted(variants))
+    for (file, definitions), log in zip(sorted(variants), logs, strict=True):
+        spills = spilled(log)
+        assert spills.keys() >= {name for f, name, d in launches if (f, d) == (file, definitions)}
+        assert not any(spills.values()), f"{file}.cu with {definitions} for {architecture}: {spills}"
+
+
+def test_errors_and_spills_are_seen():
+    with pytest.raises(RuntimeError, match="nonsense"):
+        compiled("broken", (), "sm_90", 'extern "C" __global__ void f(float *x) { nonsense; }')
+    many = "".join(f"float a{i} = x[{i}]; " for i in range(300)) + "__syncthreads();" + "".join(
+        f"x[{i}] = a{i} * a{(i + 7) % 300};" for i in range(300)
+    )
+    text = f'extern "C" __global__ void __launch_bounds__(1024) f(float *x) {{ {many} }}'
+    log = compiled("spills", (), "sm_90", text)
+    assert spilled(log)["f"] > 0

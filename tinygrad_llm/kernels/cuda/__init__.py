@@ -1,0 +1,34 @@
+"""The kernels for CuPy's arrays: launchers here, CUDA C++ in the .cu files beside them.
+
+Each computes in float32 what `reference` specifies under the same name; other dtypes take the reference's way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tinygrad_llm.kernels.cuda import rows, update
+from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
+from tinygrad_llm.kernels.reference import REFERENCE
+
+CUDA = dataclasses.replace(
+    REFERENCE,
+    gelu=update.gelu,
+    gelu_backward=update.gelu_backward,
+    softmax=rows.softmax,
+    softmax_backward=rows.softmax_backward,
+    layer_norm=rows.layer_norm,
+    layer_norm_backward=rows.layer_norm_backward,
+    rms_norm=rows.rms_norm,
+    rms_norm_backward=rows.rms_norm_backward,
+    attention=attention,
+    attention_backward=attention_backward,
+    cross_entropy=rows.cross_entropy,
+    cross_entropy_backward=rows.cross_entropy_backward,
+    linear_cross_entropy=rows.linear_cross_entropy,
+    add_at=rows.add_at,
+    adamw=update.adamw,
+    sum_squares=update.sum_squares,
+    clip=update.clip,
+    column_sums=rows.column_sums,
+)

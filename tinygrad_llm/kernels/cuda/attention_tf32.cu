@@ -1,0 +1,253 @@
+// Attention as in attention.cu, its products on the tensor cores, whose factors are rounded to TF32 (10 bits).
+//
+// Bytes moved and number of operations as there. Layout: a block of 4 warps for a tile of 64 rows, a warp for 16 of
+// them. Thread 4 g + t of a warp holds, of each 16 x 8 result of a product, the columns 2 t and 2 t + 1 of the rows g
+// and g + 8: element e < 4 is row g + 8 (e / 2) and column 2 t + e % 2. As the left factor of the next product it would
+// have to hold columns t and t + 4; since a sum over columns may be taken in any order, the columns are named anew
+// instead, in both factors, and probabilities never leave the registers. All of a warp's reads from shared memory find
+// 32 different banks, since 4 floats stand behind each row.
+// Compiled with D (32, 64 or 128) and VEC.
+//
+// Source: Dao, FlashAttention-2 (2023), section 3; NVIDIA, Parallel Thread Execution ISA, mma.m16n8k8.
+
+#include "common.cuh"
+
+#define TILE 64
+#define THREADS 128
+#define PITCH (D + 4)
+#define N (D / 8)  // results of 8 columns in a row of the output
+#define LOG2E 1.4426950408889634f
+
+__device__ float tf32(float x)
+{
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+    return __uint_as_float(rounded);
+}
+
+// c += a b: a 16 x 8, b 8 x 8, c 16 x 8, each spread over the warp.
+__device__ void multiply(float c[4], const float a[4], float b0, float b1)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+}
+
+// Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column.
+__device__ void fetch(float *tile, const float *x, long long stride, int first, int rows, int d)
+{
+#pragma unroll 4
+    for (int i = threadIdx.x; i < TILE * (D / 4); i += THREADS) {
+        int row = i / (D / 4), column = i % (D / 4) * 4;
+        Pack<4> p = {};
+        if (first + row < rows) {
+            const float *from = x + (first + row) * stride + column;
+#pragma unroll
+            for (int j = 0; j < 4; j += VEC) {
+                if (column + j >= d) break;
+                Pack<VEC> part = load<VEC>(from + j);
+#pragma unroll
+                for (int e = 0; e < VEC; e++) p.x[j + e] = tf32(part.x[e]);
+            }
+        }
+        store<4>(tile + row * PITCH + column, p);
+    }
+}
+
+// s = 16 rows of a times 8 J rows of b.
+template <int J> __device__ void dots(const float *a, const float *b, int g, int t, float s[J][4])
+{
+#pragma unroll
+    for (int j = 0; j < J; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) s[j][e] = 0;
+#pragma unroll 4
+    for (int k = 0; k < D; k += 8) {
+        const float *row = a + g * PITCH + k + t;
+        float x[4] = {row[0], row[8 * PITCH], row[4], row[8 * PITCH + 4]};
+#pragma unroll
+        for (int j = 0; j < J; j++) {
+            const float *column = b + (8 * j + g) * PITCH + k + t;
+            multiply(s[j], x, column[0], column[4]);
+        }
+    }
+}
+
+// o += p (16 x 8 J) times the first 8 J rows of b: column 2 t of p and row 2 t of b are called t, 2 t + 1 t + 4.
+template <int J> __device__ void add_product(const float p[J][4], const float *b, int g, int t, float o[N][4])
+{
+#pragma unroll
+    for (int j = 0; j < J; j++) {
+        float x[4] = {tf32(p[j][0]), tf32(p[j][2]), tf32(p[j][1]), tf32(p[j][3])};
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            const float *row = b + (8 * j + 2 * t) * PITCH + 8 * n + g;
+            multiply(o[n], x, row[0], row[PITCH]);
+        }
+    }
+}
+
+// This thread's elements of the rows `row` and row + 8 of a result, each times its factor.
+__device__ void put(float *x, long long stride, int row, int rows, int d, int t, const float o[N][4], float low,
+                    float high)
+{
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int r = row + e / 2 * 8, column = 8 * n + 2 * t + e % 2;
+            if (r < rows && column < d) x[r * stride + column] = o[n][e] * (e < 2 ? low : high);
+        }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int d,
+          long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
+          long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal)
+{
+    extern __shared__ float4 shared[];
+    float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *values = keys + TILE * PITCH;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
+    int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
+    int row = first + 16 * warp + g;
+    fetch(queries, q + b * qb + h * qh, qt, first, T, d);
+    float o[N][4] = {}, top[2] = {-INF, -INF}, sum[2] = {};
+    for (int key = 0; key < end; key += TILE) {
+        __syncthreads();
+        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
+        fetch(values, v + b * vb + h * vh, vt, key, S, d);
+        __syncthreads();
+        float s[8][4], higher[2] = {top[0], top[1]}, part[2] = {}, shift[2];
+        dots<8>(queries + 16 * warp * PITCH, keys, g, t, s);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int column = key + 8 * j + 2 * t + e % 2;
+                bool seen = column < S && (!causal || column <= row + e / 2 * 8);
+                s[j][e] = seen ? s[j][e] * (scale * LOG2E) : -INF;
+                higher[e / 2] = fmaxf(higher[e / 2], s[j][e]);
+            }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            higher[i] = warp_max(higher[i], 4);
+            shift[i] = higher[i] == -INF ? 0.0f : higher[i];
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                s[j][e] = exp2f(s[j][e] - shift[e / 2]);
+                part[e / 2] += s[j][e];
+            }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float shrink = exp2f(top[i] - shift[i]);
+            sum[i] = sum[i] * shrink + warp_sum(part[i], 4);
+            top[i] = higher[i];
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                o[n][2 * i] *= shrink;
+                o[n][2 * i + 1] *= shrink;
+            }
+        }
+        add_product<8>(s, values, g, t, o);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (t == 0 && row + 8 * i < T)
+            lse[blockIdx.y * (long long)T + row + 8 * i] = (top[i] + log2f(sum[i])) / LOG2E;
+    put(y + b * yb + h * yh, yt, row, T, d, t, o, 1 / sum[0], 1 / sum[1]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+attention_dq(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
+             float *dq, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+             long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
+             long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
+             float scale, int causal)
+{
+    extern __shared__ float4 shared[];
+    float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
+    float *keys = towards + TILE * PITCH, *values = keys + TILE * PITCH;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
+    int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
+    int row = first + 16 * warp + g, mine = 16 * warp * PITCH;
+    fetch(queries, q + b * qb + h * qh, qt, first, T, d);
+    fetch(towards, dy + b * gb + h * gh, gt, first, T, d);
+    float o[N][4] = {}, l[2], dot[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        long long place = blockIdx.y * (long long)T + min(row + 8 * i, T - 1);
+        l[i] = lse[place] * LOG2E;
+        dot[i] = delta[place];
+    }
+    for (int key = 0; key < end; key += TILE) {
+        __syncthreads();
+        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
+        fetch(values, v + b * vb + h * vh, vt, key, S, d);
+        __syncthreads();
+        for (int part = 0; part < TILE; part += 32) {
+            float s[4][4], dp[4][4];
+            dots<4>(queries + mine, keys + part * PITCH, g, t, s);
+            dots<4>(towards + mine, values + part * PITCH, g, t, dp);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int column = key + part + 8 * j + 2 * t + e % 2;
+                    bool seen = column < S && (!causal || column <= row + e / 2 * 8);
+                    float p = seen ? exp2f(s[j][e] * (scale * LOG2E) - l[e / 2]) : 0.0f;
+                    s[j][e] = p * (dp[j][e] - dot[e / 2]);
+                }
+            add_product<4>(s, keys + part * PITCH, g, t, o);
+        }
+    }
+    put(dq + b * db + h * dh, dt, row, T, d, t, o, scale, scale);
+}
+
+// Rows are keys here and columns queries: the scores are s^T.
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+attention_dkv(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
+              float *dk, float *dv, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
+              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
+              long long eb, long long eh, long long et, float scale, int causal)
+{
+    extern __shared__ float4 shared[];
+    float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
+    float *keys = towards + TILE * PITCH, *values = keys + TILE * PITCH;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
+    int first = blockIdx.x * TILE, row = first + 16 * warp + g, mine = 16 * warp * PITCH;
+    fetch(keys, k + b * kb + h * kh, kt, first, S, d);
+    fetch(values, v + b * vb + h * vh, vt, first, S, d);
+    lse += blockIdx.y * (long long)T;
+    delta += blockIdx.y * (long long)T;
+    float o[N][4] = {}, u[N][4] = {};
+    for (int query = causal ? first : 0; query < T; query += TILE) {
+        __syncthreads();
+        fetch(queries, q + b * qb + h * qh, qt, query, T, d);
+        fetch(towards, dy + b * gb + h * gh, gt, query, T, d);
+        __syncthreads();
+        for (int part = 0; part < TILE; part += 32) {
+            float s[4][4], dp[4][4];
+            dots<4>(keys + mine, queries + part * PITCH, g, t, s);
+            dots<4>(values + mine, towards + part * PITCH, g, t, dp);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int column = query + part + 8 * j + 2 * t + e % 2, r = row + e / 2 * 8, place = min(column, T - 1);
+                    bool seen = column < T && r < S && (!causal || r <= column);
+                    s[j][e] = seen ? exp2f(s[j][e] * (scale * LOG2E) - lse[place] * LOG2E) : 0.0f;
+                    dp[j][e] = s[j][e] * (dp[j][e] - delta[place]);
+                }
+            add_product<4>(s, towards + part * PITCH, g, t, u);
+            add_product<4>(dp, queries + part * PITCH, g, t, o);
+        }
+    }
+    put(dk + b * db + h * dh, dt, row, S, d, t, o, scale, scale);
+    put(dv + b * eb + h * eh, et, row, S, d, t, u, 1, 1);
+}

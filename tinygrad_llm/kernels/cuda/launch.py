@@ -1,0 +1,152 @@
+"""Kernels of the .cu files beside this one: their signatures read from the source, compiled once, launched.
+
+NVRTC compiles a file at its first launch with a given set of definitions, for the GPU at hand; CuPy keeps the result on
+disk (in ~/.cupy/kernel_cache, by a hash of the text), so that the next process loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_llm import devices
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("--std=c++17",)
+SCALARS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
+SIGNATURE = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
+)
+
+
+class Parameter(NamedTuple):
+    """One parameter of a kernel: its type without const and *, and whether it is a pointer."""
+
+    kind: str
+    pointer: bool
+    name: str
+
+
+def source(file: str) -> str:
+    """The text of a .cu file, with the header in the place of its #include: CuPy's cache looks at the text alone."""
+    header = (FOLDER / "common.cuh").read_text("utf-8")
+    return (FOLDER / f"{file}.cu").read_text("utf-8").replace('#include "common.cuh"', header)
+
+
+def signatures(text: str) -> dict[str, list[Parameter]]:
+    """The kernels of a source and their parameters."""
+    found = {}
+    for match in SIGNATURE.finditer(text):
+        parameters = [" ".join(p.split()) for p in match["parameters"].split(",")]
+        found[match["name"]] = [_parameter(p) for p in parameters]
+    return found
+
+
+def _parameter(text: str) -> Parameter:
+    kind, _, name = text.removeprefix("const ").rpartition(" ")
+    return Parameter(kind.rstrip(" *"), "*" in text, name.lstrip("*"))
+
+
+@cache
+def _signatures_of(file: str) -> dict[str, list[Parameter]]:
+    return signatures(source(file))
+
+
+@cache
+def compiled(file: str, name: str, definitions: tuple[tuple[str, int], ...]) -> Any:
+    """A kernel, compiled with these definitions.
+
+    Raises:
+        RuntimeError: it does not compile; NVRTC's log says why.
+    """
+    cupy = devices.module_of(devices.device("cuda"))
+    options = (*OPTIONS, *(f"-D{key}={value}" for key, value in definitions))
+    module = cupy.RawModule(code=source(file), options=options)
+    try:
+        return module.get_function(name)
+    except cupy.cuda.compiler.CompileException as error:
+        raise RuntimeError(f"{file}.cu does not compile with {' '.join(options)}: {error}") from error
+
+
+def launch(
+    file: str, name: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0, **definitions: int
+) -> None:
+    """Start a kernel of a file on a grid of blocks, with so many bytes of shared memory.
+
+    Numbers are passed in the types of the parameters; None is a null pointer.
+    """
+    typed = arguments(name, _signatures_of(file)[name], args)
+    start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
+
+
+def arguments(name: str, parameters: list[Parameter], args: Sequence[Any]) -> list[Any]:
+    """The arguments in the types of a kernel's parameters. A list that does not fit is a mistake of ours."""
+    assert len(args) == len(parameters), f"{name} takes {len(parameters)} arguments, not {len(args)}"
+    typed = []
+    for parameter, value in zip(parameters, args, strict=True):
+        kind = SCALARS[parameter.kind]
+        if not parameter.pointer:
+            assert not hasattr(value, "dtype"), f"{name}: {parameter.name} takes a number, not an array"
+            typed.append(kind(value))
+            continue
+        assert value is None or value.dtype == kind, f"{name}: {parameter.name} points to {parameter.kind}"
+        typed.append(value)
+    return typed
+
+
+def start(
+    file: str, name: str, definitions: tuple[tuple[str, int], ...], grid: tuple[int, ...], block: tuple[int, ...],
+    args: list[Any], shared: int,
+) -> None:  # fmt: skip
+    """Hand a kernel with its arguments to the GPU, which runs it when it has done what it was given before."""
+    kernel = compiled(file, name, definitions)
+    if shared > 48 * 1024 and kernel.max_dynamic_shared_size_bytes < shared:
+        kernel.max_dynamic_shared_size_bytes = shared
+    kernel(grid, block, args, shared_mem=shared)
+
+
+def instead_of(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function over float32 arrays, in order in memory and not empty, a launcher of any arrays.
+
+    Others take the reference's way: float64, 16-bit floats, arrays without elements. Strides are undone by a copy,
+    since a kernel does not see them. Nothing here looks at the arrays' elements, which would wait for the GPU.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def launcher(*args: Any, **kwargs: Any) -> Any:
+            arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype")]
+            if not all(a.size and (a.dtype.kind != "f" or a.dtype == np.float32) for a in arrays):
+                return reference(*args, **kwargs)
+            return function(*map(in_order, args), **{key: in_order(value) for key, value in kwargs.items()})
+
+        return launcher
+
+    return wrap
+
+
+def in_order(a: Any) -> Any:
+    """An array in order in memory, itself where it is; anything else as it is."""
+    return a if not hasattr(a, "dtype") or a.flags.c_contiguous else a.copy()
+
+
+def vector(columns: int, *arrays: Any) -> int:
+    """How many floats a thread may load at once: 4 where each row of so many starts at a multiple of 16 bytes."""
+    return 4 if columns % 4 == 0 and all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
+
+
+def aligned(a: Any) -> Any:
+    """An array that starts at a multiple of 16 bytes, as all do that are not views: a copy where it does not."""
+    return a if a.data.ptr % 16 == 0 else a.copy()
+
+
+@cache
+def shared_memory(number: int) -> int:
+    """Bytes of shared memory that a block may have on a GPU."""
+    cupy = devices.module_of(devices.device("cuda", number))
+    return cupy.cuda.Device(number).attributes["MaxSharedMemoryPerBlockOptin"]

@@ -1,0 +1,82 @@
+"""The GPU's memory as CuPy's pool keeps it. CuPy is imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from collections import defaultdict
+from typing import Any
+
+from tinygrad_llm import devices
+
+
+def _pool(number: int | None) -> tuple[Any, Any]:
+    """CuPy's memory pool, and the context of the device that it is to be asked about."""
+    cupy = devices.module_of(devices.device("cuda", number))
+    return cupy.get_default_memory_pool(), devices.on(devices.device("cuda", number))
+
+
+def used(number: int | None) -> int:
+    """Bytes that arrays hold."""
+    pool, here = _pool(number)
+    with here:
+        return pool.used_bytes()
+
+
+def reserved(number: int | None) -> int:
+    """Bytes taken from the GPU, for arrays and for reuse."""
+    pool, here = _pool(number)
+    with here:
+        return pool.total_bytes()
+
+
+def free_and_total(number: int | None) -> tuple[int, int]:
+    """Free and total bytes of the GPU."""
+    cupy = devices.module_of(devices.device("cuda", number))
+    with devices.on(devices.device("cuda", number)):
+        return cupy.cuda.runtime.memGetInfo()
+
+
+def free_unused() -> None:
+    """Give memory that the pool keeps for later back to the GPU."""
+    _pool(None)[0].free_all_blocks()
+
+
+# --- the most at once: a hook of the pool counts, once somebody has asked for it ---
+
+_now: dict[int, int] = defaultdict(int)  # device -> bytes that arrays hold
+_most: dict[int, int] = {}
+_hook: Any = None
+
+
+def _counter() -> Any:
+    """A hook that follows what arrays hold; the pool calls it in the thread that made it."""
+    cupy_cuda: Any = importlib.import_module("cupy.cuda")
+    base: Any = cupy_cuda.MemoryHook
+
+    class Counter(base):
+        name = "tinygrad_llm: the most memory held at once"
+
+        def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
+            _now[device_id] += mem_size
+            _most[device_id] = max(_most.get(device_id, 0), _now[device_id])
+
+        def free_postprocess(self, device_id: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
+            _now[device_id] -= mem_size
+
+    return Counter()
+
+
+def count_anew(number: int | None) -> None:
+    """Start counting from what is held now."""
+    global _hook
+    if _hook is None:
+        _hook = _counter()
+        _hook.__enter__()
+    index = devices.current() if number is None else number
+    _now[index] = _most[index] = used(number)
+
+
+def peak(number: int | None) -> int:
+    """The most bytes held at once since `count_anew`; where nobody has asked to count, what was taken from the GPU."""
+    index = devices.current() if number is None else number
+    return _most.get(index, reserved(number))
