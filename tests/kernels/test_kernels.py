@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu, cpu_attention, cpu_matmul, threads, tiling
+from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu_attention, cpu_loss, cpu_matmul, threads, tiling
 
 C = 5  # columns
 
@@ -89,6 +89,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "matmul, wide": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(C, 7), floats(n, 7).T]),
     "matmul, into": (lambda k, a, b: k.matmul(a, b, out=np.empty_like(a, shape=(len(a), C))),
                      lambda n: [floats(n, 7), floats(7, C)]),
+    "matmul, long": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(2, 30 * n), floats(30 * n, 2)]),
     "matmul, stacked": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(3, n, 7), floats(3, 7, C)]),
     "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
     "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
@@ -215,8 +216,8 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(tiling, "TILE", tile)
     monkeypatch.setattr(cpu_matmul, "PART", 10 * tile)
     monkeypatch.setattr(cpu_matmul, "STEP", 2)
-    monkeypatch.setattr(cpu, "LOGITS", 2 * tile)
-    monkeypatch.setattr(cpu, "STRIP", 2)
+    monkeypatch.setattr(cpu_loss, "LOGITS", 2 * tile)
+    monkeypatch.setattr(cpu_loss, "STRIP", 2)
     monkeypatch.setattr(cpu_attention, "QUERIES", max(1, tile // 10))
     monkeypatch.setattr(cpu_attention, "SCORES", tile)
     monkeypatch.setattr(cpu_attention, "KEPT", 10 * tile)

@@ -62,3 +62,9 @@ def test_zeros_apart_are_zeros(monkeypatch):
     monkeypatch.setattr(memory, "LARGE", 1)
     zeros = memory.zeros_apart(np.ones((3, 4), np.float32))
     assert zeros.shape == (3, 4) and zeros.dtype == np.float32 and not zeros.any()
+
+
+def test_a_huge_array_is_no_view_and_its_parts_are():
+    huge = memory.empty_again(HERE, (40, 50))
+    assert not memory.is_a_view(huge) and memory.is_a_view(huge[1:])
+    assert not memory.is_a_view(np.zeros(3)) and memory.is_a_view(np.zeros(3)[1:])

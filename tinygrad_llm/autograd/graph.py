@@ -20,6 +20,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import registry
 from tinygrad_llm.autograd.registry import Op, Partial
 from tinygrad_llm.kernels import sums
+from tinygrad_llm.kernels.memory import is_a_view
 
 clock = itertools.count(1)  # a parent is always older than its child; writes in place are dated by the same clock
 
@@ -203,7 +204,7 @@ def accumulate(have: tuple[Any, bool] | None, d: Any, g: Any) -> tuple[Any, bool
         d.add_into(total)
         return total, True
     if have is None:
-        return d, d is not g and d.base is None
+        return d, d is not g and not is_a_view(d)
     total, owned = have
     if owned:
         total += d

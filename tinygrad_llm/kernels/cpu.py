@@ -13,19 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
+from tinygrad_llm.kernels.cpu_loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    linear_cross_entropy,
+    softmax,
+    softmax_backward,
+)
 from tinygrad_llm.kernels.cpu_matmul import matmul
-from tinygrad_llm.kernels.memory import empty_again, keep_freed_memory
+from tinygrad_llm.kernels.cpu_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from tinygrad_llm.kernels.cpu_update import adamw, clip, sum_squares
+from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
-from tinygrad_llm.kernels.tiling import FAINT, MODERATE, TILE, row_dots, row_sums, row_tiles, tiles
+from tinygrad_llm.kernels.tiling import tiles
 
 keep_freed_memory()
 
 
-LOGITS = 33_554_432  # that stand in memory at once between the head and its loss: fewer rows slow the products down
-STRIP = 8192  # rows of the head's gradient that a product adds to at a time
 ERF_LIMIT = 4.0  # from here on erf is 1 in float32
 
 
@@ -133,196 +139,6 @@ def gelu_backward(g: np.ndarray, x: np.ndarray, approximate: str, y: np.ndarray 
     return dx
 
 
-def softmax(x: np.ndarray) -> np.ndarray:
-    """exp(x - max) / sum along the last axis."""
-    y = np.empty(x.shape, x.dtype)
-    rows, out = as_rows(x), as_rows(y)
-
-    def work(part: slice) -> None:
-        sums, _ = exp_sums(rows[part], out=out[part])
-        out[part] /= sums
-
-    for_each(work, row_tiles(*rows.shape))
-    return y
-
-
-def exp_sums(x: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, Any]:
-    """exp(x - shift) into out, its sums along the last axis (..., 1), and the shift.
-
-    Where the largest of all is moderate no shift is needed, unless some row lies so far below it that its sum vanishes;
-    only then is each row's own maximum taken out, which costs more than the exp.
-    """
-    top = x.max(initial=-np.inf)
-    if -MODERATE < top < MODERATE:
-        sums = row_sums(np.exp(x, out=out))
-        if sums.min(initial=1.0) > FAINT:
-            return sums, 0.0
-    shift = x.max(axis=-1, keepdims=True, initial=-np.inf)
-    np.subtract(x, shift, out=out)
-    return row_sums(np.exp(out, out=out)), shift
-
-
-def softmax_backward(g: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """y (g - sum(g y))."""
-    dx = g - row_dots(g, y)
-    dx *= y
-    return dx
-
-
-def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x - mean) rstd weight + bias."""
-    columns = x.shape[-1]
-    rows = as_rows(x)
-    y = np.empty(rows.shape, x.dtype)
-    mean, rstd = np.empty((len(rows), 1), x.dtype), np.empty((len(rows), 1), x.dtype)
-
-    def work(part: slice) -> None:
-        out = y[part]
-        mean[part] = row_sums(rows[part]) / columns
-        np.subtract(rows[part], mean[part], out=out)
-        rstd[part] = 1 / np.sqrt(row_dots(out, out) / columns + eps)
-        out *= rstd[part]
-        if weight is not None:
-            out *= weight
-        if bias is not None:
-            out += bias
-
-    for_each(work, row_tiles(*rows.shape))
-    return y.reshape(x.shape), mean, rstd
-
-
-def layer_norm_backward(
-    g: np.ndarray, x: np.ndarray, weight: Any, mean: Any, rstd: Any, needs: Any
-) -> tuple[Any, Any, Any]:
-    """dx = rstd (u - mean(u) - h mean(u h)), dweight = sum g h, dbias = sum g; h = rstd c, c = x - mean(x)."""
-    columns = x.shape[-1]
-    rows, g_rows = as_rows(x), as_rows(g)
-    parts = row_tiles(*rows.shape)
-    dx = np.empty(rows.shape, x.dtype) if needs[0] else None
-    dweights, dbiases = np.zeros((2, len(parts), columns), x.dtype)  # a row for each tile, summed up at the end
-
-    def work(i: int) -> None:
-        part = parts[i]
-        g_part = g_rows[part]
-        c, r = rows[part] - mean[part], rstd[part]
-        if needs[1]:
-            np.matmul(r[:, 0], g_part * c, out=dweights[i])
-        if needs[2]:
-            np.matmul(np.ones(len(c), x.dtype), g_part, out=dbiases[i])
-        if dx is not None:
-            u = g_part if weight is None else np.multiply(g_part, weight, out=dx[part])
-            mean_u, mean_uc = row_sums(u) / columns, row_dots(u, c) / columns
-            c *= mean_uc * r * r
-            np.subtract(u, c, out=dx[part])
-            dx[part] -= mean_u
-            dx[part] *= r
-
-    for_each(work, range(len(parts)))
-    return (
-        None if dx is None else dx.reshape(x.shape),
-        dweights.sum(axis=0) if needs[1] else None,
-        dbiases.sum(axis=0) if needs[2] else None,
-    )
-
-
-def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """x rstd weight."""
-    rows = as_rows(x)
-    rstd = 1 / np.sqrt(row_dots(rows, rows) / x.shape[-1] + eps)
-    y = rows * rstd
-    if weight is not None:
-        y *= weight
-    return y.reshape(x.shape), rstd
-
-
-def cross_entropy(x: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-ln softmax(x)[target] and the logsumexp of each row."""
-    n, v = x.shape
-    lse = np.empty(n, x.dtype)
-
-    def work(part: slice) -> None:
-        rows = x[part]
-        sums, shift = exp_sums(rows, out=np.empty(rows.shape, x.dtype))
-        lse[part] = (np.log(sums) + shift)[:, 0]
-
-    for_each(work, row_tiles(n, v))
-    return lse - x[np.arange(n), targets], lse
-
-
-def cross_entropy_backward(
-    x: np.ndarray, targets: np.ndarray, lse: np.ndarray, g_target: np.ndarray, g_softmax: np.ndarray, g_all: np.ndarray
-) -> np.ndarray:
-    """g_softmax softmax(x) - g_target onehot(target) + g_all."""
-    dx = np.empty(x.shape, x.dtype)
-    smoothed = bool(g_all.any())
-
-    def work(part: slice) -> None:
-        d = dx[part]
-        np.subtract(x[part], lse[part, None], out=d)
-        np.exp(d, out=d)
-        d *= g_softmax[part, None]
-        if smoothed:
-            d += g_all[part, None]
-
-    for_each(work, row_tiles(*x.shape))
-    dx[np.arange(len(x)), targets] -= g_target
-    return dx
-
-
-def linear_cross_entropy(
-    x: np.ndarray, weight: np.ndarray, targets: np.ndarray, g: np.ndarray, needs: tuple[bool, bool]
-) -> tuple[np.ndarray, Any, Any]:
-    """Cross-entropy of the logits x weight^T, and the gradients of sum(g nll): LOGITS of them at a time.
-
-    A block of rows has its logits, their loss, their gradient in the same memory, and from it its part of dx and
-    dweight: nothing is computed again in backward, and the logits of all rows never stand in memory.
-    """
-    (n, c), v = x.shape, len(weight)
-    nll = np.empty(n, x.dtype)
-    dx = np.empty((n, c), x.dtype) if needs[0] else None
-    dweight = empty_again(x, (v, c)) if needs[1] else None
-    if dweight is not None and not n:
-        dweight.fill(0)  # no block of rows writes it
-    blocks = tiles(n, max(1, LOGITS // max(v, 1)))
-    buffer = empty_again(x, (max((b.stop - b.start for b in blocks), default=0), v))
-    for block in blocks:
-        d = matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
-        nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))
-        if dx is not None:
-            matmul(d, weight, out=dx[block])
-        if dweight is not None and block.start == 0:
-            matmul(d.T, x[block], out=dweight)
-        elif dweight is not None:
-            _add_products(dweight, d.T, x[block])
-    return nll, dx, dweight
-
-
-def _add_products(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """y += a @ b, STRIP rows at a time: their product stays in the cache until it is added."""
-
-    def work(some: slice) -> None:
-        y[some] += a[some] @ b
-
-    for_each(work, tiles(len(y), STRIP), each=1)
-
-
-def _loss_then_gradient(x: np.ndarray, targets: np.ndarray, g: np.ndarray, needed: bool) -> np.ndarray:
-    """The loss of each row of logits, which become their gradients, g (softmax(x) - onehot(target)), where needed."""
-    nll = np.empty(len(x), x.dtype)
-
-    def work(part: slice) -> None:
-        rows, at = x[part], (np.arange(part.stop - part.start), targets[part])
-        exps = np.empty(rows.shape, x.dtype)
-        sums, shift = exp_sums(rows, out=exps)
-        nll[part] = (np.log(sums) + shift)[:, 0] - rows[at]
-        if needed:
-            np.multiply(exps, g[part, None] / sums, out=rows)
-            rows[at] -= g[part]
-
-    for_each(work, row_tiles(*x.shape))
-    return nll
-
-
 def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
     """buffer[index] += values.
 
@@ -342,48 +158,6 @@ def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
         buffer[i] += row
 
 
-def adamw(
-    ps: Any, gs: Any, ms: Any, vs: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-    step: int,
-) -> None:  # fmt: skip
-    """One step of AdamW in place, a tile at a time, so that p, g, m and v pass through the cache once."""
-    rates = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay, "step": step}
-    root = math.sqrt(1 - beta2**step)  # sqrt(v_hat) + eps = (sqrt(v) + eps root) / root: one pass less
-    step_size = lr / (1 - beta1**step) * root
-    pieces = []
-    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
-        if all(a.flags.c_contiguous for a in (p, m, v)):
-            flat = [a.reshape(-1) for a in (p, g, m, v)]
-            pieces += [[a[part] for a in flat] for part in tiles(p.size, 2 * TILE)]
-        else:
-            REFERENCE.adamw([p], [g], [m], [v], **rates)
-
-    def work(piece: list[np.ndarray]) -> None:
-        p_, g_, m_, v_ = piece
-        t = g_ - m_
-        t *= 1 - beta1
-        m_ += t
-        np.multiply(g_, g_, out=t)
-        t -= v_
-        t *= 1 - beta2
-        v_ += t
-        np.sqrt(v_, out=t)
-        t += eps * root
-        np.divide(m_, t, out=t)
-        t *= step_size
-        if weight_decay:
-            p_ *= 1 - lr * weight_decay
-        p_ -= t
-
-    for_each(work, pieces)
-
-
-def sum_squares(x: np.ndarray) -> Any:
-    """sum x^2, as a dot product."""
-    flat = x.reshape(-1)
-    return np.dot(flat, flat)
-
-
 CPU = dataclasses.replace(
     REFERENCE,
     matmul=matmul,
@@ -395,6 +169,7 @@ CPU = dataclasses.replace(
     layer_norm=layer_norm,
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
+    rms_norm_backward=rms_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
@@ -403,4 +178,5 @@ CPU = dataclasses.replace(
     add_at=add_at,
     adamw=adamw,
     sum_squares=sum_squares,
+    clip=clip,
 )

@@ -10,11 +10,12 @@ from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each
 
 PART = 40_000_000  # operations that are worth waking a thread for, some 0.2 ms
 PARTS = 4  # at most: each part packs the whole of the other factor for itself
+LONG = 8  # times as long as the result's sides are, the inner axis is the one to cut
 STEP = 64  # parts begin at its multiples: whole cache lines, and whole rows of the BLAS' inner kernels
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
-    """a @ b, cut along the rows or the columns of the result, whichever are more, or along a leading axis."""
+    """a @ b, cut along the rows or the columns of the result, whichever are more, a long inner or a leading axis."""
     blas_on_one_thread()
     columns = b.shape[-1]
     operations = 2 * a.size * columns if a.ndim == 2 else 2 * max(a.size * columns, b.size * a.shape[-2])
@@ -23,12 +24,24 @@ def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
         return np.matmul(a, b, out=out)
     if a.ndim > 2 or b.ndim > 2:
         return _stacked(a, b, number, out)
-    rows = len(a)
+    rows, inner = a.shape
     y = np.empty((rows, columns), np.result_type(a, b)) if out is None else out
+    if inner > LONG * max(rows, columns):
+        return _added(a, b, number, y)
     if rows >= columns:
         for_each(lambda part: np.matmul(a[part], b, out=y[part]), _cut(rows, number), each=1)
     else:
         for_each(lambda part: np.matmul(a, b[:, part], out=y[:, part]), _cut(columns, number), each=1)
+    return y
+
+
+def _added(a: np.ndarray, b: np.ndarray, number: int, y: np.ndarray) -> np.ndarray:
+    """A product over a long inner axis, which is cut: the parts are added in their order."""
+    parts = _cut(a.shape[1], number)
+    terms = [y, *(np.empty_like(y, order="C") for _ in parts[1:])]
+    for_each(lambda i: np.matmul(a[:, parts[i]], b[parts[i]], out=terms[i]), range(len(parts)), each=1)
+    for term in terms[1:]:
+        y += term
     return y
 
 

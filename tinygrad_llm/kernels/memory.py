@@ -67,6 +67,11 @@ def empty_again(like: Any, shape: tuple[int, ...]) -> Any:
     return array
 
 
+def is_a_view(array: Any) -> bool:
+    """Whether an array lies in another's memory."""
+    return array.base is not None and type(array.base) is not mmap.mmap
+
+
 _lock = threading.Lock()
 _idle: list[mmap.mmap] = []  # mappings that no array lies in
 

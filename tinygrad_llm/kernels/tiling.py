@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,7 +28,12 @@ def row_tiles(rows: int, columns: int) -> list[slice]:
 
 def row_sums(x: np.ndarray) -> np.ndarray:
     """(..., C) -> (..., 1), as a product with ones: five times faster than sum(-1)."""
-    return x @ np.ones((x.shape[-1], 1), x.dtype)
+    return x @ _ones(x.shape[-1], x.dtype)
+
+
+@lru_cache(maxsize=64)
+def _ones(count: int, dtype: np.dtype) -> np.ndarray:
+    return np.ones((count, 1), dtype)
 
 
 def row_dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -36,29 +36,24 @@ def clip_grad_norm_(
     grads = _grads(parameters)
     if not grads:
         return Tensor(0.0)
-    if norm_type == 2.0 and grads[0].is_cuda and not error_if_nonfinite:
-        return _clip_on_gpu(grads, float(max_norm))
-    norm = _total_norm([grad.array for grad in grads], float(norm_type))
-    if error_if_nonfinite and not math.isfinite(norm):
+    arrays = [grad.array for grad in grads]
+    for array in arrays:
+        note_write(array)
+    if norm_type == 2.0 and not error_if_nonfinite:  # without waiting for a GPU: the norm stays there
+        norm = kernels.of(arrays[0]).clip(arrays, float(max_norm))
+        return Tensor(norm.astype(arrays[0].dtype))
+    total = _total_norm(arrays, float(norm_type))
+    if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
             "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
             "`error_if_nonfinite=False`"
         )
-    scale = float(max_norm) / (norm + 1e-6)
+    scale = float(max_norm) / (total + 1e-6)
     if not scale >= 1.0:  # written so that nan scales too
-        for grad in grads:
-            grad.array *= scale  # without the copy that mul_ would make
-            note_write(grad.array)
-    return Tensor(grads[0].array.dtype.type(norm))
-
-
-def _clip_on_gpu(grads: list[Tensor], max_norm: float) -> Tensor:
-    """The same without waiting for the GPU: the norm stays there."""
-    norm = kernels.of(grads[0].array).clip([grad.array for grad in grads], max_norm)
-    for grad in grads:
-        note_write(grad.array)
-    return Tensor(norm.astype(grads[0].array.dtype))
+        for array in arrays:
+            array *= scale  # without the copy that mul_ would make
+    return Tensor(arrays[0].dtype.type(total))
 
 
 def _total_norm(arrays: list[Any], p: float) -> float:
