@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from machine import peak_rss_mb
 
 CLIP = 1.0
+FOR_GOOD = ExitStack()  # contexts that last as long as the process
 
 
 def train_step(lib: Any, loss_of: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> float:
@@ -40,8 +42,10 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     """The library, the model and the optimizer of an order {peer, device, threads, config, checkpoint, lr, ...}."""
     lib: Any
     make: Any
-    if order["peer"] == "ours":
+    if order["peer"] in ("ours", "naive"):
         lib, make = import_module("tinygrad_llm"), import_module("tinygrad_llm.models").GPTModel
+        if order["peer"] == "naive":  # the reference kernels: plain NumPy, as one writes it first
+            FOR_GOOD.enter_context(import_module("tinygrad_llm.kernels").use("reference"))
     else:
         lib, make = import_module("torch"), import_module("torch_gpt").GPT
     lib.set_num_threads(order["threads"])
@@ -53,6 +57,17 @@ def build(order: dict) -> tuple[Any, Any, Any]:
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = lib.optim.AdamW(groups, lr=order["lr"], betas=tuple(order["betas"]))
     return lib, model, optimizer
+
+
+def product_rate(lib: Any) -> float:
+    """10^9 operations a second of a large matrix product, (1024, 768) @ (768, 3072): the median of a few."""
+    a, b = lib.rand(1024, 768), lib.rand(768, 3072)
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 1024 * 768 * 3072 / sorted(times)[len(times) // 2] / 1e9
 
 
 def batches(lib: Any, device: str, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
@@ -69,7 +84,8 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
     lib, model, optimizer = build(order)
     data = batches(lib, order["device"], order["config"]["vocab_size"], order["batch"], order["context"])
     loss_of = way_to_the_loss(order["peer"], order["device"], lib, model)
-    reply({"parameters": sum(p.numel() for p in model.parameters())})
+    rate = product_rate(lib) if order["device"] == "cpu" else None
+    reply({"parameters": sum(p.numel() for p in model.parameters()), "product_gflops": rate})
     for line in sys.stdin:
         milliseconds, losses = [], []
         for _ in range(int(line)):

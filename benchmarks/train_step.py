@@ -12,6 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,8 @@ class Peer:
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
         self.peak_mb = 0.0
-        self.parameters = self.ask(json.dumps(order))["parameters"]
+        built = self.ask(json.dumps(order))
+        self.parameters, self.product_gflops = built["parameters"], built["product_gflops"]
 
     def ask(self, line: str) -> dict[str, Any]:
         """Sends one line and waits for the answer. Raises: RuntimeError when the process ends instead."""
@@ -78,6 +81,7 @@ class Peer:
             "median_ms": statistics.median(times),
             "fastest_ms": min(times),
             "round_medians_ms": [statistics.median(turn) for turn in self.ms],
+            "product_gflops": self.product_gflops,
             "peak_mb": self.peak_mb,
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
@@ -102,7 +106,9 @@ def order_of(
     }
 
 
-def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int) -> dict[str, dict]:
+def measure(
+    order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0
+) -> dict[str, dict]:
     """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
     running: dict[str, Peer] = {}
     try:
@@ -114,12 +120,33 @@ def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int)
             raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
         for turn in range(rounds):
             for name, peer in running.items():
-                peer.train(steps)
+                with busy(load):
+                    peer.train(steps)
                 print(f"round {turn + 1}: {name} {statistics.median(peer.ms[-1]):.1f} ms", file=sys.stderr, flush=True)
         return {name: peer.result() for name, peer in running.items()}
     finally:
         for peer in running.values():
             peer.close()
+
+
+def operations(order: dict) -> float:
+    """Those of a step's products: 6 a weight and token (2 forward, 4 backward), and attention's with half the keys."""
+    c = order["config"]
+    layers, width, tokens = c["n_layers"], c["emb_dim"], order["batch"] * order["context"]
+    weights = layers * 12 * width * width + c["vocab_size"] * width
+    return tokens * (6.0 * weights + layers * 6.0 * order["context"] * width)
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many other processes that compute all the while."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def ratios(results: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -148,13 +175,20 @@ def table(record: dict) -> str:
     lines += [f"{'threads':10} {order['threads']}", f"{'model':10} {model}"]
     if order["device"] != "cpu":
         lines += [f"{'products':10} {'TF32' if order['tf32'] else 'float32'}"]
+    if record["load"]:
+        lines += [f"{'beside':10} {record['load']} busy processes"]
     lines += [f"{'step':10} batch {order['batch']}, context {order['context']}: {tokens} tokens", ""]
-    lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10}   loss"]
+    lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10} {'GFLOP/s':>8}   loss"]
     lines += [
         f"{name:14} {r['median_ms']:10.1f} {r['fastest_ms']:10.1f} {1e3 * tokens / r['median_ms']:10.0f} "
-        f"{r['peak_mb']:10.0f}   {r['first_loss']:.3f} -> {r['last_loss']:.3f}"
+        f"{r['peak_mb']:10.0f} {operations(order) / r['median_ms'] / 1e6:8.0f}   "
+        f"{r['first_loss']:.3f} -> {r['last_loss']:.3f}"
         for name, r in results.items()
     ]
+    rate = results["ours"]["product_gflops"]
+    if rate:
+        share = operations(order) / results["ours"]["fastest_ms"] / 1e6 / rate
+        lines += [f"our fastest step computes at {share:.0%} of the rate of a large product, {rate:.0f} GFLOP/s"]
     lines += [
         f"our time / {name}'s: {r['median']:.2f} (rounds {r['lowest']:.2f} to {r['highest']:.2f})"
         for name, r in record["ratios"].items()
@@ -169,6 +203,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=sorted(RECIPES), default="shakespeare-char", help="model and step")
     parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
     parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
+    parser.add_argument("--layers", **positive, help="blocks of the model (default: the preset's)")
+    parser.add_argument("--load", type=int, default=0, metavar="N", help="busy processes beside each peer (default 0)")
     parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
     parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in both")
@@ -176,7 +212,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         nargs="*",
-        choices=["torch", "torch-compile", "torch-bf16", "none"],
+        choices=["torch", "torch-compile", "torch-bf16", "naive", "none"],
         help="the other peers (default: torch where it is installed)",
     )
     parser.add_argument("--steps", **positive, default=10, help="steps a round (default %(default)s)")
@@ -185,14 +221,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", **positive, default=cores(), help="threads of each peer (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     args = parser.parse_args(argv)
-    for name in ("batch", "context", "steps", "rounds", "warmup", "threads"):
+    for name in ("batch", "context", "layers", "steps", "rounds", "warmup", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} {value}: must be at least 1")
     if args.against is None:
         args.against = ["torch"] if find_spec("torch") else []
     args.against = [name for name in args.against if name != "none"]
-    if args.against and not find_spec("torch"):
+    if args.load < 0:
+        parser.error(f"--load {args.load}: must be at least 0")
+    if not {"naive"}.issuperset(args.against) and not find_spec("torch"):
         parser.error(f"--against {' '.join(args.against)}: PyTorch is not installed; pip install torch")
     return args
 
@@ -200,13 +238,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints the table and writes the JSON file."""
     args = arguments(argv)
-    changes = {name: getattr(args, name) for name in ("batch", "context", "dropout") if getattr(args, name) is not None}
+    names = ("batch", "context", "layers", "dropout")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, args.device, args.tf32)
     order["checkpoint"] = args.checkpoint
-    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup)
+    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.load)
     record = {
         "preset": args.preset,
+        "load": args.load,
         "order": order,
         "machine": describe(args.device),
         "results": results,

@@ -237,6 +237,14 @@ def test_parts_of_a_batch_give_the_loss_of_the_whole(monkeypatch):
         np.testing.assert_allclose(d, e, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_checkpoints_change_no_bit_of_a_batch_in_parts(monkeypatch, number):
+    loss, gradients, _ = losses_in_parts(monkeypatch, number)
+    again, found, parts = losses_in_parts(monkeypatch, number, lambda m: setattr(m, "checkpoint", True))
+    assert parts == number and loss.item() == again.item()
+    assert all(np.array_equal(d, e) for d, e in zip(found, gradients, strict=True))
+
+
 class Own(nn.Linear):
     """A layer of the user's."""
 
@@ -246,12 +254,11 @@ class Own(nn.Linear):
     [
         lambda m: setattr(m.drop_emb, "p", 0.1),
         lambda m: setattr(m.trf_blocks[0].att, "dropout", 0.1),
-        lambda m: setattr(m, "checkpoint", True),
         lambda m: setattr(m.trf_blocks[1].ff.layers, "0", Own(SMALL.emb_dim, 4 * SMALL.emb_dim)),
         lambda m: m.final_norm.register_forward_hook(lambda *a: None),
         lambda m: m.out_head.weight.register_hook(lambda g: g),
     ],
-    ids=["dropout", "attention dropout", "checkpoint", "own layer", "hook", "hook of a parameter"],
+    ids=["dropout", "attention dropout", "own layer", "hook", "hook of a parameter"],
 )
 def test_a_batch_stays_whole_where_a_layer_does_more_than_compute(monkeypatch, change):
     assert losses_in_parts(monkeypatch, 2, change)[2] == 1

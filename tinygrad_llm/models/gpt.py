@@ -186,20 +186,20 @@ class GPTModel(Module):
         return F.cross_entropy(head(x), targets, ignore_index=ignore_index, reduction=reduction)
 
     def _parts(self, ids: Tensor) -> list[slice]:
-        """The sequences of a batch in parts for threads of their own, or all in one.
-
-        It is all one where a layer draws random numbers, or may do what this module knows nothing of.
-        """
+        """The sequences of a batch in parts for threads of their own, or all in one."""
         sequences = len(ids.array)
         simple = (
             ids.ndim == 2
             and ids.is_cpu
-            and not self.checkpoint
-            and all(map(_keeps_to_itself, self.modules()))
+            and self._computes_only()
             and not any(p.node.hooks for p in self._trained())  # type: ignore[union-attr]
         )
         number = parts_of_batch(sequences, ids.array.shape[1], self.num_parameters()) if simple else 1
         return tiles(sequences, -(-sequences // number))
+
+    def _computes_only(self) -> bool:
+        """Whether no layer draws random numbers, or may do what this module knows nothing of."""
+        return all(map(_keeps_to_itself, self.modules()))
 
     def _trained(self) -> list[Tensor]:
         return [p for p in self.parameters() if p.requires_grad]
@@ -227,8 +227,9 @@ class GPTModel(Module):
             positions = arange(ids.shape[1], device=ids.device)
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         if self.checkpoint:
+            draws = not self._computes_only()  # else parts of a batch may run side by side, and there is one stream
             for block in self.trf_blocks:
-                x = run_again_in_backward(block, x, mask, use_reentrant=False)
+                x = run_again_in_backward(block, x, mask, use_reentrant=False, preserve_rng_state=draws)
         elif mask is None:
             x = self.trf_blocks(x)
         else:

@@ -29,7 +29,7 @@ def training_bytes(config: dict[str, Any], batch: int, checkpoint: bool = False)
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
     parameters = parameter_count(config)
-    parts = 1 if checkpoint or config["drop_rate"] else parts_of_batch(batch, t, parameters)
+    parts = 1 if config["drop_rate"] else parts_of_batch(batch, t, parameters)
     kept = h * t if -(-batch // parts) * h * t * t <= KEPT else 0
     dropped = 3 * c + h * t / FLOAT32 if config["drop_rate"] else 0
     block = 16 * c + kept + dropped
