@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # from malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # from malloc.h
 KEPT = 2**31 - 1  # bytes of freed memory at the heap's end that stay; glibc accepts no higher value
 LARGE, HUGE = 1 << 20, 1 << 26  # bytes
 IDLE = 1 << 30  # bytes of huge arrays that are kept for the next, at most
@@ -33,7 +33,8 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # another C library than glibc
         return False
     # without a mapping of its own for each large array, all of them come from one heap, and go back to it
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
+    one_heap = mallopt(M_MMAP_MAX, 0) and mallopt(M_ARENA_MAX, 1)  # for every thread: the others' do not stay
+    return bool(one_heap and mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_TOP_PAD, 16 << 20))
 
 
 def zeros_apart(like: Any) -> Any:
