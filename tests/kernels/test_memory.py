@@ -68,3 +68,10 @@ def test_a_huge_array_is_no_view_and_its_parts_are():
     huge = memory.empty_again(HERE, (40, 50))
     assert not memory.is_a_view(huge) and memory.is_a_view(huge[1:])
     assert not memory.is_a_view(np.zeros(3)) and memory.is_a_view(np.zeros(3)[1:])
+
+
+def test_room_is_made_for_a_larger_one_to_come():
+    first = memory.empty_again(HERE, (1100,), room=2000)
+    place = address(first)
+    del first
+    assert address(memory.empty_again(HERE, (2000,))) == place

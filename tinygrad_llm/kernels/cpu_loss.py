@@ -107,7 +107,8 @@ def linear_cross_entropy(
     if dweight is not None and not n:
         dweight.fill(0)  # no block of rows writes it
     blocks = tiles(n, max(1, LOGITS // max(v, 1)))
-    buffer = empty_again(x, (max((b.stop - b.start for b in blocks), default=0), v))
+    most = max((b.stop - b.start for b in blocks), default=0)
+    buffer = empty_again(x, (most, v), room=v * c)  # where the gradient of an embedding will lie, later in the step
     for block in blocks:
         d = matmul(x[block], weight.T, out=buffer[: block.stop - block.start])
         nll[block] = _loss_then_gradient(d, targets[block], g[block], any(needs))

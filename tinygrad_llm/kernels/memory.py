@@ -48,8 +48,10 @@ def zeros_apart(like: Any) -> Any:
     return np.ndarray(like.shape, like.dtype, buffer=_mapping(like.nbytes))
 
 
-def empty_again(like: Any, shape: tuple[int, ...]) -> Any:
+def empty_again(like: Any, shape: tuple[int, ...], room: int = 0) -> Any:
     """An array of another's kind and dtype that holds anything; a HUGE one lies where one of a step before lay.
+
+    room: elements that a new place has at least, so that a larger array may lie there when this one is gone.
 
     The few that large (logits, the gradients of the head and of the token embedding) fit into no hole of the heap, and
     fetching them from the system anew takes 0.2 s a step of GPT-2's.
@@ -60,7 +62,7 @@ def empty_again(like: Any, shape: tuple[int, ...]) -> Any:
     with _lock:
         memory = min((m for m in _idle if len(m) >= size), key=len, default=None)
         if memory is None:
-            memory = _mapping(size)
+            memory = _mapping(max(size, room * like.dtype.itemsize))
         else:
             _idle.remove(memory)
     array = np.ndarray(shape, like.dtype, buffer=memory)
