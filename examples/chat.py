@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from tinygrad_llm import text
@@ -83,7 +83,7 @@ class Conversation:
             return self.tokenizer.encode(self.written, disallowed_special=())
         return self.template.encode(self.messages, self.tokenizer, ask=True).ids if self.messages else []
 
-    def answer(self, said: str) -> Iterator[str]:
+    def answer(self, said: str) -> Generator[str, None, None]:
         """Say something and get what the model says to it, in pieces; what was shown is kept, also of half an answer.
 
         Raises: ValueError for a text that the tokenizer cannot take, which is then not part of the conversation.

@@ -76,18 +76,20 @@ def searched(args: argparse.Namespace, model: GPTModel, tokenizer: text.Tokenize
         model, tensor([ids]), args.tokens, args.beams, args.length_penalty, size, ends, slide=slide
     )[0].tolist()  # fmt: skip
     decoder = TextDecoder(tokenizer, ids)
-    return "".join(decoder.feed(token) for token in found[len(ids) :] if token not in (ends or ())) + decoder.finish()
+    return "".join(decoder.feed(token) for token in found[len(ids) :] if token not in ends) + decoder.finish()
 
 
 def write(args: argparse.Namespace) -> None:
     """Everything: read, check, write on, judge."""
     sampling, draws = commandline.sampling(args), commandline.generator(args)
+    if args.beams is not None and args.beams < 1:
+        raise ValueError(f"--beams {args.beams}: must be at least 1")
+    if args.beams is not None and args.stop:
+        raise ValueError("--stop does not go with --beams, which knows the text only at its end")
     model, tokenizer = commandline.load_run(args.folder)
     size, slide = commandline.window(args, model)
     prompt = prompt_of(args)
     ids = ids_of(prompt, tokenizer)
-    if args.beams is not None and args.stop:
-        raise ValueError("--stop does not go with --beams, which knows the text only at its end")
     print(prompt, end="", flush=args.stream)
     start, pieces = time.perf_counter(), []
     if args.beams is not None:

@@ -17,7 +17,7 @@ def build(dtype=tg.float64):
     tg.manual_seed(2)
     gpt = GPTModel(CONFIG).to(dtype).eval()
     for p in gpt.parameters():
-        p.detach().mul_(4.0).add_(0.05)  # decided opinions, and biases that matter
+        p.detach().mul_(2.0).add_(0.05)  # decided opinions, and biases that matter
     return gpt
 
 
@@ -66,7 +66,7 @@ def test_a_row_gets_the_tokens_that_its_prompt_alone_gets(rows, count, sampling,
         assert len(alone) == len(row) + count or alone[-1] in eos
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(tg.float32, 1e-5), (tg.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(tg.float32, 1e-5), (tg.float64, 1e-11)])
 @given(rows=prompts, count=st.integers(1, 12), seed=st.integers(0, 99))
 def test_logits_are_those_of_the_window(dtype, tolerance, rows, count, seed):
     """Whatever was read before: rows grow by one or several tokens, or are replaced."""
@@ -105,7 +105,7 @@ def test_a_step_reads_one_position_and_a_prompt_is_read_once():
     generate(gpt, tg.tensor([[1, 2, 3], [4, 5, 6]]), 4)
     assert seen == [(2, 3), (2, 1), (2, 1), (2, 1)]
     seen.clear()
-    generate(gpt, tg.tensor([[1] * CONTEXT]), 5, slide=4)
+    generate(gpt, tg.tensor([list(range(CONTEXT))]), 5, slide=4)
     assert seen == [(1, 8), (1, 5), (1, 1), (1, 1), (1, 1)]  # the window moves by 4, then there is room for three more
 
 

@@ -8,7 +8,7 @@ token in the window now has another position, so another embedding, another key 
 window is then read anew, in one pass. How often is the matter of `slide`. With 1 the model always sees the last
 `context` tokens, as in the plain loop over `ids[:, -context:]`, and each token costs a pass over all of them. With
 `slide` the window moves that many positions at once, so that it is read anew only every `slide` tokens, and the model
-sees between `context - slide` and `context` tokens. With half the context a token costs two positions on average.
+sees between `context - slide + 1` and `context` tokens. With half the context a token costs two positions on average.
 
 Source: Shazeer, Fast transformer decoding (2019), section 2.4.1, for keys and values that are kept.
 """

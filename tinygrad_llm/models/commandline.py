@@ -10,7 +10,6 @@ from tinygrad_llm import text
 from tinygrad_llm.random import Generator
 
 from .checkpoint import load
-from .generation import Ends
 from .gpt import GPTModel
 from .sampling import Sampling
 
@@ -89,6 +88,6 @@ def generator(args: argparse.Namespace) -> Generator:
     return stream
 
 
-def ends(args: argparse.Namespace, tokenizer: text.Tokenizer) -> Ends:
+def ends(args: argparse.Namespace, tokenizer: text.Tokenizer) -> list[int]:
     """The tokens at which a text ends: the tokenizer's end of text, unless it is to be ignored."""
     return [] if args.ignore_end or END not in tokenizer.special_tokens else [tokenizer.special_tokens[END]]

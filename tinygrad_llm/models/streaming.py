@@ -18,7 +18,8 @@ class TextDecoder:
     """Ids one at a time -> the text that each adds: what all pieces add up to is decode(all ids), after decode(before).
 
     A character whose bytes are not all there yet is held back. Where a tokenizer has no `decode_bytes`, the text is
-    decoded as a whole again with each id.
+    decoded as a whole again with each id; what was given out stays, should a later id change it (a run of bytes that
+    turns out to be no text).
 
     before: ids that come before the first, the prompt's: they decide, say, whether a space comes first.
     """

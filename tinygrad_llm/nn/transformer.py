@@ -51,5 +51,6 @@ class TransformerBlock(Module):
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
-        x = x + self.drop_shortcut(self.att(self.norm1(x), mask, past))
+        given = (mask,) if past is None else (mask, past)  # an attention of one's own need not know the past
+        x = x + self.drop_shortcut(self.att(self.norm1(x), *given))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
