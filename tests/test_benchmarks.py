@@ -80,3 +80,14 @@ def test_data_prints_a_row_a_stream():
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("random, ", "shuffled, "))]
     assert len(rows) == 4 and all(0 < float(row[-2]) <= float(row[-1]) for row in rows)
+
+
+def test_generate_prints_a_row_a_peer_and_batch(tmp_path):
+    flags = ["--model", "tiny", "--batch", "1", "3", "--tokens", "4", "--rounds", "1", "--threads", "1"]
+    done = bench("generate.py", *flags, "--against", "without", "--json", str(tmp_path / "record.json"))
+    assert done.returncode == 0, done.stderr
+    speeds = json.loads((tmp_path / "record.json").read_text())["speeds"]
+    assert set(speeds) == {f"{peer}, batch {batch}" for peer in ("ours", "without") for batch in (1, 3)}
+    assert all(speed > 0 for round_ in speeds.values() for speed in round_)
+    assert "batch 3: " in done.stdout and "times batch 1" in done.stdout
+    assert bench("generate.py", "--tokens", "2000").returncode == 2

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels import CPU, REFERENCE, Kernels, cpu_attention, cpu_loss, cpu_matmul, threads, tiling
+from tinygrad_llm.kernels import (
+    CPU,
+    REFERENCE,
+    Kernels,
+    cpu_attention,
+    cpu_decoding,
+    cpu_loss,
+    cpu_matmul,
+    threads,
+    tiling,
+)
 
 C = 5  # columns
 
@@ -87,6 +97,7 @@ def heads(t: int, s: int) -> list[np.ndarray]:
 CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] = {
     "matmul": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(7, C)]),
     "matmul, wide": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(C, 7), floats(n, 7).T]),
+    "matmul, one row": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(1, 7), floats(n, 7).T]),
     "matmul, into": (lambda k, a, b: k.matmul(a, b, out=np.empty_like(a, shape=(len(a), C))),
                      lambda n: [floats(n, 7), floats(7, C)]),
     "matmul, long": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(2, 30 * n), floats(30 * n, 2)]),
@@ -125,6 +136,11 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     ),
     "attention": (attention, lambda n: heads(n, 7)),
     "attention, causal": (lambda k, *qkv: attention(k, *qkv, causal=True), lambda n: heads(n, max(n, 1))),
+    "attention, one query": (attention, lambda n: [floats(2, 3, 1, 2), floats(2, 3, n, 2), floats(2, 3, n, 2)]),
+    "attention, one query of each row, masked": (
+        attention,
+        lambda n: [floats(2, 3, 1, 2), floats(2, 3, n + 1, 2), floats(2, 3, n + 1, 2), bools(2, 1, 1, n + 1)],
+    ),
     "attention, mask": (attention, lambda n: [*heads(n, 7), bools(n, 7) | np.eye(1, 7, dtype=bool)]),
     "attention, bias": (attention, lambda n: [*heads(n, 7), floats(3, 1, 7)]),
     "attention, dropout": (
@@ -218,6 +234,9 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(cpu_matmul, "STEP", 2)
     monkeypatch.setattr(cpu_loss, "LOGITS", 2 * tile)
     monkeypatch.setattr(cpu_loss, "STRIP", 2)
+    monkeypatch.setattr(cpu_decoding, "PART", tile)
+    monkeypatch.setattr(cpu_decoding, "BLOCK", 10 * tile)
+    monkeypatch.setattr(cpu_decoding, "STEP", 2)
     monkeypatch.setattr(cpu_attention, "QUERIES", max(1, tile // 10))
     monkeypatch.setattr(cpu_attention, "SCORES", tile)
     monkeypatch.setattr(cpu_attention, "KEPT", 10 * tile)

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 import tinygrad_llm as tg
 from tinygrad_llm import nn
 from tinygrad_llm.models import GPTConfig, GPTModel, generate, generate_text_simple
-from tinygrad_llm.models.generation import choose, probabilities
+from tinygrad_llm.models.sampling import Sampling, draws
 
 CONFIG = GPTConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=1, drop_rate=0.3)
 
@@ -41,7 +41,7 @@ logits = hnp.arrays(np.float32, shapes, elements=st.floats(-8, 8, width=32))
 @given(x=logits, temperature=st.floats(0.05, 5), k=st.none() | st.integers(1, 9), p=st.none() | st.floats(0.05, 1))
 def test_probabilities_are_those_asked_for(x, temperature, k, p):
     """Against the definition, token by token."""
-    q = probabilities(x, temperature, k, p)
+    q = Sampling(temperature, k, p).probabilities(x)
     for row, given_row in zip(x.astype(float) / temperature, q, strict=True):
         weights = np.exp(row - row.max())
         order = sorted(range(len(row)), key=lambda i: (-row[i], i))[: k or len(row)]
@@ -62,30 +62,28 @@ def test_probabilities_are_those_asked_for(x, temperature, k, p):
 @given(x=logits, seed=st.integers(0, 1000), k=st.integers(1, 3))
 def test_choices_stay_within_top_k(x, seed, k):
     generator = tg.Generator().manual_seed(seed)
-    chosen = choose(x, 1.0, k, None, generator)
+    chosen = Sampling(1.0, k).choose(x, draws(generator, range(len(x)), len(x)))
     assert chosen.shape == (len(x),)
-    assert all(probabilities(x, 1.0, k)[i, token] > 0 for i, token in enumerate(chosen))
-    np.testing.assert_array_equal(choose(x, 1.0, 1, None, generator), x.argmax(-1))
-    np.testing.assert_array_equal(choose(x), x.argmax(-1))
+    assert all(Sampling(1.0, k).probabilities(x)[i, token] > 0 for i, token in enumerate(chosen))
+    one = Sampling(1.0, 1).choose(x, draws(generator, range(len(x)), len(x)))
+    np.testing.assert_array_equal(one, x.argmax(-1))
+    np.testing.assert_array_equal(Sampling().choose(x), x.argmax(-1))
 
 
 def test_frequencies_follow_the_probabilities():
     x = np.log(np.array([[0.5, 0.3, 0.15, 0.05]]))
-    many = choose(np.repeat(x, 40_000, axis=0), 1.0, None, None, tg.Generator().manual_seed(0))
+    u = tg.Generator().manual_seed(0).uniform((40_000, 1), np.float64)
+    many = Sampling(1.0).choose(np.repeat(x, 40_000, axis=0), u)
     np.testing.assert_allclose(np.bincount(many, minlength=4) / 40_000, [0.5, 0.3, 0.15, 0.05], atol=0.01)
-    sharp = choose(np.repeat(x, 40_000, axis=0), 0.5, None, None, tg.Generator().manual_seed(0))
+    sharp = Sampling(0.5).choose(np.repeat(x, 40_000, axis=0), u)
     squares = np.array([0.5, 0.3, 0.15, 0.05]) ** 2
     np.testing.assert_allclose(np.bincount(sharp, minlength=4) / 40_000, squares / squares.sum(), atol=0.01)
 
 
 @pytest.mark.parametrize("u", [0.0, np.nextafter(1.0, 0.0)])
 def test_the_ends_of_the_draw_take_no_refused_token(u):
-    class Fixed:
-        def uniform(self, shape, dtype):
-            return np.full(shape, u)
-
     x = np.array([[-np.inf, 0.0, 0.1, 0.2, -np.inf]])
-    assert choose(x, 1.0, None, None, Fixed()).item() in (1, 3)
+    assert Sampling(1.0).choose(x, np.array([[u]])).item() in (1, 3)
 
 
 def test_the_prompt_stays_and_is_continued():
@@ -149,7 +147,11 @@ def test_wrong_options_are_refused():
         ({"temperature": float("nan")}, "temperature must be 0 or a positive number, not nan"),
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
         ({"top_p": 0.0}, "top_p must lie in 0 < top_p <= 1, not 0.0"),
+        ({"min_p": 1.5}, "min_p must lie in 0 <= min_p <= 1, not 1.5"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a positive number .*, not 0.0"),
         ({"context_size": 0}, "context_size must be at least 1, not 0"),
+        ({"slide": 7}, r"slide must lie in 1..6, the context, not 7"),
+        ({"generator": [tg.Generator()] * 2}, "2 generators for 1 rows"),
     ]:
         with pytest.raises(ValueError, match=message):
             generate(gpt, prompt, 1, **options)
@@ -157,6 +159,8 @@ def test_wrong_options_are_refused():
         generate(gpt, prompt, -1)
     with pytest.raises(ValueError, match=r"ids must have shape \(B, T\) with T of at least 1, not \(1, 0\)"):
         generate(gpt, tg.zeros(1, 0, dtype=tg.int64), 1)
-    gpt.out_head.weight.detach().fill_(float("nan"))
-    with pytest.raises(ValueError, match="logits are nan"):
-        generate(gpt, prompt, 1)
+    for spoiled in (float("nan"), float("inf")):
+        gpt.out_head.weight.detach().fill_(spoiled)
+        for cache in (True, False):
+            with pytest.raises(ValueError, match="logits are nan or infinite"):
+                generate(gpt, prompt, 1, cache=cache)

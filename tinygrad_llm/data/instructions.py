@@ -3,12 +3,16 @@
 Source: Taori et al., Stanford Alpaca (2023), for its prompt; Abdin et al., Phi-3 technical report (2024), section 2.
 """
 
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text.base import Tokenizer
 
 IGNORED = -100  # a target that cross_entropy leaves out
@@ -120,6 +124,28 @@ class ChatTemplate:
             ids, answers = ids + opening, answers + [False] * len(opening)
         return Example(ids, answers)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the template as a JSON object of its fields, beside a model that learned it."""
+        write_atomically(path, json.dumps(asdict(self), ensure_ascii=False, indent=1).encode() + b"\n")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "ChatTemplate":
+        """The template that `save` wrote. Raises: ValueError naming the file and the rule it breaks; OSError."""
+        try:
+            fields = json.loads(Path(path).read_bytes())
+            if not isinstance(fields, dict) or not {"opening", "closing"} <= set(fields) <= set(_TEMPLATE):
+                raise ValueError(f"expected the keys {', '.join(_TEMPLATE)}, of which the last two may be missing")
+            roles = fields.setdefault("roles", list(cls.roles))
+            texts = [value for key, value in fields.items() if key != "roles"]
+            if not isinstance(roles, list) or not roles or not all(isinstance(x, str) for x in [*texts, *roles]):
+                raise ValueError("roles must be a list of texts, and the rest texts")
+            template = cls(**{**fields, "roles": tuple(roles)})
+            if {*"{}"} & {*template.opening.replace("{role}", "")} or not template.closing.strip():
+                raise ValueError("the only braces of the opening may be {role}, and the closing must show")
+            return template
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: not a chat template: {error}") from None
+
     def turns(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """Role and text of each message.
 
@@ -139,6 +165,8 @@ class ChatTemplate:
     def _marks(text: str, tokenizer: Tokenizer) -> list[int]:
         return tokenizer.encode(text, allowed_special="all") if text else []
 
+
+_TEMPLATE = ("opening", "closing", "begin", "roles")
 
 PHI3_CHAT = ChatTemplate("<|{role}|>\n", "<|end|>\n")
 CHATML = ChatTemplate("<|im_start|>{role}\n", "<|im_end|>\n")

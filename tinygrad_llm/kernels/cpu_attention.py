@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.kernels.cpu_decoding import attention_of_one
 from tinygrad_llm.kernels.threads import blas_uses_avx512, for_each
 from tinygrad_llm.kernels.tiling import FAINT, MODERATE, row_dots, row_sums, tiles
 
@@ -45,6 +46,9 @@ def attention(
     The result lies in memory as q does: where q is a view of (B, T, H, D), joining the heads copies nothing.
     """
     batch, heads, t, _ = q.shape
+    if t == 1 and not causal and keep is None:
+        y, weights, lse = attention_of_one(q, k, v, None if mask is None else _added(mask, q.dtype), scale)
+        return y, Saved(y, weights, lse, None, False)
     y = np.empty_like(q, shape=(batch, heads, t, v.shape[-1]))
     lse = np.empty((batch, heads, t, 1), q.dtype)
     count = batch * heads * t * k.shape[-2]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.kernels.cpu_decoding import few_rows, is_few_rows
 from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each
 
 PART = 40_000_000  # operations that are worth waking a thread for, some 0.2 ms
@@ -17,6 +18,8 @@ STEP = 64  # parts begin at its multiples: whole cache lines, and whole rows of 
 def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
     """a @ b, cut along the rows or the columns of the result, whichever are more, a long inner or a leading axis."""
     blas_on_one_thread()
+    if is_few_rows(a, b):
+        return few_rows(a, b, out)
     columns = b.shape[-1]
     operations = 2 * a.size * columns if a.ndim == 2 else 2 * max(a.size * columns, b.size * a.shape[-2])
     number = min(PARTS, operations // PART)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, no_grad
-from tinygrad_llm.autograd.functions import cat
 from tinygrad_llm.nn import Module
-from tinygrad_llm.random import Generator, default_generator
+
+from .cache import Reader
+from .sampling import Generators, Sampling, draws
+
+Ends = int | Collection[int] | None
 
 
 def generate(
@@ -23,97 +25,128 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    eos_id: int | None = None,
-    generator: Generator | None = None,
+    eos_id: Ends = None,
+    generator: Generators = None,
+    *,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    slide: int = 1,
+    cache: bool = True,
 ) -> Tensor:
     """Continue each row of ids (B, T) -> (B, T + up to max_new_tokens), the prompt included.
 
-    temperature: 0 takes the likeliest token; otherwise logits are divided by it and a token is drawn.
-    top_k: draw from the k likeliest only. top_p: draw from the fewest likeliest tokens whose probabilities reach p.
-    eos_id: a row that has written it goes on writing it, and all stops when every row has.
+    temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`; without any, the likeliest token is taken.
+    eos_id: one or several; a row that has written one goes on writing it, and all stops when every row has.
+    generator: where draws come from, by default the one that manual_seed seeds; or one for each row.
     context_size: how many of the last positions the model sees; by default its config's.
+    slide: by how many positions what it sees moves on when the context is full; 1 sees the most, more is faster.
+    cache: whether keys and values are remembered; the tokens are the same. See `models.cache` for both.
     The model is put into evaluation mode for the time, and nothing is recorded.
 
     Raises: ValueError for options out of range, an empty prompt or a model whose logits are nan.
-    Source: Fan et al., Hierarchical neural story generation (2018) for top_k; Holtzman et al., The curious case of
-    neural text degeneration (2020), section 3.1 for top_p.
     """
-    check_options(ids, max_new_tokens, temperature, top_k, top_p)
-    size = context_size if context_size is not None else model.config.context_length
-    if size < 1:
-        raise ValueError(f"generate: context_size must be at least 1, not {size}")
-    ended = np.zeros(ids.shape[0], dtype=bool)
-    with no_grad(), evaluating(model):
-        for _ in range(max_new_tokens):
-            logits = devices.move(model(ids[:, -size:])[:, -1].array, devices.CPU)  # (B, V)
-            chosen = choose(logits, temperature, top_k, top_p, generator)  # (B,)
-            if eos_id is not None:
-                chosen = np.where(ended, eos_id, chosen)
-                ended |= chosen == eos_id
-            new = Tensor(chosen[:, None].astype(ids.array.dtype)).to(ids.device)
-            ids = cat([ids, new], dim=1)
-            if ended.all():
-                break
-    return ids
-
-
-def choose(
-    logits: np.ndarray,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: Generator | None = None,
-) -> np.ndarray:
-    """One token a row: logits (B, V) -> (B,). The options are those of `generate`."""
-    if np.isnan(logits).any():
-        raise ValueError("generate: the model's logits are nan; its weights were spoiled, perhaps in training")
-    if temperature == 0:
-        return logits.argmax(axis=-1)
-    below = probabilities(logits, temperature, top_k, top_p).cumsum(axis=-1)
-    u = (generator or default_generator).uniform((len(below), 1), np.float64)
-    # 1 - u lies in (0, 1]: the first sum to reach it belongs to a token of positive probability, whatever the rounding
-    return (below < (1.0 - u) * below[:, -1:]).sum(axis=-1)
-
-
-def probabilities(
-    logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> np.ndarray:
-    """What `choose` draws from: logits (B, V) -> (B, V) float64, rows adding up to 1, zero where top_k or top_p refuse.
-
-    Of tokens that are equally likely at the border, the ones of lower number stay.
-    """
-    x = logits.astype(np.float64)
-    p = np.exp((x - x.max(axis=-1, keepdims=True)) / temperature)
-    p /= p.sum(axis=-1, keepdims=True)
-    if top_k is None and top_p is None:
-        return p
-    order = np.argsort(-x, axis=-1, kind="stable")  # likeliest first
-    p = np.take_along_axis(p, order, axis=-1)
-    if top_k is not None:
-        p[:, top_k:] = 0.0
-        p /= p.sum(axis=-1, keepdims=True)
-    if top_p is not None:
-        p[p.cumsum(axis=-1) - p >= top_p] = 0.0  # a token stays while those before it have not reached top_p
-        p /= p.sum(axis=-1, keepdims=True)
-    by_token = np.empty_like(p)
-    np.put_along_axis(by_token, order, p, axis=-1)
-    return by_token
-
-
-def check_options(
-    ids: Tensor, max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    """Refuse a prompt or an option that `generate` cannot work with, by a ValueError naming it."""
     if ids.ndim != 2 or ids.shape[1] < 1:
         raise ValueError(f"generate: ids must have shape (B, T) with T of at least 1, not {tuple(ids.shape)}")
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    reader = Reader(model, context_size, slide, cache, most=ids.shape[1] + max(max_new_tokens, 0))
+    rows = ids.tolist()
+    for _ in tokens(reader, rows, max_new_tokens, sampling, eos_id, generator):
+        pass
+    longest = max(map(len, rows), default=ids.shape[1])
+    full = [row + row[-1:] * (longest - len(row)) for row in rows]  # who ended early goes on writing its last token
+    return Tensor(np.array(full, ids.array.dtype).reshape(len(rows), longest)).to(ids.device)
+
+
+def generate_batch(
+    model: Module,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    context_size: int | None = None,
+    *,
+    sampling: Sampling | None = None,
+    eos_id: Ends = None,
+    generator: Generators = None,
+    slide: int = 1,
+    cache: bool = True,
+) -> list[list[int]]:
+    """Continue prompts of any lengths, all at once: each row's prompt and continuation, up to and with its eos_id.
+
+    A row gets the tokens that its prompt alone would get; where they are drawn, from its own generator of a sequence.
+    The options are those of `generate`.
+
+    Raises: as `generate`.
+    """
+    rows = [list(map(int, prompt)) for prompt in prompts]
+    most = max(map(len, rows), default=0) + max(max_new_tokens, 0)
+    reader = Reader(model, context_size, slide, cache, most)
+    for _ in tokens(reader, rows, max_new_tokens, sampling or Sampling(), eos_id, generator):
+        pass
+    return rows
+
+
+def stream(
+    model: Module,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    context_size: int | None = None,
+    *,
+    sampling: Sampling | None = None,
+    eos_id: Ends = None,
+    generator: Generators = None,
+    slide: int = 1,
+    reader: Reader | None = None,
+) -> Iterator[int]:
+    """The continuation of one prompt, a token at a time as each is chosen, up to and with eos_id.
+
+    reader: one to go on with, as a conversation does: what it has read of the prompt before is not read again. It
+    brings its model, context_size and slide. The other options are those of `generate`.
+
+    Raises: as `generate`, when the first token is asked for.
+    """
+    row = list(map(int, ids))
+    reader = reader or Reader(model, context_size, slide, most=len(row) + max(max_new_tokens, 0))
+    for _ in tokens(reader, [row], max_new_tokens, sampling or Sampling(), eos_id, generator):
+        yield row[-1]
+
+
+def tokens(
+    reader: Reader, rows: list[list[int]], max_new_tokens: int, sampling: Sampling, eos_id: Ends, generator: Generators
+) -> Iterator[None]:
+    """Lengthen each row by one token and yield, up to max_new_tokens times; a row that has ended stays as it is.
+
+    Rows that have ended are not computed any more. Of one generator every row of the batch takes its number, ended or
+    not, so that what the others get does not depend on it.
+
+    Raises: ValueError for an empty row, a negative max_new_tokens or another number of generators than of rows.
+    """
+    if not all(rows):
+        raise ValueError(f"generate: prompt {rows.index([])} is empty; the model needs a token to go on from")
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must not be negative, but is {max_new_tokens}")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"generate: temperature must be 0 or a positive number, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"generate: top_k must be at least 1, not {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"generate: top_p must lie in 0 < top_p <= 1, not {top_p}")
+    if isinstance(generator, Sequence) and len(generator) != len(rows):
+        raise ValueError(f"generate: {len(generator)} generators for {len(rows)} rows; give one, or one for each row")
+    ends = ends_of(eos_id)
+    alive = list(range(len(rows)))
+    for _ in range(max_new_tokens if rows else 0):
+        with no_grad(), evaluating(reader.model):
+            logits = reader([rows[b] for b in alive])
+        logits = sampling.penalize(logits, [rows[b] for b in alive])
+        u = draws(generator, alive, len(rows)) if sampling.temperature else None
+        chosen = sampling.choose(logits, u).tolist()
+        for b, token in zip(alive, chosen, strict=True):
+            rows[b].append(token)
+        yield
+        going = [i for i, token in enumerate(chosen) if token not in ends]
+        if not going:
+            return
+        if len(going) < len(alive):
+            reader.select(going)
+            alive = [alive[i] for i in going]
+
+
+def ends_of(eos_id: Ends) -> set[int]:
+    """The tokens that end a row."""
+    return set() if eos_id is None else {eos_id} if isinstance(eos_id, int) else set(eos_id)
 
 
 def generate_text_simple(model: Module, idx: Tensor, max_new_tokens: int, context_size: int) -> Tensor:

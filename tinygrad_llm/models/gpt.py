@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -98,6 +98,9 @@ class GPTModel(Module):
     then sees another document's, and positions count from 0 in each, so that the loss and its gradients are those of
     the documents one by one. positions: which row of `pos_emb` each id takes, instead of that count. Both (B, T).
 
+    attention_weights: return the logits and, for study, what each position looked at: a list of one tensor (B, H, T, T)
+    a block, see `MultiHeadAttention.weights`.
+
     checkpoint: keep only each block's input for backward and compute the rest of the block again there. The gradients
     are the same to the last bit, the memory is less, and a step takes about a third longer. It is no part of the
     configuration, since it changes no result, and may be set on the model at any time.
@@ -144,8 +147,36 @@ class GPTModel(Module):
             elif isinstance(module, LayerNorm):
                 module.reset_parameters()
 
-    def forward(self, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        return self.out_head(self.features(ids, documents, positions))
+    def forward(
+        self,
+        ids: Tensor,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
+        *,
+        attention_weights: bool = False,
+    ) -> Any:
+        if not attention_weights:
+            return self.out_head(self.features(ids, documents, positions))
+        weights: list[Tensor] = []
+        hooks = [
+            block.att.register_forward_pre_hook(lambda att, given: weights.append(att.weights(*given)))
+            for block in self.trf_blocks
+        ]
+        try:
+            return self.out_head(self.features(ids, documents, positions)), weights
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def after(self, ids: Tensor, positions: Tensor, last: Any, past: Sequence[Any]) -> Tensor:
+        """Logits after new ids (B, T) at positions (B, T), their keys and values added to `past` -> (B, V).
+
+        last: the index (rows, columns) of the last new id of each row. past: what each block remembers, see `KVCache`.
+        """
+        x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
+        for block, remembered in zip(self.trf_blocks, past, strict=True):
+            x = block(x, None, remembered)
+        return self.out_head(self.final_norm(x[last]))
 
     def loss(
         self,

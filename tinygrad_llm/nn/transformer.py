@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinygrad_llm.autograd import Tensor
 
 from .activation import GELU
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, Past
 from .containers import Sequential
 from .dropout import Dropout
 from .functional.layers import gelu_linear
@@ -50,6 +50,7 @@ class TransformerBlock(Module):
         self.norm2 = LayerNorm(emb_dim)
         self.drop_shortcut = Dropout(drop_rate)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = x + self.drop_shortcut(self.att(self.norm1(x), mask))
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+        given = (mask,) if past is None else (mask, past)  # an attention of one's own need not know the past
+        x = x + self.drop_shortcut(self.att(self.norm1(x), *given))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))

@@ -1,0 +1,168 @@
+"""Talk with a model in the terminal: it keeps the conversation, and answers token by token."""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+from tinygrad_llm import text
+from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.data.instructions import CHATML, PHI3_CHAT, ChatTemplate
+from tinygrad_llm.models import GPTModel, Reader, commandline, stream_text
+
+PROGRAM = "chat.py"
+TEMPLATES = {"phi3": PHI3_CHAT, "chatml": CHATML}
+TEMPLATE_FILE = "chat_template.json"
+
+DESCRIPTION = """\
+Talk with a model of yours. A model that learned a conversation's form has it beside its
+weights (chat_template.json), or it is named by --template. Any other is a writer that
+goes on from all that was said so far: what you type is continued, not answered."""
+
+EPILOG = """\
+in the conversation:
+  /reset forgets all that was said     /quit or the end of input (Ctrl-D) leaves
+  Ctrl-C ends an answer and keeps what is there
+
+What lies further back than the model's context is forgotten.
+
+examples:
+  python examples/chat.py --model runs/pretrain
+  python examples/chat.py --model runs/tuned --template chatml --system "You answer in verse." --tokens 300
+"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    page = Parser(prog=PROGRAM, usage="%(prog)s --model FOLDER [flags]", description=DESCRIPTION, epilog=EPILOG)
+    page.add_argument("--model", required=True, metavar="FOLDER", help="of a run")
+    page.add_argument(
+        "--template", metavar="NAME", help=f"{', '.join(TEMPLATES)}, or none to write on [the folder's, or none]"
+    )
+    page.add_argument("--system", metavar="TEXT", help="what comes before the conversation")
+    commandline.add_sampling_flags(page)
+    return page
+
+
+def template_of(args: argparse.Namespace) -> ChatTemplate | None:
+    """The form of the conversation; None for a model that writes on."""
+    if args.template is None:
+        path = Path(args.model, TEMPLATE_FILE)
+        return ChatTemplate.from_file(path) if path.is_file() else None
+    if args.template not in (*TEMPLATES, "none"):
+        raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")
+    return TEMPLATES.get(args.template)
+
+
+class Conversation:
+    """All that was said, and the model that goes on from it; what it has read it does not read again."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.sampling, self.generator = commandline.sampling(args), commandline.generator(args)
+        self.model: GPTModel
+        self.tokenizer: text.Tokenizer
+        self.model, self.tokenizer = commandline.load_run(args.model)
+        self.template = template_of(args)
+        size, slide = commandline.window(args, self.model)
+        self.reader = Reader(self.model, size, slide)
+        self.reset()
+        self.ids()  # what --system says is refused before the conversation, not within it
+
+    def reset(self) -> None:
+        """Forget all but the system's text."""
+        system = self.args.system
+        self.messages = [{"role": "system", "content": system}] if system and self.template else []
+        self.written = system if system and not self.template else ""
+
+    def ids(self) -> list[int]:
+        """The conversation so far as the model reads it."""
+        if self.template is None:
+            return self.tokenizer.encode(self.written, disallowed_special=())
+        return self.template.encode(self.messages, self.tokenizer, ask=True).ids if self.messages else []
+
+    def answer(self, said: str) -> Generator[str, None, None]:
+        """Say something and get what the model says to it, in pieces; what was shown is kept, also of half an answer.
+
+        Raises: ValueError for a text that the tokenizer cannot take, which is then not part of the conversation.
+        """
+        before = list(self.messages), self.written
+        self.messages.append({"role": "user", "content": said})
+        self.written += ("\n" if self.written else "") + said
+        shown: list[str] = []
+        try:
+            ids = self.ids()
+            stops = [*self.args.stop, *([self.template.closing.strip()] if self.template else [])]
+            pieces = stream_text(
+                self.model, self.tokenizer, ids, self.args.tokens, stop=stops, sampling=self.sampling,
+                eos_id=commandline.ends(self.args, self.tokenizer), generator=self.generator, reader=self.reader,
+            )  # fmt: skip
+            for piece in pieces:
+                shown.append(piece)
+                yield piece
+        except ValueError:
+            self.messages, self.written = before
+            raise
+        finally:
+            if shown:
+                self.messages.append({"role": "assistant", "content": "".join(shown)})
+                self.written += "".join(shown)
+
+
+def talk(conversation: Conversation) -> None:
+    """Read a line, answer it, until there are no more."""
+    form = "a conversation" if conversation.template else "it goes on from what you write"
+    print(f"{conversation.args.model}: {form}; /reset forgets, /quit leaves")
+    while True:
+        try:
+            said = input("> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print("\n(/quit or Ctrl-D leaves)")
+            continue
+        if said.strip() == "/quit":
+            return
+        if said.strip() == "/reset":
+            conversation.reset()
+            print("(all forgotten)")
+        elif said.strip():
+            reply(conversation, said)
+
+
+def reply(conversation: Conversation, said: str) -> None:
+    """Print the answer as it comes; Ctrl-C ends it."""
+    try:
+        with contextlib.closing(conversation.answer(said)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+        print()
+    except KeyboardInterrupt:
+        print(" ...")
+    except ValueError as error:
+        print(f"({error})")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    for channel in (sys.stdout, sys.stderr):
+        if isinstance(channel, io.TextIOWrapper):
+            channel.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a talk
+    args = parser().parse_args(argv)
+    try:
+        talk(Conversation(args))
+    except OSError as error:
+        return fail(PROGRAM, os_reason(error))
+    except (ValueError, RuntimeError, MemoryError) as error:
+        return fail(PROGRAM, error)
+    except KeyboardInterrupt:
+        print()
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What the command lines that write with a model share: its folder, and the flags that say how tokens are chosen."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tinygrad_llm import text
+from tinygrad_llm.random import Generator
+
+from .checkpoint import load
+from .gpt import GPTModel
+from .sampling import Sampling
+
+TOKENIZER = "tokenizer.json"
+END = "<|endoftext|>"
+
+
+def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
+    """The model and the tokenizer in a folder that a run wrote.
+
+    Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, or where the two do not
+    belong together; RuntimeError for weights that do not fit the configuration.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; examples/pretrain.py --out makes one")
+    path = Path(folder, TOKENIZER)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
+    tokenizer, model = text.load(path), load(folder)
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
+            f"they were not made for each other"
+        )
+    return model, tokenizer
+
+
+def add_sampling_flags(page: argparse.ArgumentParser) -> None:
+    """The flags that `sampling` and its neighbours read."""
+    choice = page.add_argument_group("how tokens are chosen")
+    choice.add_argument("--tokens", type=int, default=200, metavar="N", help="to write at most [200]")
+    choice.add_argument("--temperature", type=float, default=0.8, metavar="X", help="0 takes the likeliest [0.8]")
+    choice.add_argument("--top-k", type=int, metavar="N", help="only the N likeliest [all]")
+    choice.add_argument("--top-p", type=float, metavar="X", help="only the likeliest that together reach X [all]")
+    choice.add_argument("--min-p", type=float, metavar="X", help="only those at least X as likely as the first [all]")
+    choice.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: less of it [1]")
+    choice.add_argument("--seed", type=int, metavar="N", help="makes the text the same each time [a new text]")
+    choice.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated")
+    choice.add_argument("--ignore-end", action="store_true", help=f"write on after {END}")
+    choice.add_argument("--context", type=int, metavar="N", help="tokens that the model sees [all it can]")
+    choice.add_argument(
+        "--slide", type=int, metavar="N", help="tokens to drop at once where the context is full [half of it]"
+    )
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """How tokens are chosen. Raises: ValueError for a flag out of range."""
+    if args.tokens < 0:
+        raise ValueError(f"--tokens {args.tokens}: must not be negative")
+    if not all(args.stop):
+        raise ValueError("--stop is empty; give the text to stop at, or leave the flag out")
+    return Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
+
+
+def window(args: argparse.Namespace, model: GPTModel) -> tuple[int, int]:
+    """How many tokens the model sees, and how many it drops at once. Raises: ValueError out of range."""
+    most = model.config.context_length
+    size = most if args.context is None else args.context
+    if not 1 <= size <= most:
+        raise ValueError(f"--context {size}: must lie in 1..{most}, what the model can see")
+    slide = max(1, size // 2) if args.slide is None else args.slide
+    if not 1 <= slide <= size:
+        raise ValueError(f"--slide {slide}: must lie in 1..{size}, the context")
+    return size, slide
+
+
+def generator(args: argparse.Namespace) -> Generator:
+    """Where draws come from: the seed given, or a fresh one."""
+    stream = Generator()
+    if args.seed is None:
+        stream.seed()
+    elif not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
+    else:
+        stream.manual_seed(args.seed)
+    return stream
+
+
+def ends(args: argparse.Namespace, tokenizer: text.Tokenizer) -> list[int]:
+    """The tokens at which a text ends: the tokenizer's end of text, unless it is to be ignored."""
+    return [] if args.ignore_end or END not in tokenizer.special_tokens else [tokenizer.special_tokens[END]]
