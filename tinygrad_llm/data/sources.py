@@ -16,9 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
+from tinygrad_llm.text.sources import SUFFIXES, files_of, kind_of, not_utf8
+
 BLOCK = 2**20  # bytes of text that are read, and encoded, at once
 MOST_RECORD = 2**26  # bytes a JSON line may have: it must be parsed as a whole
-PLAIN, RECORDS, PACKED = (".txt", ".md"), (".jsonl", ".ndjson"), (".gz", ".zst")
+PLAIN, RECORDS, PACKED = SUFFIXES, (".jsonl", ".ndjson"), (".gz", ".zst")
 
 # Between a line end or a space and what follows, inside running text: no tokenizer here has a token across it, nor
 # does what it makes of either side depend on the other. So the ids of the parts are the ids of the whole.
@@ -37,7 +39,7 @@ class Source:
     @property
     def holds_records(self) -> bool:
         """Whether each line is a JSON object, rather than the whole a text."""
-        return _kind(self.path) in RECORDS
+        return kind_of(self.path, PACKED) in RECORDS
 
     def open(self) -> BinaryIO:
         """The file's bytes, unpacked.
@@ -66,37 +68,19 @@ def _zstd(path: Path) -> BinaryIO:
     raise ValueError(f"{path}: backports.zstd is not installed; pip install -e '.[data]' brings it, or unpack the file")
 
 
-def _kind(path: Path) -> str:
-    return path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
-
-
 def find_sources(path: str | os.PathLike[str]) -> list[Source]:
     """The file at path, or every file below the folder that holds text or JSON lines, in the order of their paths.
 
     Raises: FileNotFoundError when there is nothing at path; ValueError for a folder without such files.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder; give a text file or a folder of texts")
-    if path.is_dir():
-        kinds = (*PLAIN, *RECORDS)
-        found = sorted(p for p in path.rglob("*") if _kind(p) in kinds and p.is_file() and not _hidden(p, path))
-        if not found:
-            raise ValueError(f"{path}: the folder holds no {', '.join(kinds)} file, plain, .gz or .zst")
-    elif path.is_file():
-        found = [path]
-    else:
-        raise ValueError(f"{path}: neither a regular file nor a folder")
+    found = files_of(path, (*PLAIN, *RECORDS), PACKED)
     return [_source(p, p.relative_to(path).as_posix() if path.is_dir() else p.name) for p in found]
 
 
 def _source(path: Path, name: str) -> Source:
     status = path.stat()
     return Source(path, os.fsencode(name).decode("utf-8", "replace"), status.st_size, status.st_mtime_ns)
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 @dataclass(frozen=True)
@@ -288,10 +272,7 @@ def _decode(content: bytes, last: bool, source: Source, offset: int) -> str:
     try:
         return codecs.utf_8_decode(content, "strict", last)[0]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source.path}: not UTF-8: byte 0x{content[error.start]:02x} at position {offset + error.start} "
-            f"({error.reason}); convert the file to UTF-8 first"
-        ) from None
+        raise not_utf8(source.path, offset + error.start, error) from None
 
 
 def _last_cut(content: str, mark: str | None) -> int:

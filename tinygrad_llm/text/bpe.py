@@ -13,9 +13,10 @@ from tinygrad_llm.text.bpe_formats import Vocabulary
 from tinygrad_llm.text.bpe_training import learn_merges
 from tinygrad_llm.text.bytelevel import BYTE_ORDER, from_printable, to_printable
 from tinygrad_llm.text.encoding import EncodingTokenizer
-from tinygrad_llm.text.loading import parse_json, read_bytes, reads_folder, reads_model
+from tinygrad_llm.text.loading import read_bytes, reads_folder, reads_model
 from tinygrad_llm.text.merging import merges_of
-from tinygrad_llm.text.pieces import Progress, Source, count_pieces
+from tinygrad_llm.text.pieces import Progress, count_pieces
+from tinygrad_llm.text.sources import Source
 from tinygrad_llm.text.splitting import expression
 
 END_OF_TEXT = "<|endoftext|>"
@@ -102,9 +103,9 @@ class BPETokenizer(EncodingTokenizer):
         )
 
     @classmethod
-    def build(cls, text: str, vocab_size: int = VOCAB_SIZE) -> "BPETokenizer":
-        """The tokenizer of at most vocab_size tokens, trained on this text."""
-        return cls.train([text], vocab_size)
+    def build(cls, text: str, vocab_size: int | None = None) -> "BPETokenizer":
+        """The tokenizer of at most vocab_size tokens (VOCAB_SIZE when None), trained on this text."""
+        return cls.train([text], VOCAB_SIZE if vocab_size is None else vocab_size)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -164,15 +165,12 @@ class BPETokenizer(EncodingTokenizer):
         write_atomically(path, formats.huggingface_file(self.vocabulary, self.merges))
 
     @classmethod
-    def from_huggingface(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
-        """The tokenizer in a tokenizer.json of Hugging Face, byte-level BPE; ids are those without its post-processor.
+    def from_huggingface(cls, fields: dict[str, Any]) -> "BPETokenizer":
+        """The tokenizer that a `tokenizer.json` describes, byte-level BPE; ids are those without its post-processor.
 
-        Raises: ValueError naming the file and what in it has no counterpart here; OSError.
+        Raises: ValueError naming what in it has no counterpart here.
         """
-        try:
-            return cls._of(formats.read_huggingface(parse_json(read_bytes(path))))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return cls._of(formats.read_huggingface(fields))
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
         """Write tiktoken's rank file: the tokens alone. Pattern and special tokens are told when it is loaded."""
@@ -220,4 +218,4 @@ def _check(tokens: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> No
 
 for _names in formats.GPT2_NAMES:
     reads_folder(_names, BPETokenizer.from_gpt2)
-reads_model("BPE", lambda fields: BPETokenizer._of(formats.read_huggingface(fields)))
+reads_model("BPE", BPETokenizer.from_huggingface)

@@ -8,8 +8,11 @@ from typing import Any, Self
 
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text.base import Tokenizer
-from tinygrad_llm.text.pipeline import Pipeline, byte_of, option
+from tinygrad_llm.text.huggingface import added_tokens, option, tokenizer_json
+from tinygrad_llm.text.pipeline import Pipeline, byte_of
+from tinygrad_llm.text.sources import Source
 
+VOCAB_SIZE = 4096  # of `build`
 LONGEST_KEPT = 64  # characters of a word whose ids are remembered
 MOST_KEPT = 1 << 16  # words that are remembered
 
@@ -53,6 +56,16 @@ class SubwordTokenizer(Tokenizer):
         self.special_tokens = {token: self.ids[token] for token in special_tokens}
         self._kept: dict[str, list[int]] = {}
 
+    @classmethod
+    @abstractmethod
+    def train(cls, source: Source, vocab_size: int) -> Self:
+        """Learn pieces from a source: a path, or an iterable of texts (str) and files (Path)."""
+
+    @classmethod
+    def build(cls, text: str, vocab_size: int | None = None) -> Self:
+        """The tokenizer with up to vocab_size pieces (VOCAB_SIZE when None) trained on `text`."""
+        return cls.train([text], VOCAB_SIZE if vocab_size is None else vocab_size)
+
     @abstractmethod
     def spell(self, word: str) -> list[int]:
         """The ids of one word as the pipeline gives it."""
@@ -85,19 +98,7 @@ class SubwordTokenizer(Tokenizer):
 
     def to_huggingface(self) -> dict[str, Any]:
         """The JSON object of Hugging Face's `tokenizer.json` for this tokenizer."""
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        added = sorted((i, token) for token, i in self.special_tokens.items())
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{"id": i, "content": token, **flags} for i, token in added],
-            "normalizer": self.pipeline.fields["normalizer"],
-            "pre_tokenizer": self.pipeline.fields["pre_tokenizer"],
-            "post_processor": None,
-            "decoder": self.pipeline.fields["decoder"],
-            "model": self.model_fields(),
-        }
+        return tokenizer_json(self.model_fields(), self.special_tokens, **self.pipeline.fields)
 
     @classmethod
     @abstractmethod
@@ -123,22 +124,12 @@ class SubwordTokenizer(Tokenizer):
         return cls.from_huggingface(option(fields, "huggingface", dict))
 
 
-def model_of(fields: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The object "model", of the kind asked for. Raises: ValueError for another kind or version."""
-    if fields.get("version") != "1.0":
-        raise ValueError(f'tokenizer.json: "version" must be "1.0", found {fields.get("version")!r:.80}')
-    model = option(fields, "model", dict)
-    if model.get("type", kind) != kind:
-        raise ValueError(f"tokenizer.json: the model is {model['type']!r:.80}, not {kind}")
-    return model
-
-
 def pipeline_of(fields: dict[str, Any]) -> Pipeline:
     """The steps around the model of a `tokenizer.json`."""
     return Pipeline(fields.get("normalizer"), fields.get("pre_tokenizer"), fields.get("decoder"))
 
 
-def added_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str], list[str]]:
+def special_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str], list[str]]:
     """The special tokens of a `tokenizer.json`, and those of them that follow the model's pieces.
 
     Raises: ValueError for one that is not special, eats white space, matches whole words or normalized text only, or
@@ -146,15 +137,7 @@ def added_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str
     """
     known = {piece: i for i, piece in enumerate(pieces)}
     special, following = [], []
-    for added in option(fields, "added_tokens", list, []):
-        if not isinstance(added, dict):
-            raise ValueError(f"tokenizer.json: an added token must be an object, found {added!r:.80}")
-        content, i = option(added, "content", str), option(added, "id", int)
-        for flag, expected in (("special", True), ("lstrip", False), ("rstrip", False), ("single_word", False),
-                               ("normalized", False)):  # fmt: skip
-            if added.get(flag, expected) is not expected:
-                raise ValueError(f'tokenizer.json: added token {content!r:.80} with "{flag}" {added[flag]!r:.80} '
-                                 f"is not supported, only {expected}")  # fmt: skip
+    for content, i in added_tokens(fields, special=True, normalized=False):
         if content not in known:
             known[content] = len(known)
             following.append(content)

@@ -4,16 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tinygrad_llm.text.base import register
+from tinygrad_llm.text.bytelevel import to_printable
+from tinygrad_llm.text.huggingface import model_of, option
 from tinygrad_llm.text.loading import reads_model
-from tinygrad_llm.text.pipeline import TO_CHARACTER, Pipeline, lossless_bytes, option
+from tinygrad_llm.text.pipeline import Pipeline, lossless_bytes
 from tinygrad_llm.text.sources import Source, texts
-from tinygrad_llm.text.subword import (
-    SubwordTokenizer,
-    added_tokens_of,
-    check_special_tokens,
-    model_of,
-    pipeline_of,
-)
+from tinygrad_llm.text.subword import SubwordTokenizer, check_special_tokens, pipeline_of, special_tokens_of
 from tinygrad_llm.text.wordpiece_training import count_words, learn
 
 PREFIX = "##"
@@ -23,7 +19,7 @@ NO_LIMIT = 2**31 - 1  # characters a word
 # The bytes that UTF-8 is made of: any of them may go on with a word, and those that go on with a character start none.
 _LATER = [*range(0xC0), *range(0xC2, 0xF5)]
 _FIRST = [b for b in _LATER if not 0x80 <= b < 0xC0]
-BYTES = [TO_CHARACTER[b] for b in _FIRST] + [PREFIX + TO_CHARACTER[b] for b in _LATER]
+BYTES = [*to_printable(bytes(_FIRST)), *(PREFIX + c for c in to_printable(bytes(_LATER)))]
 
 
 def longest(pieces: Iterable[str]) -> int:
@@ -66,11 +62,6 @@ class WordPieceTokenizer(SubwordTokenizer):
             if piece.startswith(prefix) and len(piece) > len(prefix)
         }
         self._longest_first, self._longest_later = longest(self._first), longest(self._later)
-
-    @classmethod
-    def build(cls, text: str) -> "WordPieceTokenizer":
-        """The tokenizer with up to 4,096 pieces trained on `text`."""
-        return cls.train([text], 4096)
 
     @classmethod
     def train(
@@ -160,7 +151,7 @@ class WordPieceTokenizer(SubwordTokenizer):
                 ids = f"0 to {len(pieces) - 1}"
                 raise ValueError(f"WordPiece: ids must be {ids}, each once; {piece!r:.80} has {i!r:.80}")
             pieces[i] = piece
-        special, following = added_tokens_of(fields, list(vocabulary))
+        special, following = special_tokens_of(fields, list(vocabulary))
         limit = option(model, "max_input_chars_per_word", int, 100)
         if limit < 0:
             raise ValueError(f'WordPiece: "max_input_chars_per_word" {limit} must be at least 0')
