@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--tokenizer", metavar="NAME", help=f"{' or '.join(text.names())} [the preset's]")
     run.add_argument(
+        "--vocab-size", type=int, metavar="N", help="tokens at most, where they are learned [the preset's or its own]"
+    )
+    run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
     run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
@@ -166,16 +169,25 @@ def material(args: argparse.Namespace, preset: Preset) -> tuple[Corpus, text.Tok
     """The text, its tokenizer, and the ids to learn from and to judge by."""
     path = source(args, preset)
     if data.is_prepared(path) and not data.corpora.is_name(path):
+        if args.vocab_size is not None:
+            raise ValueError(f"--vocab-size {args.vocab_size}: the shards in {path} have their tokenizer; leave it out")
         return prepared(path, args.tokenizer)
     corpus = data.load(path, args.val_fraction)
     if not isinstance(corpus, Corpus):
         raise ValueError(f"--data {path}: a table of examples, not a text")
-    tokenizer = text.build(args.tokenizer or preset.tokenizer, corpus.train + corpus.validation)
+    tokenizer = tokenizer_for(corpus, args, preset)
     train, validation = (
         data.ids_array(tokenizer.encode_ordinary(part), tokenizer.vocab_size)
         for part in (corpus.train, corpus.validation)
     )
     return corpus, tokenizer, train, validation
+
+
+def tokenizer_for(corpus: Corpus, args: argparse.Namespace, preset: Preset) -> text.Tokenizer:
+    """The tokenizer of the run; one that has ids for any text never sees the validation text."""
+    name = args.tokenizer or preset.tokenizer
+    size = preset.vocab_size if args.vocab_size is None and name == preset.tokenizer else args.vocab_size
+    return text.build(name, corpus.train if text.is_trainable(name) else corpus.train + corpus.validation, size)
 
 
 def prepared(folder: str, tokenizer: str | None) -> tuple[Corpus, text.Tokenizer, Ids, Ids]:

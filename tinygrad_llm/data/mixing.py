@@ -4,7 +4,7 @@ Source: Conneau and Lample, Cross-lingual language model pretraining (2019), sec
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,3 +147,29 @@ class Mixture:
             raise ValueError(f"Mixture: the state's counts {drawn} and last source {last!r} do not fit {self.names}")
         self._drawn = [drawn[name] for name in self.names]
         self._last = None if last is None else self.names.index(last)
+
+
+class MixedBatches:
+    """The stream of a mixture's batches of `batch` examples, for a training loop; a mixture of one source shuffles it.
+
+    Raises: ValueError for a batch below 1.
+    """
+
+    def __init__(self, mixture: Mixture, batch: int) -> None:
+        if batch < 1:
+            raise ValueError(f"MixedBatches: a batch of {batch} examples must have at least 1")
+        self.mixture, self.batch = mixture, batch
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.mixture.batch(self.batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mixture's state; batches of another size may go on from it."""
+        return self.mixture.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises: ValueError as `Mixture.load_state_dict`."""
+        self.mixture.load_state_dict(state)

@@ -9,8 +9,8 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -296,6 +296,22 @@ def _last_cut(content: str, mark: str | None) -> int:
     if mark and (found_at := content.find(mark, max(0, end - len(mark) + 1), end + len(mark) - 1)) >= 0:
         end = found_at + len(mark)
     return len(content[:end].rstrip()) or max(1, len(content[:end].rstrip("\r")))  # \r\n is one, a mark drops spaces
+
+
+def sample_texts(sources: Sequence[Source], most: int, mark: str | None = None, key: str = "text") -> Iterator[str]:
+    """Texts of about `most` bytes together: blocks evenly spread over the sources, which are read to the end.
+
+    What a vocabulary is learned from where the whole is too much. Raises: as `Reader`.
+    """
+    total = sum(source.length() for source in sources)
+    every = max(1, -(-total // most))
+    place, number = Place(), 0
+    with closing(Reader(sources, mark, key)) as reader:
+        while place.file < len(sources):
+            block = reader.block(place)
+            if number % every == 0:
+                yield from (part.text for part in block.parts)
+            place, number = block.next, number + 1
 
 
 def border_near(sources: Sequence[Source], share: float) -> tuple[int, int]:

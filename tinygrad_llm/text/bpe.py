@@ -8,7 +8,7 @@ from typing import Any
 
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text import bpe_formats as formats
-from tinygrad_llm.text.base import register
+from tinygrad_llm.text.base import Trainable, register, training_settings
 from tinygrad_llm.text.bpe_formats import Vocabulary
 from tinygrad_llm.text.bpe_training import learn_merges
 from tinygrad_llm.text.bytelevel import BYTE_ORDER, from_printable, to_printable
@@ -20,12 +20,11 @@ from tinygrad_llm.text.sources import Source
 from tinygrad_llm.text.splitting import expression
 
 END_OF_TEXT = "<|endoftext|>"
-VOCAB_SIZE = 8192  # of `build`
 MOST_IDS = 1 << 24
 
 
 @register
-class BPETokenizer(EncodingTokenizer):
+class BPETokenizer(EncodingTokenizer, Trainable):
     """Byte-pair encoding over bytes: tokens (bytes -> id) merge in the order of their ids.
 
     tokens: every single byte, with any id, and tokens of several bytes, each the union of two that are single bytes or
@@ -37,6 +36,7 @@ class BPETokenizer(EncodingTokenizer):
     """
 
     name = "bpe"
+    default_size = 8192
 
     def __init__(
         self, tokens: Mapping[bytes, int], *, pattern: str = "gpt2", special_tokens: Mapping[str, int] | None = None
@@ -78,7 +78,7 @@ class BPETokenizer(EncodingTokenizer):
         Raises: ValueError for a source without text, not UTF-8, or a vocab_size without room for the bytes;
         FileNotFoundError; RuntimeError when a worker process dies.
         """
-        special_tokens = tuple(dict.fromkeys(special_tokens))
+        vocab_size, special_tokens = training_settings("bpe training", vocab_size, special_tokens)
         room = vocab_size - 256 - len(special_tokens)
         if room < 0:
             raise ValueError(
@@ -87,11 +87,9 @@ class BPETokenizer(EncodingTokenizer):
             )
         if min_frequency < 1 or (workers is not None and workers < 1):
             raise ValueError(f"bpe training: min_frequency {min_frequency} and workers {workers} must be at least 1")
-        if not all(special_tokens):
-            raise ValueError("bpe training: a special token is empty")
         expression(pattern)
         report = progress or (lambda what, done, of: None)
-        pieces = count_pieces(source, pattern, special_tokens, workers, report)
+        pieces = count_pieces(source, pattern, tuple(special_tokens), workers, report)
         if not pieces:
             raise ValueError("bpe training: the source holds no text; give one to learn from")
         symbols = [bytes([b]) for b in BYTE_ORDER]
@@ -101,11 +99,6 @@ class BPETokenizer(EncodingTokenizer):
         return cls(
             tokens, pattern=pattern, special_tokens={token: len(tokens) + i for i, token in enumerate(special_tokens)}
         )
-
-    @classmethod
-    def build(cls, text: str, vocab_size: int | None = None) -> "BPETokenizer":
-        """The tokenizer of at most vocab_size tokens (VOCAB_SIZE when None), trained on this text."""
-        return cls.train([text], VOCAB_SIZE if vocab_size is None else vocab_size)
 
     @property
     def vocabulary(self) -> Vocabulary:

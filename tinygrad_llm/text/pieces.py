@@ -13,6 +13,7 @@ from tinygrad_llm.text.splitting import splitter
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much is done, of how much (None: unknown)
 
+MOST_CHARACTERS = 2**27  # of different pieces: merging takes some 40 times that in bytes
 WORTH_PROCESSES = 8  # blocks, below which starting processes costs more than it saves
 
 
@@ -38,16 +39,23 @@ def count_pieces(
 
     workers: processes that count; None takes one a core when the source is long enough for it.
 
-    Raises: ValueError for text with a lone surrogate; RuntimeError when a process ends early; as `sources.documents`.
+    Raises: ValueError for text with a lone surrogate, or more different pieces than memory holds; RuntimeError when a
+    process ends early; as `sources.documents`.
     """
     totals: Counter[str] = Counter()
-    characters = 0
+    characters = different = 0
 
     def add(counts: dict[str, int]) -> None:
-        nonlocal characters
+        nonlocal characters, different
         for piece, count in counts.items():
+            different += 0 if piece in totals else len(piece)
             totals[piece] += count
             characters += count * len(piece)
+        if different > MOST_CHARACTERS:
+            raise ValueError(
+                f"bpe training: the different pieces have more than {MOST_CHARACTERS:,} characters, as those of a text "
+                f"without spaces do; train on a part of the text"
+            )
         progress("characters read", characters, None)
 
     stream = blocks(source, boundaries)

@@ -7,39 +7,38 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from tinygrad_llm.files import write_atomically
-from tinygrad_llm.text.base import Tokenizer
+from tinygrad_llm.text.base import Trainable, training_settings
 from tinygrad_llm.text.huggingface import added_tokens, option, tokenizer_json
 from tinygrad_llm.text.pipeline import Pipeline, byte_of
-from tinygrad_llm.text.sources import Source
 
-VOCAB_SIZE = 4096  # of `build`
 LONGEST_KEPT = 64  # characters of a word whose ids are remembered
 MOST_KEPT = 1 << 16  # words that are remembered
 
 
-def check_special_tokens(tokens: Iterable[str], where: str) -> list[str]:
-    """The special tokens for a training, which no word of a text can spell and which decode to themselves.
+def subword_settings(where: str, vocab_size: int, special_tokens: Iterable[str]) -> tuple[int, list[str]]:
+    """The settings of a training whose special tokens no word of a text can spell, and decode to themselves.
 
-    Raises: ValueError naming one that is not of two or more visible ASCII characters, or reserved, or there twice.
+    Raises: as `training_settings`; ValueError naming a token that is not of two or more visible ASCII characters, or
+    reserved.
     """
-    tokens = list(tokens)
-    for i, token in enumerate(tokens):
-        if not isinstance(token, str) or len(token) < 2 or not all("!" <= c <= "~" for c in token):
+    size, tokens = training_settings(where, vocab_size, special_tokens)
+    for token in tokens:
+        if len(token) < 2 or not all("!" <= c <= "~" for c in token):
             raise ValueError(f"{where}: a special token is two or more visible ASCII characters, not {token!r:.80}")
         if token.startswith("##") or byte_of(token) is not None:
             raise ValueError(f"{where}: {token!r} cannot be a special token, pieces are written so")
-        if token in tokens[:i]:
-            raise ValueError(f"{where}: special token {token!r} is named twice")
-    return tokens
+    return size, tokens
 
 
-class SubwordTokenizer(Tokenizer):
+class SubwordTokenizer(Trainable):
     """A vocabulary of pieces and a way to spell a word with them; the pipeline makes words of text, and text of pieces.
 
     A special token is never part of an ordinary word. Ids of short words are remembered, up to `MOST_KEPT` words.
 
     Raises: ValueError for a piece that is there twice, or a special token that is none of the pieces.
     """
+
+    default_size = 4096
 
     def __init__(self, pieces: Sequence[str], special_tokens: Iterable[str], pipeline: Pipeline) -> None:
         self.pieces = list(pieces)
@@ -55,16 +54,6 @@ class SubwordTokenizer(Tokenizer):
                 raise ValueError(f"{self.name} tokenizer: special token {token!r:.80} is not in the vocabulary")
         self.special_tokens = {token: self.ids[token] for token in special_tokens}
         self._kept: dict[str, list[int]] = {}
-
-    @classmethod
-    @abstractmethod
-    def train(cls, source: Source, vocab_size: int) -> Self:
-        """Learn pieces from a source: a path, or an iterable of texts (str) and files (Path)."""
-
-    @classmethod
-    def build(cls, text: str, vocab_size: int | None = None) -> Self:
-        """The tokenizer with up to vocab_size pieces (VOCAB_SIZE when None) trained on `text`."""
-        return cls.train([text], VOCAB_SIZE if vocab_size is None else vocab_size)
 
     @abstractmethod
     def spell(self, word: str) -> list[int]:

@@ -11,7 +11,7 @@ from tinygrad_llm.text.huggingface import model_of, option
 from tinygrad_llm.text.loading import reads_model
 from tinygrad_llm.text.pipeline import Pipeline, byte_token, lossless_words
 from tinygrad_llm.text.sources import Source, texts
-from tinygrad_llm.text.subword import SubwordTokenizer, check_special_tokens, pipeline_of, special_tokens_of
+from tinygrad_llm.text.subword import SubwordTokenizer, pipeline_of, special_tokens_of, subword_settings
 from tinygrad_llm.text.unigram_lattice import Edge, Lattice
 from tinygrad_llm.text.unigram_training import learn
 from tinygrad_llm.text.wordpiece_training import count_words
@@ -79,7 +79,7 @@ class UnigramTokenizer(SubwordTokenizer):
         Raises: ValueError when vocab_size has no room for special tokens, bytes and characters.
         """
         where = "UnigramTokenizer.train"
-        special_tokens = check_special_tokens(special_tokens, where)
+        vocab_size, special_tokens = subword_settings(where, vocab_size, special_tokens)
         if "<unk>" not in special_tokens:
             raise ValueError(f'{where}: special_tokens must have "<unk>", for characters that are no piece')
         if not 0 < coverage <= 1:

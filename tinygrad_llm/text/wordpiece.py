@@ -9,7 +9,7 @@ from tinygrad_llm.text.huggingface import model_of, option
 from tinygrad_llm.text.loading import reads_model
 from tinygrad_llm.text.pipeline import Pipeline, lossless_bytes
 from tinygrad_llm.text.sources import Source, texts
-from tinygrad_llm.text.subword import SubwordTokenizer, check_special_tokens, pipeline_of, special_tokens_of
+from tinygrad_llm.text.subword import SubwordTokenizer, pipeline_of, special_tokens_of, subword_settings
 from tinygrad_llm.text.wordpiece_training import count_words, learn
 
 PREFIX = "##"
@@ -83,7 +83,7 @@ class WordPieceTokenizer(SubwordTokenizer):
 
         Raises: ValueError when vocab_size has no room for the special tokens and the first pieces.
         """
-        special_tokens = check_special_tokens(special_tokens, "WordPieceTokenizer.train")
+        vocab_size, special_tokens = subword_settings("WordPieceTokenizer.train", vocab_size, special_tokens)
         own = pipeline is None
         pipeline = pipeline or lossless_bytes()
         words = count_words(texts(source), pipeline)
