@@ -1,7 +1,6 @@
 """Prepare a corpus: files of text -> tokens -> a folder of shards that examples/pretrain.py --data reads."""
 
 import argparse
-import io
 import sys
 import time
 from importlib.util import find_spec
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm import data, get_num_threads, text
+from tinygrad_llm.commandline import show_anything
 from tinygrad_llm.data import Manifest, Progress, Settings
 from tinygrad_llm.data.known import CORPORA
 from tinygrad_llm.data.sources import PACKED, find_sources, sample_texts
@@ -154,9 +154,7 @@ def summary(out: Path, manifest: Manifest, seconds: float) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     start = time.monotonic()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that a terminal cannot show must not end a run
+    show_anything()
     args = parser().parse_args(argv)
     if args.workers < 0 or not args.out:
         return fail(PROGRAM, f"--workers {args.workers}: must be at least 0" if args.out else "--out is empty")

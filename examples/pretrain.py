@@ -1,7 +1,6 @@
 """Pre-train a GPT: text -> tokenizer -> windows -> model -> training loop -> samples -> files."""
 
 import argparse
-import io
 import itertools
 import math
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, text
+from tinygrad_llm.commandline import show_anything
 from tinygrad_llm.data import Corpus, Row, Windows
 from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.models import GPTModel, generate
@@ -354,9 +354,7 @@ def kept(out: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     start = time.monotonic()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    show_anything()
     args = parser().parse_args(argv)
     try:
         run = prepare(args)

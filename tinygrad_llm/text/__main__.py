@@ -1,12 +1,11 @@
 """Tokenizers on the command line: train one, look at one, fetch the files of a published one."""
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
 from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, guarded, show_anything
 from tinygrad_llm.text import BPETokenizer, tiktoken
 from tinygrad_llm.text.splitting import PATTERNS
 
@@ -108,20 +107,9 @@ COMMANDS = {"train": train_tokenizer, "show": show_tokens, "fetch": fetch_files}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    show_anything()
     args = parser().parse_args(argv)
-    try:
-        COMMANDS[args.command](args)
-    except OSError as error:
-        return fail(f"{PROGRAM} {args.command}", os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(f"{PROGRAM} {args.command}", error)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(f"{PROGRAM} {args.command}", lambda: COMMANDS[args.command](args), "stopped; nothing was written")
 
 
 if __name__ == "__main__":
