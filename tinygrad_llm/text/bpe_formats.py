@@ -45,8 +45,10 @@ def check_merges(tokens: Mapping[bytes, int], merges: Iterable[tuple[bytes, byte
     for left, right in given:
         if left not in tokens or right not in tokens or left + right not in tokens:
             raise ValueError(f"the merge of {left!r} and {right!r} names or makes a token outside the vocabulary")
-        if (i := tokens[left + right]) < last:
-            raise ValueError(f"token {left + right!r} (id {i}) is merged after id {last}; ids must follow the merges")
+        if (i := tokens[left + right]) <= last:
+            raise ValueError(
+                f"token {left + right!r:.80} (id {i}) is merged after id {last}; ids must follow the merges, each once"
+            )
         last = i
     if sum(len(token) ** 2 for token in tokens) > MOST_WORK:
         raise ValueError("the tokens are too long to be a vocabulary")

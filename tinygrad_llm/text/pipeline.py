@@ -20,6 +20,7 @@ from tinygrad_llm.text.huggingface import Fields, only, option
 # Letters, digits or marks with a space before them, or white space: the words of a text, joined, are the text. "#" is
 # always a word of its own, so that no word starts with "##".
 WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?#| ?[^\s\p{L}\p{M}\p{N}#]+|\s+(?!\S)|\s"
+MOST_STEPS = 100  # of a Sequence
 CONTINUES = r"\A##"  # the mark of a WordPiece that goes on with a word
 
 Normalize = Callable[[str], str]
@@ -123,6 +124,8 @@ def _replace(fields: Fields) -> Normalize:
         return lambda text: text.removeprefix("##")
     if list(pattern) != ["String"] or not isinstance(pattern["String"], str) or not pattern["String"]:
         raise ValueError(f"Replace: pattern {pattern!r:.80} is not supported, only a string")
+    if len(content) > len(pattern["String"]):  # forty of them would make a terabyte of one letter
+        raise ValueError(f"Replace: content {content!r:.80} may not be longer than {pattern['String']!r:.80}")
     return lambda text: text.replace(pattern["String"], content)
 
 
@@ -193,6 +196,8 @@ def _steps(fields: Any, kind: str) -> list[Callable[[Any], Any]]:
     parts = [fields]
     if isinstance(fields, dict) and fields.get("type") == "Sequence":
         parts = option(fields, members, list)
+        if len(parts) > MOST_STEPS:
+            raise ValueError(f"tokenizer.json: {kind} has {len(parts):,} steps, more than {MOST_STEPS}")
     steps = []
     for part in parts:
         name = part.get("type") if isinstance(part, dict) else None
