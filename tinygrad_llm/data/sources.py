@@ -22,9 +22,10 @@ BLOCK = 2**20  # bytes of text that are read, and encoded, at once
 MOST_RECORD = 2**26  # bytes a JSON line may have: it must be parsed as a whole
 PLAIN, RECORDS, PACKED = SUFFIXES, (".jsonl", ".ndjson"), (".gz", ".zst")
 
-# Between a line end or a space and what follows, inside running text: no tokenizer here has a token across it, nor
-# does what it makes of either side depend on the other. So the ids of the parts are the ids of the whole.
-CUT = re.compile(r"\S(?:(?:\r\n|\n|\r)(?=\S)|(?= \S))")
+# Inside running text, before a space or else behind a line end: no tokenizer here has a token across it, nor does what
+# it makes of either side depend on the other, so the ids of the parts are the ids of the whole. (o200k_base has tokens
+# of a line end and a slash; one that begins every text with a mark, as some from Hugging Face do, needs the space.)
+CUTS = re.compile(r"\S(?= \S)"), re.compile(r"\S(?:\r\n|\n|\r)(?=[^\s/])")
 
 
 @dataclass(frozen=True)
@@ -281,17 +282,18 @@ def _last_cut(content: str, mark: str | None) -> int:
     Where there is none, as in a line without spaces, up to any character: a token may be cut in two there.
     """
     room = len(mark) + 1 if mark else 1
-    reach = 2**10
-    while True:
-        begin = max(0, len(content) - reach)
-        for found in reversed(list(CUT.finditer(content, begin, len(content)))):
-            end = found.end()
-            before_mark = mark and (content.startswith(mark, end) or content.startswith(mark, end + 1))
-            if end + room <= len(content) and not before_mark:
-                return end
-        if begin == 0:
-            break
-        reach *= 16
+    for cut in CUTS:
+        reach = 2**10
+        while True:
+            begin = max(0, len(content) - reach)
+            for found in reversed(list(cut.finditer(content, begin, len(content)))):
+                end = found.end()
+                before_mark = mark and (content.startswith(mark, end) or content.startswith(mark, end + 1))
+                if end + room <= len(content) and not before_mark:
+                    return end
+            if begin == 0:
+                break
+            reach *= 16
     end = max(1, len(content) - room)
     if mark and (found_at := content.find(mark, max(0, end - len(mark) + 1), end + len(mark) - 1)) >= 0:
         end = found_at + len(mark)
@@ -327,5 +329,5 @@ def border_near(sources: Sequence[Source], share: float) -> tuple[int, int]:
         content = file.read(BLOCK)
     start = next((i for i, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), len(content))
     content_text = content[start:].decode("utf-8", "replace")
-    found = CUT.search(content_text)
+    found = next(filter(None, (cut.search(content_text) for cut in CUTS)), None)
     return number, rest + start + (len(content_text[: found.end()].encode()) if found else 0)
