@@ -1,7 +1,6 @@
 """Prepare a corpus: files of text -> tokens -> a folder of shards that examples/pretrain.py --data reads."""
 
 import argparse
-import io
 import sys
 import time
 from importlib.util import find_spec
@@ -9,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm import data, get_num_threads, text
+from tinygrad_llm.commandline import show_anything
 from tinygrad_llm.data import Manifest, Progress, Settings
 from tinygrad_llm.data.known import CORPORA
-from tinygrad_llm.data.sources import PACKED, find_sources
+from tinygrad_llm.data.sources import PACKED, find_sources, sample_texts
 from tinygrad_llm.training import console
 from tinygrad_llm.training.cli import Parser, fail, os_reason
 from tinygrad_llm.training.memory import format_bytes
 
 PROGRAM = "prepare_data.py"
-MOST_TO_LEARN = 2**26  # bytes of text that a vocabulary is learned from in one piece
+MOST_TO_LEARN = 2**26  # bytes of text that a vocabulary is learned from
 
 DESCRIPTION = """\
 Turn files of text into shards of token ids that training reads from the disk.
@@ -28,6 +28,9 @@ the same command goes on where it was and ends with the same files."""
 EPILOG = f"""\
 what is read: .txt and .md (a document each, or several with --mark between them), .jsonl
 (a document on each line, under --key), plain or packed as .gz or .zst, all in UTF-8
+
+tokenizers: gpt2 and others that are published; bpe, wordpiece and unigram, which are learned
+from up to {format_bytes(MOST_TO_LEARN)} of the text; char, simple and word, from the whole of a small one
 
 what is written to --out:
   train-00000.ids, ...             token ids, as many as --shard-tokens in each
@@ -43,6 +46,7 @@ exit codes:
 
 examples:
   python examples/prepare_data.py --data my-texts/ --tokenizer gpt2 --out shards/mine
+  python examples/prepare_data.py --data my-texts/ --tokenizer bpe --out shards/mine
   python examples/prepare_data.py --data tiny-stories --tokenizer gpt2 --out shards/tiny
   python examples/pretrain.py --data shards/mine
 """
@@ -57,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--tokenizer", default="gpt2", metavar="NAME", help=f"{', '.join(text.names())}, or a tokenizer's file [gpt2]"
     )
+    page.add_argument("--vocab-size", type=int, metavar="N", help="tokens at most, where they are learned [its own]")
     page.add_argument("--val-fraction", type=float, default=0.1, metavar="X", help="share to judge by [0.1]")
     page.add_argument("--val-data", metavar="PATH", help="file or folder to judge by, in place of a share")
     page.add_argument("--mark", metavar="WORD", help="between the documents of a file, such as '<|endoftext|>'")
@@ -78,21 +83,29 @@ def sources(args: argparse.Namespace) -> tuple[Path, Path | None]:
     return paths["train"], judge or paths.get("validation")
 
 
-def tokenizer(name: str, path: Path) -> text.Tokenizer:
-    """The tokenizer in a file, or the one of this name for the text."""
+def tokenizer(args: argparse.Namespace, path: Path, settings: Settings) -> text.Tokenizer:
+    """The tokenizer in a file, or the one of this name: learned from a sample of the text, where it learns."""
+    name = args.tokenizer
     if name not in text.names():
         if not Path(name).exists():
             raise ValueError(f"--tokenizer {name}: neither a file nor one of {', '.join(text.names())}")
+        if args.vocab_size is not None:
+            raise ValueError(f"--vocab-size {args.vocab_size}: the tokenizer in {name} has its own; leave the flag out")
         return text.load(name)
-    if name == "gpt2":
-        return text.build(name, "")
+    if name in text.tiktoken.ENCODINGS:
+        return text.build(name, "", args.vocab_size)
     found = find_sources(path)
+    if text.is_trainable(name):
+        sample = sample_texts(found, MOST_TO_LEARN, settings.mark, settings.key)
+        return text.train(name, sample, args.vocab_size)
     if sum(s.size for s in found) > MOST_TO_LEARN or any(s.holds_records or s.path.suffix in PACKED for s in found):
+        able = ", ".join(other for other in text.names() if text.is_trainable(other))
         raise ValueError(
-            f"--tokenizer {name}: its vocabulary is learned from plain text of at most {format_bytes(MOST_TO_LEARN)}; "
-            f"make one from a part of the text, save it, and name its file"
+            f"--tokenizer {name}: knows only characters that it has seen, so it must see the whole text, which may be "
+            f".txt and .md files of {format_bytes(MOST_TO_LEARN)} together; take one of {able}, which learn from a "
+            f"sample and take any text, or the file of one made elsewhere"
         )
-    return text.build(name, data.read(path))
+    return text.build(name, data.read(path), args.vocab_size)
 
 
 class Bar:
@@ -141,9 +154,7 @@ def summary(out: Path, manifest: Manifest, seconds: float) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     start = time.monotonic()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that a terminal cannot show must not end a run
+    show_anything()
     args = parser().parse_args(argv)
     if args.workers < 0 or not args.out:
         return fail(PROGRAM, f"--workers {args.workers}: must be at least 0" if args.out else "--out is empty")
@@ -152,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         path, judge = sources(args)
         mark = args.mark or (CORPORA[args.data].mark if args.data in CORPORA else None)
         settings = Settings(args.val_fraction, mark, args.key, args.shard_tokens)
-        chosen = tokenizer(args.tokenizer, path)
+        chosen = tokenizer(args, path, settings)
         bar = Bar()
         manifest = data.prepare(path, args.out, chosen, settings, args.workers, args.fresh, bar, judge)
         bar.close()

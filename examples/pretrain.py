@@ -1,7 +1,6 @@
 """Pre-train a GPT: text -> tokenizer -> windows -> model -> training loop -> samples -> files."""
 
 import argparse
-import io
 import itertools
 import math
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, text
+from tinygrad_llm.commandline import show_anything
 from tinygrad_llm.data import Corpus, Row, Windows
 from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.models import GPTModel, generate
@@ -82,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
         "--data", metavar="PATH", help="text file, folder of .txt and .md files or of shards, or name of a corpus"
     )
     run.add_argument("--tokenizer", metavar="NAME", help=f"{' or '.join(text.names())} [the preset's]")
+    run.add_argument(
+        "--vocab-size", type=int, metavar="N", help="tokens at most, where they are learned [the preset's or its own]"
+    )
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
@@ -166,16 +169,25 @@ def material(args: argparse.Namespace, preset: Preset) -> tuple[Corpus, text.Tok
     """The text, its tokenizer, and the ids to learn from and to judge by."""
     path = source(args, preset)
     if data.is_prepared(path) and not data.corpora.is_name(path):
+        if args.vocab_size is not None:
+            raise ValueError(f"--vocab-size {args.vocab_size}: the shards in {path} have their tokenizer; leave it out")
         return prepared(path, args.tokenizer)
     corpus = data.load(path, args.val_fraction)
     if not isinstance(corpus, Corpus):
         raise ValueError(f"--data {path}: a table of examples, not a text")
-    tokenizer = text.build(args.tokenizer or preset.tokenizer, corpus.train + corpus.validation)
+    tokenizer = tokenizer_for(corpus, args, preset)
     train, validation = (
         data.ids_array(tokenizer.encode_ordinary(part), tokenizer.vocab_size)
         for part in (corpus.train, corpus.validation)
     )
     return corpus, tokenizer, train, validation
+
+
+def tokenizer_for(corpus: Corpus, args: argparse.Namespace, preset: Preset) -> text.Tokenizer:
+    """The tokenizer of the run; one that has ids for any text never sees the validation text."""
+    name = args.tokenizer or preset.tokenizer
+    size = preset.vocab_size if args.vocab_size is None and name == preset.tokenizer else args.vocab_size
+    return text.build(name, corpus.train if text.is_trainable(name) else corpus.train + corpus.validation, size)
 
 
 def prepared(folder: str, tokenizer: str | None) -> tuple[Corpus, text.Tokenizer, Ids, Ids]:
@@ -342,9 +354,7 @@ def kept(out: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     start = time.monotonic()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    show_anything()
     args = parser().parse_args(argv)
     try:
         run = prepare(args)

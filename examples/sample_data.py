@@ -1,7 +1,6 @@
 """What a model is given: windows and strides drawn, documents packed into rows, corpora mixed."""
 
 import argparse
-import io
 import os
 import string
 import sys
@@ -12,8 +11,8 @@ from typing import TextIO
 import numpy as np
 
 from tinygrad_llm import data, text
+from tinygrad_llm.commandline import Parser, guarded, show_anything
 from tinygrad_llm.data import Mixture, PackedRows, Windows
-from tinygrad_llm.training.cli import Parser, fail, os_reason
 from tinygrad_llm.training.console import table
 
 PROGRAM = "sample_data.py"
@@ -194,33 +193,30 @@ def corpora(args: argparse.Namespace) -> tuple[text.Tokenizer, dict[str, str]]:
     return text.build(args.tokenizer, "".join(texts.values())), texts
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    args = parser().parse_args(argv)
-    try:
-        tokenizer, texts = corpora(args)
-        parts = {name: np.array(tokenizer.encode_ordinary(passage), np.int64) for name, passage in texts.items()}
-        short = [name for name, ids in parts.items() if len(ids) < args.context + 1]
-        if short:
-            raise ValueError(f"--data: {short[0]} has fewer than --context {args.context} + 1 tokens; lower --context")
-        paragraphs = [part for passage in texts.values() for part in passage.split("\n\n") if part.strip()]
-        documents = [np.array(ids) for part in paragraphs if (ids := tokenizer.encode_ordinary(part))]
-        pen = Pen(sys.stdout)
-        lines = windows_drawn(pen, np.concatenate([*parts.values()]), tokenizer, args.context, args.stride)
-        lines += packing_drawn(pen, documents, args.length)
-        lines += mixing_drawn(pen, parts, args.context, args.alpha, args.seed)
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, MemoryError, ImportError) as error:
-        return fail(PROGRAM, error)
+def draw(args: argparse.Namespace) -> None:
+    """Print the drawings. Raises: ValueError, OSError as `corpora`."""
+    tokenizer, texts = corpora(args)
+    parts = {name: np.array(tokenizer.encode_ordinary(passage), np.int64) for name, passage in texts.items()}
+    short = [name for name, ids in parts.items() if len(ids) < args.context + 1]
+    if short:
+        raise ValueError(f"--data: {short[0]} has fewer than --context {args.context} + 1 tokens; lower --context")
+    paragraphs = [part for passage in texts.values() for part in passage.split("\n\n") if part.strip()]
+    documents = [np.array(ids) for part in paragraphs if (ids := tokenizer.encode_ordinary(part))]
+    pen = Pen(sys.stdout)
+    lines = windows_drawn(pen, np.concatenate([*parts.values()]), tokenizer, args.context, args.stride)
+    lines += packing_drawn(pen, documents, args.length)
+    lines += mixing_drawn(pen, parts, args.context, args.alpha, args.seed)
     try:
         print("\n".join(lines).lstrip("\n"), flush=True)
     except BrokenPipeError:  # whoever reads, a pager perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    show_anything()
+    args = parser().parse_args(argv)
+    return guarded(PROGRAM, lambda: draw(args))
 
 
 if __name__ == "__main__":

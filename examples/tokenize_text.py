@@ -1,13 +1,12 @@
 """The same sentence through every tokenizer: what is a token, and how many does it take?"""
 
 import argparse
-import io
 import os
 import sys
 import time
 
 from tinygrad_llm import data, text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, guarded, show_anything
 from tinygrad_llm.training import console
 
 PROGRAM = "tokenize_text.py"
@@ -103,18 +102,9 @@ def show(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
-    try:
-        show(parser().parse_args(argv))
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    show_anything()
+    args = parser().parse_args(argv)
+    return guarded(PROGRAM, lambda: show(args))
 
 
 if __name__ == "__main__":

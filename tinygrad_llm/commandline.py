@@ -1,7 +1,9 @@
 """The manners of every command line: a page of help that keeps its shape, and mistakes told in one sentence."""
 
 import argparse
+import io
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -32,3 +34,24 @@ def os_reason(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
     return error.strerror + (f": {error.filename!r}" if error.filename is not None else "")
+
+
+def show_anything() -> None:
+    """Let both outputs replace what a terminal cannot show: a character must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def guarded(program: str, act: Callable[[], None], stopped: str = "stopped") -> int:
+    """Do it, and return the exit code: 0; 2 after one sentence on what was refused or failed; 130 after Ctrl-C."""
+    try:
+        act()
+    except OSError as error:
+        return fail(program, os_reason(error))
+    except (ValueError, ImportError, RuntimeError, MemoryError) as error:
+        return fail(program, error)
+    except KeyboardInterrupt:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        return 130
+    return 0

@@ -6,11 +6,12 @@ import io
 import os
 import threading
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.data import download, fetch, known, load
+from tinygrad_llm.data import download, fetch, known, load, read_records
 from tinygrad_llm.data.download import RemoteFile, cache_folder, fetch_file
 
 pytest.importorskip("filelock")
@@ -218,8 +219,8 @@ def library(server, monkeypatch):
     """Corpora that the server has, of each kind."""
     text = b"One story.\n<|end|>\nAnother story.\n"
     table = b'[{"instruction": "Add.", "output": "3"}]'
-    contents = {"story": text, "table": table, "spam": b"ham\thello\tyou\nspam\twin!\n"}
-    rows = {"table": known.json_rows, "spam": known.labelled_rows}
+    contents = {"story": text, "table": table, "spam": b"ham\thello you\nspam\twin!\n"}
+    rows = {"table": partial(read_records, format="json"), "spam": known.CORPORA["sms-spam"].rows}
     server.content = packed(**contents)
     archive = RemoteFile("all.zip", len(server.content), urls=(server.url,))
     files = {n: RemoteFile(n, len(c), archive=archive, member=n) for n, c in contents.items()}
@@ -235,25 +236,10 @@ def library(server, monkeypatch):
 def test_a_text_is_loaded_by_its_name_and_so_are_rows(library):
     corpus = load("story", 0.5)
     assert corpus.name == "story" and corpus.train + corpus.validation == "One story.\n\nAnother story.\n"
-    assert load("pair").validation == "ham\thello\tyou\nspam\twin!\n"
+    assert load("pair").validation == "ham\thello you\nspam\twin!\n"
     assert load("table") == [{"instruction": "Add.", "output": "3"}]
-    assert load("spam") == [{"label": "ham", "text": "hello\tyou"}, {"label": "spam", "text": "win!"}]
+    assert load("spam") == [{"label": "ham", "text": "hello you"}, {"label": "spam", "text": "win!"}]
     assert len(library.asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("read", "content", "message"),
-    [
-        (known.json_rows, b"{}", "a list of objects is expected"),
-        (known.json_rows, b"[1]", "a list of objects is expected"),
-        (known.json_rows, b"[" * 100_000, "not JSON"),
-        (known.labelled_rows, b"ham\thi\nno tab\n", "line 2 has no tab between label and text"),
-    ],
-)
-def test_rows_that_are_none_are_refused(tmp_path, read, content, message):
-    (tmp_path / "rows").write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read(tmp_path / "rows")
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm.data import Mixture, PackedRows, Windows
-from tinygrad_llm.data.mixing import shuffled
 
 NAMES = "abcdefg"
 
@@ -92,26 +91,6 @@ def test_packed_rows_stay_packed_batches():
     batch = Mixture(rows).batch(4)
     assert batch.ids.tolist() == [[1, 2, 3, 0], [5, 6, 7, 0]] * 2
     assert batch.documents.tolist() == [[0, 0, 1, -1]] * 4
-
-
-@given(st.integers(1, 3000), st.integers(0, 2**32))
-def test_shuffled_is_a_permutation(n, seed):
-    assert sorted(shuffled(np.arange(n), n, (seed,))) == list(range(n))
-
-
-def test_shuffled_mixes_evenly():
-    n = 64
-    landed = np.zeros((n, n))
-    for seed in range(2000):
-        landed[np.arange(n), shuffled(np.arange(n), n, (seed,))] += 1
-    chi2 = ((landed - 2000 / n) ** 2 / (2000 / n)).sum()
-    assert abs(chi2 - (n - 1) ** 2) < 6 * (2 * (n - 1) ** 2) ** 0.5  # what fair dice give, within 6 sigma
-
-
-def test_shuffled_needs_no_table():
-    n = 10**15
-    where = shuffled(np.arange(1000), n, (1,))
-    assert len(set(where)) == 1000 and where.max() < n and where.max() > n // 2
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,13 @@ def test_no_text_makes_a_pattern_try_for_ever(piece):
 
 def test_an_iban_with_other_check_digits_is_none():
     assert "iban" not in [kind for *_, kind in find("DE88 3704 0044 0532 0130 00")]
+
+
+@pytest.mark.parametrize("address", ["jo@example.org", "555-123-4567", "4111 1111 1111 1111", "192.168.10.1"])
+def test_what_stands_beside_letters_of_other_scripts_is_found(address):
+    for before, after in (("写信 ", "谢谢"), ("почта ", "да")):
+        assert [span[:2] for span in find(before + address + after)] == [(len(before), len(before + address))]
+
+
+def test_a_local_part_of_any_letters_is_found_with_all_of_them():
+    assert find("a jörg@example.org_b") == [(2, 18, "email")]

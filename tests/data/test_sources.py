@@ -1,6 +1,7 @@
 import gzip
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from tinygrad_llm import text
 from tinygrad_llm.data import sources
-from tinygrad_llm.data.sources import Place, Reader, border_near, find_sources
+from tinygrad_llm.data.sources import CUTS, Place, Reader, border_near, find_sources
+from tinygrad_llm.text.splitting import PATTERNS, pieces_of
 
 MARK = "<|end|>"
 pieces = st.sampled_from(
@@ -135,6 +137,19 @@ def test_gpt2s_ids_of_the_parts_are_those_of_the_whole(tmp_path):
     parts = [part.text for block in blocks(Reader(find_sources(path))) for part in block.parts]
     assert len(parts) > 30
     assert [i for part in parts for i in tokenizer.encode_ordinary(part)] == tokenizer.encode_ordinary(path.read_text())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(content=st.text(st.sampled_from("ab1/; (\n'é"), min_size=150))
+def test_no_pattern_sees_where_a_text_was_cut(folder, pattern, content):
+    path = folder / "patterns.txt"
+    path.write_text("a b\n" + content + " b a\nb")
+    parts = [part.text for block in blocks(Reader(find_sources(path))) for part in block.parts]
+    for before, after in pairwise(parts):
+        ends = {found.end() for cut in CUTS for found in cut.finditer(before + after[:2])}
+        if len(before) in ends:  # else there was no place, and the cut was forced
+            both = list(pieces_of(before + after, pattern))
+            assert [*pieces_of(before, pattern), *pieces_of(after, pattern)] == both
 
 
 @given(content=passages.filter(str.strip), share=st.floats(0.05, 0.95))

@@ -54,6 +54,15 @@ def test_every_place_is_as_likely_as_every_other(n):
         assert ((counts - expected) ** 2 / expected).sum() < 40  # chi squared, 9 degrees of freedom: p < 1e-5
 
 
+def test_pairs_of_index_and_place_are_even():
+    n = 64
+    landed = np.zeros((n, n))
+    for key in range(2000):
+        landed[np.arange(n), Permutation(n, key)(np.arange(n))] += 1
+    chi2 = ((landed - 2000 / n) ** 2 / (2000 / n)).sum()
+    assert abs(chi2 - (n - 1) ** 2) < 6 * (2 * (n - 1) ** 2) ** 0.5  # what fair dice give, within 6 sigma
+
+
 def test_neighbours_do_not_stay_neighbours():
     order = Permutation(10_000, 3)(np.arange(10_000))
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.04

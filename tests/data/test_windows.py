@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.data import Windows, ids_array, split
+from tinygrad_llm.data import PackedRows, Windows, ids_array, split
 
 
 @st.composite
@@ -131,3 +131,11 @@ def test_ids_are_kept_in_the_narrowest_type(vocab_size, dtype):
 def test_an_id_out_of_range_is_named(bad):
     with pytest.raises(ValueError, match=rf"id {bad} at position 2 is outside \[0, 65\)"):
         ids_array([1, 2, bad, 70], 65)
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_a_window_that_is_none_is_not_taken(index):
+    with pytest.raises(IndexError, match=rf"index {index} is outside \[0, 5\)"):
+        Windows(np.arange(9), 4).take([0, index])
+    with pytest.raises(IndexError, match=rf"index {index} is outside \[0, 2\)"):
+        PackedRows([[1, 2, 3, 4]], 2).take([0, index])

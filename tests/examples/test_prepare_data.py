@@ -1,5 +1,6 @@
 """examples/prepare_data.py, and examples/pretrain.py on what it made."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm import text
-from tinygrad_llm.data import Shards, known, preparation, verify
+from tinygrad_llm.data import Shards, known, preparation, sources, verify
 
 pytest.importorskip("filelock")
 ROOT = Path(__file__).parents[2]
@@ -114,10 +115,12 @@ def test_a_corpus_by_name_brings_its_mark_and_its_own_validation(tmp_path, monke
     [
         (["--data", "nowhere"], "nowhere: there is no such file or folder"),
         (["--data", "alpaca"], "--data alpaca: a table of examples, not a text"),
-        (["--tokenizer", "morse"], "--tokenizer morse: neither a file nor one of char, gpt2"),
+        (["--tokenizer", "morse"], "--tokenizer morse: neither a file nor one of bpe, char"),
         (["--val-fraction", "1"], "the validation share 1.0 must lie in [0, 1)"),
         (["--shard-tokens", "0"], "shard_tokens 0 must be at least 1"),
         (["--workers", "-1"], "--workers -1: must be at least 0"),
+        (["--vocab-size", "300"], "the char tokenizer has no size to choose; that of bpe,"),
+        (["--tokenizer", "bpe", "--vocab-size", "3"], "vocab_size 3 has no room for 256 bytes"),
         (["--mark", "two words"], "the mark 'two words' between documents must be one word"),
         (["--key"], "--key: expected one argument"),
         (["--out", ""], "--out is empty"),
@@ -127,10 +130,27 @@ def test_a_wish_that_cannot_be_met_is_refused_in_one_sentence(texts, tmp_path, c
     assert message in refused(capsys, "--data", texts, "--out", tmp_path / "out", *flags)
 
 
-def test_a_vocabulary_is_not_learned_from_more_than_fits(texts, tmp_path, capsys, monkeypatch):
+def test_characters_are_not_learned_from_more_than_fits(texts, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(prepare_data, "MOST_TO_LEARN", 1000)
     error = refused(capsys, "--data", texts, "--out", tmp_path / "out")
-    assert "--tokenizer char: its vocabulary is learned from plain text of at most 1000 B" in error
+    assert "--tokenizer char: knows only characters that it has seen" in error and "1000 B together; take one" in error
+
+
+@pytest.mark.parametrize("name", ["bpe", "unigram", "wordpiece"])
+def test_a_vocabulary_is_learned_from_a_sample_of_any_text(texts, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(sources, "BLOCK", 2000)
+    monkeypatch.setattr(prepare_data, "MOST_TO_LEARN", 10_000)
+    (texts / "more.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": "Ünseen words ▁ 中文"}).encode()))
+    command = ["--data", texts, "--out", tmp_path / "out", "--tokenizer", name, "--vocab-size", 500]
+    for _ in range(2):  # the same command learns the same, and finds its own folder finished
+        assert main(*command) == 0
+    opened = Shards(tmp_path / "out")
+    assert opened.tokenizer.name == name and opened.tokenizer.vocab_size <= 500
+    ids = [*opened.row("train")[:].tolist(), *opened.row("validation")[:].tolist()]
+    assert "Ünseen words ▁ 中文" in opened.tokenizer.decode(ids)
+    learned = "".join(sources.sample_texts(sources.find_sources(texts), 10_000))
+    assert 3_000 < len(learned) < 12_000 and learned.startswith("the cat 0")
+    assert any(f"cat {i} " in learned for i in (6, 7, 8, 9))  # of the last files
 
 
 def test_stopped_or_out_of_room_the_same_command_goes_on(texts, tmp_path, capsys, monkeypatch):

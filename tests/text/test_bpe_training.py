@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.text import BPETokenizer, pieces
+from tinygrad_llm.text import BPETokenizer, pieces, sources
 from tinygrad_llm.text.bpe_training import learn_merges
 from tinygrad_llm.text.bytelevel import BYTE_ORDER, to_printable
 from tinygrad_llm.text.splitting import pieces_of
@@ -93,34 +93,34 @@ def test_merges_are_those_of_hugging_face(pattern, passages, vocab_size, min_fre
 @given(LETTERS | WORDS, st.integers(1, 40))
 def test_blocks_join_to_the_text(passage, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "BLOCK", block)
-        assert "".join(part for texts in pieces.blocks([passage]) for part in texts) == passage
+        patch.setattr(sources, "BLOCK", block)
+        assert "".join(part for texts in sources.blocks([passage]) for part in texts) == passage
 
 
 def test_a_text_is_cut_where_no_piece_is(monkeypatch):
     passage = "The 1st  of\n\nmany words!\n  We're  here,\tall of us. " * 20
     whole = pieces.count_pieces([passage], "gpt4", (), 1, quiet)
-    monkeypatch.setattr(pieces, "BLOCK", 30)
-    assert sum(len(texts) for texts in pieces.blocks([passage])) > 20
+    monkeypatch.setattr(sources, "BLOCK", 30)
+    assert sum(len(texts) for texts in sources.blocks([passage])) > 20
     assert pieces.count_pieces([passage], "gpt4", (), 1, quiet) == whole
 
 
 @pytest.mark.parametrize("token", ["<|end|>", "<| the end |>"])
 def test_special_tokens_part_the_text_and_are_not_learned(monkeypatch, token):
-    monkeypatch.setattr(pieces, "BLOCK", 20)
+    monkeypatch.setattr(sources, "BLOCK", 20)
     counts = pieces.count_pieces([f"one two{token} three " * 9], "gpt2", (token,), 1, quiet)
     assert counts == {b"one": 1, b" one": 8, b" two": 9, b" three": 9, b" ": 1}
 
 
 def test_a_line_without_a_place_to_cut_is_cut(monkeypatch):
-    monkeypatch.setattr(pieces, "BLOCK", 100)
+    monkeypatch.setattr(sources, "BLOCK", 100)
     assert pieces.count_pieces(["a" * 1000], "gpt2", (), 1, quiet) == {b"a" * 100: 10}
 
 
 def test_worker_processes_count_the_same(monkeypatch, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("the cat sat on the mat, and so on.\n" * 500)
-    monkeypatch.setattr(pieces, "BLOCK", 5000)
+    monkeypatch.setattr(sources, "BLOCK", 5000)
     alone = BPETokenizer.train(path, 300, workers=1)
     assert BPETokenizer.train(path, 300, workers=2).merges == alone.merges != []
 
@@ -142,7 +142,7 @@ def test_files_folders_and_streams_are_sources(tmp_path):
 
 
 def test_a_byte_that_is_not_utf8_is_named_wherever_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr(pieces, "READ_BYTES", 4)
+    monkeypatch.setattr(sources, "READ_BYTES", 4)
     for before in range(9):
         (tmp_path / "x.txt").write_bytes("é".encode() * before + b"\xff abc")
         with pytest.raises(ValueError, match=rf"x\.txt: not UTF-8: byte 0xff at position {2 * before} "):
@@ -163,7 +163,11 @@ def test_a_byte_that_is_not_utf8_is_named_wherever_it_is(monkeypatch, tmp_path):
         (["a"], {"workers": 0}, ValueError, "workers 0 must be at least 1"),
         (["a"], {"min_frequency": 0}, ValueError, "min_frequency 0"),
         (["a"], {"pattern": "gpt3"}, ValueError, "unknown split pattern"),
-        (["a"], {"special_tokens": [""]}, ValueError, "is empty"),
+        (["a"], {"special_tokens": [""]}, ValueError, "special token '' must be a string with something visible"),
+        (["a"], {"special_tokens": [" "]}, ValueError, "special token ' ' must be a string with something visible"),
+        (["a"], {"special_tokens": ["<a>", "<a>"]}, ValueError, "special token '<a>' is named twice"),
+        (["a"], {"special_tokens": "<a>"}, TypeError, r"must be a list of strings; give \['<a>'\]"),
+        (["a"], {"vocab_size": "300"}, TypeError, "vocab_size must be an integer, found '300'"),
         ("no such file", {}, FileNotFoundError, r"no such file.*a text goes in a list"),
         ("x" * 100_000, {}, FileNotFoundError, "a text goes in a list"),
     ],

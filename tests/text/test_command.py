@@ -33,6 +33,15 @@ def test_show_prints_tokens_and_merges(trained, capsys, monkeypatch):
     assert main(["show", str(trained), "-"]) == 0 and "1 tokens, 1 bytes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 460), ("unigram", 300)])
+def test_train_takes_every_kind_that_learns(tmp_path, capsys, kind, size):
+    (tmp_path / "book.txt").write_text("the cat sat on the mat. " * 20)
+    command = ["train", str(tmp_path), "--kind", kind, "--vocab-size", str(size), "--out", str(tmp_path / "t.json")]
+    assert main(command) == 0
+    tokenizer = text.load(tmp_path / "t.json")
+    assert tokenizer.name == kind and f"{tokenizer.vocab_size} tokens, the last of them" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -40,6 +49,8 @@ def test_show_prints_tokens_and_merges(trained, capsys, monkeypatch):
         (["train", "nowhere.txt"], "no such file or folder"),
         (["train", "{tmp}/book.txt", "--vocab-size", "3"], "no room for 256 bytes"),
         (["train", "{tmp}/book.txt", "--out", "{tmp}/no/t.json"], "there is no such folder"),
+        (["train", "{tmp}/book.txt", "--kind", "unigram", "--workers", "2"], "--workers is of bpe alone"),
+        (["train", "{tmp}/book.txt", "--kind", "char"], "--kind: invalid choice: 'char'"),
         (["fetch", "gpt5"], "invalid choice: 'gpt5'"),
         (["show", "{tmp}/char.json", "a", "--merges"], "merges nothing"),
         ([], "required"),

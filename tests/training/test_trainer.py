@@ -6,7 +6,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn
-from tinygrad_llm.data import ShuffledWindows, Windows
+from tinygrad_llm.data import MixedBatches, Mixture, PackedRows, Prefetch, ShuffledWindows, Windows
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.training import PRESETS, NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss
 
@@ -112,7 +112,7 @@ def test_each_step_begins_without_the_gradients_of_the_one_before():
     used = [p.grad.array.copy() for p in t.model.parameters()]
     t.model.load_state_dict(before)
     t.model.zero_grad()
-    next_token_loss(t.model, x, y).backward()
+    next_token_loss(t.model, (x, y)).backward()
     for grad, p in zip(used, t.model.parameters(), strict=True):
         np.testing.assert_allclose(grad, p.grad.array, rtol=1e-5, atol=1e-7)
 
@@ -152,7 +152,7 @@ def test_the_loss_is_the_mean_surprise_at_the_next_token():
     logits = t.model(tg.from_numpy(x)).array.astype(np.float64)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(p, y[..., None], -1)).mean()
-    assert next_token_loss(t.model, x, y).item() == pytest.approx(expected, rel=1e-5)
+    assert next_token_loss(t.model, (x, y)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_with_more_windows_than_the_text_has_is_refused():
@@ -205,3 +205,46 @@ def test_any_module_from_ids_to_logits_can_be_trained():
     recipe = RECIPE.replace(steps=100, lr=0.5, warmup=1)
     t = Trainer(Bigram(), recipe, Windows(IDS, 8), Windows(IDS, 8, stride=8), np.random.default_rng(0))
     assert t.run() and t.evaluations[-1].val_loss < 0.1
+
+
+def packed_stream():
+    rng = np.random.default_rng(3)
+    documents = [IDS[start : start + size] for start, size in rng.integers((0, 2), (300, 14), (40, 2)).tolist()]
+    rows = {"cut": PackedRows(documents, 8), "whole": PackedRows(documents, 8, split=False)}
+    return MixedBatches(Mixture(rows), RECIPE.batch)
+
+
+def test_packed_rows_of_a_mixture_train_and_each_document_counts_as_if_alone():
+    t = trainer(RECIPE.replace(steps=60, warmup=5))
+    t.stream = packed_stream()
+    batch = packed_stream().mixture.batch(60)
+    assert (batch.targets == -100).any() and (batch.documents == -1).any()
+    total = count = 0
+    for ids, targets, documents in zip(batch.ids, batch.targets, batch.documents, strict=True):
+        for document in set(documents.tolist()) - {-1}:
+            at = documents == document
+            if size := int((targets[at] != -100).sum()):
+                total += next_token_loss(t.model, (ids[None, at], targets[None, at])).item() * size
+                count += size
+    before = mean_loss(t.model, [batch])
+    assert before == pytest.approx(total / count, rel=1e-5)
+    t.run()
+    assert mean_loss(t.model, [batch]) < before / 2
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_packed_run_goes_on_from_the_state_of_its_stream(ahead):
+    def stream():
+        return Prefetch(packed_stream(), ahead) if ahead else packed_stream()
+
+    first, again = stream(), stream()
+    for _ in range(5):
+        next(first)
+    again.load_state_dict(first.state_dict())
+    for _ in range(4):
+        np.testing.assert_array_equal(next(first), next(again))
+
+
+def test_a_model_that_knows_no_documents_takes_no_packed_rows():
+    with pytest.raises(TypeError, match="packed rows need a GPTModel, found Linear"):
+        next_token_loss(nn.Linear(2, 2), next(packed_stream()))

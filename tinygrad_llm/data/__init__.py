@@ -21,7 +21,7 @@ from tinygrad_llm.data.instructions import (
 )
 from tinygrad_llm.data.known import fetch
 from tinygrad_llm.data.manifest import Manifest, Shards, is_prepared, verify
-from tinygrad_llm.data.mixing import Mixture
+from tinygrad_llm.data.mixing import MixedBatches, Mixture
 from tinygrad_llm.data.packing import PackedBatch, PackedRows, PackingReport, documents_of
 from tinygrad_llm.data.patterns import PersonalData
 from tinygrad_llm.data.permutation import Permutation
@@ -37,7 +37,7 @@ __all__ = [
     "Windows", "ids_array", "split", "GPTDatasetV1", "create_dataloader_v1",
     "Manifest", "Progress", "Row", "Settings", "Shards", "is_prepared", "prepare", "verify",
     "Permutation", "Prefetch", "RandomWindows", "ShuffledWindows", "Stream",
-    "Mixture",
+    "MixedBatches", "Mixture",
     "PackedBatch", "PackedRows", "PackingReport", "documents_of",
     "Finding", "Step", "clean", "read_report", "replay", "summary",
     "ExactDuplicates", "Length", "NearDuplicates", "Perplexity", "PersonalData", "nats_by",

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal, overload
 
 from tinygrad_llm.data import known
+from tinygrad_llm.data.readers import Record
 from tinygrad_llm.data.windows import split
+from tinygrad_llm.text.sources import files_of, read_parts
 
-SUFFIXES = (".txt", ".md")
 STORIES_CHARACTERS = 1_200_000
 STORIES_SEED = 1
 
@@ -32,10 +33,10 @@ class Corpus:
 
 
 @overload
-def load(source: Literal["sms-spam", "alpaca", "instruction-data"]) -> list[dict[str, str]]: ...  # type: ignore[overload-overlap]
+def load(source: Literal["sms-spam", "alpaca", "instruction-data"]) -> list[Record]: ...  # type: ignore[overload-overlap]
 @overload
 def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus: ...
-def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus | list[dict[str, str]]:
+def load(source: str | os.PathLike[str], validation_fraction: float = 0.1) -> Corpus | list[Record]:
     """The corpus at a path, the embedded one called "stories", or one of `known.CORPORA` by its name.
 
     A name comes before a path (./alpaca is a path). Where nobody fixed a validation text it is the last part. Of a
@@ -58,7 +59,7 @@ def is_name(source: str | os.PathLike[str]) -> bool:
     return isinstance(source, str) and (source == "stories" or source in known.CORPORA)
 
 
-def _named(name: str, validation_fraction: float) -> Corpus | list[dict[str, str]]:
+def _named(name: str, validation_fraction: float) -> Corpus | list[Record]:
     paths, rows = known.fetch(name), known.CORPORA[name].rows
     if rows is not None:
         return rows(paths["train"])
@@ -93,35 +94,17 @@ def read(path: str | os.PathLike[str]) -> str:
     one that is not UTF-8, naming the byte.
     """
     path = Path(path)
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file() and not _hidden(p, path))
-        if not files:
-            raise ValueError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
-        return "\n\n".join(_read_file(p).rstrip("\n") for p in files) + "\n"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: there is no such file or folder; give a text file, a folder of texts, or the name of a "
-            f"corpus: stories, {', '.join(known.CORPORA)}"
-        )
-    if not path.is_file():
-        raise ValueError(f"{path}: neither a regular file nor a folder")
-    return _read_file(path)
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _read_file(path: Path) -> str:
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8: byte 0x{content[error.start]:02x} at position {error.start} ({error.reason}); "
-            f"convert the file to UTF-8 first"
-        ) from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        files = files_of(path)
+    except FileNotFoundError as error:
+        names = ", ".join(known.CORPORA)
+        raise FileNotFoundError(f"{error}, or the name of a corpus: stories, {names}") from None
+    texts = [_whole(file) for file in files]
+    return "\n\n".join(text.rstrip("\n") for text in texts) + "\n" if path.is_dir() else texts[0]
+
+
+def _whole(path: Path) -> str:
+    text = "".join(read_parts(path))
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a text to learn from")
     return text

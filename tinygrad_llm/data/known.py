@@ -1,13 +1,12 @@
 """Corpora by name: where they are, what they are, under which licence, and how to know that a copy is right."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tinygrad_llm.data.download import RemoteFile, fetch_file
-
-Rows = list[dict[str, str]]
+from tinygrad_llm.data.readers import Record, read_records
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Known:
     licence: str
     files: Mapping[str, RemoteFile]
     mark: str | None = None
-    rows: Callable[[Path], Rows] | None = None
+    rows: Callable[[Path], list[Record]] | None = None
 
 
 def fetch(name: str) -> dict[str, Path]:
@@ -32,29 +31,6 @@ def fetch(name: str) -> dict[str, Path]:
     if name not in CORPORA:
         raise ValueError(f"{name}: there is no corpus of this name; choose one of {', '.join(CORPORA)}")
     return {split: fetch_file(file) for split, file in CORPORA[name].files.items()}
-
-
-def json_rows(path: Path) -> Rows:
-    """The rows of a file that is one JSON list of objects. Raises: ValueError for any other."""
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: a list of objects is expected")
-    return rows
-
-
-def labelled_rows(path: Path) -> Rows:
-    """The rows of a file with `label<TAB>text` on each line. Raises: ValueError naming a line that is not so."""
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
-        label, tab, content = line.partition("\t")
-        if tab:
-            rows.append({"label": label, "text": content})
-        elif line.strip():
-            raise ValueError(f"{path}: line {number} has no tab between label and text")
-    return rows
 
 
 def _github(repository: str, revision: str, path: str) -> tuple[str, ...]:
@@ -130,7 +106,7 @@ CORPORA: dict[str, Known] = {
             "SMSSpamCollection", 477_907, "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
             archive=SPAM, member="SMSSpamCollection",
         )},
-        rows=labelled_rows,
+        rows=partial(read_records, format="tsv", columns=("label", "text")),
     ),
     "alpaca": Known(
         about="Stanford Alpaca: 52,002 instructions with answers by text-davinci-003",
@@ -139,7 +115,7 @@ CORPORA: dict[str, Known] = {
             "alpaca_data.json", 22_773_992,
             urls=_github("tatsu-lab/stanford_alpaca", "761dc5bfbdeeffa89b8bff5d038781a4055f796a", "alpaca_data.json"),
         )},
-        rows=json_rows,
+        rows=read_records,
     ),
     "instruction-data": Known(
         about="1,100 instructions with answers, of Raschka's book on language models",
@@ -148,6 +124,6 @@ CORPORA: dict[str, Known] = {
             "instruction-data.json", 203_524, "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944",
             _github(BOOK, "main", "ch07/01_main-chapter-code/instruction-data.json"),
         )},
-        rows=json_rows,
+        rows=read_records,
     ),
 }  # fmt: skip

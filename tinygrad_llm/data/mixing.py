@@ -1,14 +1,15 @@
 """Several corpora in one stream, each with its share, in an order that is fixed by a seed and can be taken up anywhere.
 
-Source: Conneau and Lample, Cross-lingual language model pretraining (2019), section 3.1, for p ~ w^alpha; Black and
-Rogaway, Ciphers with arbitrary finite domains (2002), for a permutation without a table.
+Source: Conneau and Lample, Cross-lingual language model pretraining (2019), section 3.1, for p ~ w^alpha.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+
+from tinygrad_llm.data.permutation import Permutation
 
 
 class Source(Protocol):
@@ -101,7 +102,7 @@ class Mixture:
             epochs = nth[here] // n
             for epoch in set(epochs.tolist()):
                 at = np.flatnonzero(here)[epochs == epoch]
-                indices[at] = shuffled(nth[at] % n, n, (self.seed, source, epoch))
+                indices[at] = Permutation(n, self.seed, source, epoch)(nth[at] % n)
         return sources, indices
 
     def _next(self) -> int:
@@ -148,27 +149,27 @@ class Mixture:
         self._last = None if last is None else self.names.index(last)
 
 
-def shuffled(indices: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
-    """Where a permutation of 0..n - 1 that the key chooses sends the indices, without a table of n numbers.
+class MixedBatches:
+    """The stream of a mixture's batches of `batch` examples, for a training loop; a mixture of one source shuffles it.
 
-    A Feistel network permutes 0..4^b - 1 >= n - 1; what lands outside goes through it again until it is inside.
+    Raises: ValueError for a batch below 1.
     """
-    bits = max(1, -(-(n - 1).bit_length() // 2))
-    low, shift = np.uint64(2**bits - 1), np.uint64(bits)
-    rounds = np.random.SeedSequence(key).generate_state(6, np.uint64)
-    x = np.asarray(indices).astype(np.uint64)
-    outside = np.ones(len(x), bool)
-    while outside.any():
-        left, right = x[outside] >> shift, x[outside] & low
-        for k in rounds:
-            left, right = right, left ^ (_scrambled(right ^ k) & low)
-        x[outside] = left << shift | right
-        outside = x >= n
-    return x.astype(np.int64)
 
+    def __init__(self, mixture: Mixture, batch: int) -> None:
+        if batch < 1:
+            raise ValueError(f"MixedBatches: a batch of {batch} examples must have at least 1")
+        self.mixture, self.batch = mixture, batch
 
-def _scrambled(x: np.ndarray) -> np.ndarray:
-    """A fixed function of 64 bits to 64 that looks random (the end of splitmix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.mixture.batch(self.batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mixture's state; batches of another size may go on from it."""
+        return self.mixture.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises: ValueError as `Mixture.load_state_dict`."""
+        self.mixture.load_state_dict(state)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.data.windows import checked_indices
+
 IGNORED = -100  # a target that cross_entropy leaves out
 PADDING = -1  # the document of what belongs to none
 
@@ -117,7 +119,8 @@ class PackedRows:
         return PackedBatch(*(part[0] for part in self.take([index % len(self)])))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> PackedBatch:
-        """The rows with these indices: four arrays (B, T)."""
+        """The rows with these indices: four arrays (B, T). Raises: IndexError for one outside [0, len)."""
+        indices = checked_indices("PackedRows", indices, len(self))
         shape = (len(indices), self.max_length)
         ids, targets, documents, positions = (
             np.full(shape, fill, np.int64) for fill in (self.pad_id, IGNORED, PADDING, 0)

@@ -80,19 +80,20 @@ PATTERNS = {
     ),
     "email": Pattern(
         re.compile(
-            r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?!\w)"
+            r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
+            r"(?![A-Za-z0-9-])"  # a letter of another script may follow at once
         )
     ),
     "iban": Pattern(re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}"), iban),
-    "card": Pattern(re.compile(r"(?<![\w.])[2-6](?:[ -]?[0-9]){12,18}(?!\w)"), card),
-    "ip address": Pattern(re.compile(rf"(?<![\w.])(?:{_BYTE}\.){{3}}{_BYTE}(?!\.?\w)")),
+    "card": Pattern(re.compile(r"(?<![A-Za-z0-9_.])[2-6](?:[ -]?[0-9]){12,18}(?![A-Za-z0-9_])"), card),
+    "ip address": Pattern(re.compile(rf"(?<![A-Za-z0-9_.])(?:{_BYTE}\.){{3}}{_BYTE}(?!\.?[A-Za-z0-9_])")),
     "phone": Pattern(
         re.compile(
-            r"(?<![\w.+])(?:"
+            r"(?<![A-Za-z0-9_.+])(?:"
             r"(?:\+|00)[1-9](?:[ ()./-]{0,2}[0-9]){7,13}"  # with the country's code
             r"|0[1-9][0-9]{1,4}[ /-]?[0-9]{3,4}[ -]?[0-9]{3,4}"  # with a leading zero
             r"|(?:\([0-9]{3}\) ?|[0-9]{3}[. -])[0-9]{3}[. -][0-9]{4}"  # North America's
-            r")(?!\w)"
+            r")(?![A-Za-z0-9_])"
         )
     ),
 }

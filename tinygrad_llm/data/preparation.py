@@ -167,7 +167,7 @@ class _Job:
     def plan(self) -> str:
         """A hash over all that decides the result: another plan must not go on with these files."""
         files = [(s.name, s.size, s.changed) for s in self.sources]
-        plan = [1, BLOCK, self.hash, asdict(self.settings), self.border, files]
+        plan = [2, BLOCK, self.hash, asdict(self.settings), self.border, files]
         return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
 
     def finished_before(self) -> Manifest:

@@ -92,12 +92,7 @@ def _named(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
 
 def _json(path: Path, file: BinaryIO) -> list[Record]:
     content = "".join(line for _, line in _lines(path, file))
-    try:
-        found = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno} is not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: not a list of records: nested too deep") from None
+    found = _parsed(path, 1, content)
     if not isinstance(found, list):
         raise ValueError(f"{path}: must be a list of objects, not {type(found).__name__}; write JSON lines as .jsonl")
     for place, record in enumerate(found):
@@ -107,12 +102,18 @@ def _json(path: Path, file: BinaryIO) -> list[Record]:
 
 
 def _object(path: Path, number: int, line: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {number} is not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: line {number} is nested too deep") from None
+    record = _parsed(path, number, line.rstrip("\r\n"))
     if not isinstance(record, dict):
         raise ValueError(f"{path}: line {number} must be an object, not {type(record).__name__}")
     return record
+
+
+def _parsed(path: Path, number: int, text: str) -> Any:
+    """The JSON value of a text that begins on this line of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1
+        raise ValueError(f"{path}: line {line} is not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: what begins at line {number} is nested too deep") from None

@@ -9,20 +9,23 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
+from tinygrad_llm.text.sources import SUFFIXES, files_of, kind_of, not_utf8
+
 BLOCK = 2**20  # bytes of text that are read, and encoded, at once
 MOST_RECORD = 2**26  # bytes a JSON line may have: it must be parsed as a whole
-PLAIN, RECORDS, PACKED = (".txt", ".md"), (".jsonl", ".ndjson"), (".gz", ".zst")
+PLAIN, RECORDS, PACKED = SUFFIXES, (".jsonl", ".ndjson"), (".gz", ".zst")
 
-# Between a line end or a space and what follows, inside running text: no tokenizer here has a token across it, nor
-# does what it makes of either side depend on the other. So the ids of the parts are the ids of the whole.
-CUT = re.compile(r"\S(?:(?:\r\n|\n|\r)(?=\S)|(?= \S))")
+# Inside running text, before a space or else behind a line end: no tokenizer here has a token across it, nor does what
+# it makes of either side depend on the other, so the ids of the parts are the ids of the whole. (o200k_base has tokens
+# of a line end and a slash; one that begins every text with a mark, as some from Hugging Face do, needs the space.)
+CUTS = re.compile(r"\S(?= \S)"), re.compile(r"\S(?:\r\n|\n|\r)(?=[^\s/])")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Source:
     @property
     def holds_records(self) -> bool:
         """Whether each line is a JSON object, rather than the whole a text."""
-        return _kind(self.path) in RECORDS
+        return kind_of(self.path, PACKED) in RECORDS
 
     def open(self) -> BinaryIO:
         """The file's bytes, unpacked.
@@ -66,37 +69,19 @@ def _zstd(path: Path) -> BinaryIO:
     raise ValueError(f"{path}: backports.zstd is not installed; pip install -e '.[data]' brings it, or unpack the file")
 
 
-def _kind(path: Path) -> str:
-    return path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
-
-
 def find_sources(path: str | os.PathLike[str]) -> list[Source]:
     """The file at path, or every file below the folder that holds text or JSON lines, in the order of their paths.
 
     Raises: FileNotFoundError when there is nothing at path; ValueError for a folder without such files.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder; give a text file or a folder of texts")
-    if path.is_dir():
-        kinds = (*PLAIN, *RECORDS)
-        found = sorted(p for p in path.rglob("*") if _kind(p) in kinds and p.is_file() and not _hidden(p, path))
-        if not found:
-            raise ValueError(f"{path}: the folder holds no {', '.join(kinds)} file, plain, .gz or .zst")
-    elif path.is_file():
-        found = [path]
-    else:
-        raise ValueError(f"{path}: neither a regular file nor a folder")
+    found = files_of(path, (*PLAIN, *RECORDS), PACKED)
     return [_source(p, p.relative_to(path).as_posix() if path.is_dir() else p.name) for p in found]
 
 
 def _source(path: Path, name: str) -> Source:
     status = path.stat()
     return Source(path, os.fsencode(name).decode("utf-8", "replace"), status.st_size, status.st_mtime_ns)
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 @dataclass(frozen=True)
@@ -288,10 +273,7 @@ def _decode(content: bytes, last: bool, source: Source, offset: int) -> str:
     try:
         return codecs.utf_8_decode(content, "strict", last)[0]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source.path}: not UTF-8: byte 0x{content[error.start]:02x} at position {offset + error.start} "
-            f"({error.reason}); convert the file to UTF-8 first"
-        ) from None
+        raise not_utf8(source.path, offset + error.start, error) from None
 
 
 def _last_cut(content: str, mark: str | None) -> int:
@@ -300,21 +282,38 @@ def _last_cut(content: str, mark: str | None) -> int:
     Where there is none, as in a line without spaces, up to any character: a token may be cut in two there.
     """
     room = len(mark) + 1 if mark else 1
-    reach = 2**10
-    while True:
-        begin = max(0, len(content) - reach)
-        for found in reversed(list(CUT.finditer(content, begin, len(content)))):
-            end = found.end()
-            before_mark = mark and (content.startswith(mark, end) or content.startswith(mark, end + 1))
-            if end + room <= len(content) and not before_mark:
-                return end
-        if begin == 0:
-            break
-        reach *= 16
+    for cut in CUTS:
+        reach = 2**10
+        while True:
+            begin = max(0, len(content) - reach)
+            for found in reversed(list(cut.finditer(content, begin, len(content)))):
+                end = found.end()
+                before_mark = mark and (content.startswith(mark, end) or content.startswith(mark, end + 1))
+                if end + room <= len(content) and not before_mark:
+                    return end
+            if begin == 0:
+                break
+            reach *= 16
     end = max(1, len(content) - room)
     if mark and (found_at := content.find(mark, max(0, end - len(mark) + 1), end + len(mark) - 1)) >= 0:
         end = found_at + len(mark)
     return len(content[:end].rstrip()) or max(1, len(content[:end].rstrip("\r")))  # \r\n is one, a mark drops spaces
+
+
+def sample_texts(sources: Sequence[Source], most: int, mark: str | None = None, key: str = "text") -> Iterator[str]:
+    """Texts of about `most` bytes together: blocks evenly spread over the sources, which are read to the end.
+
+    What a vocabulary is learned from where the whole is too much. Raises: as `Reader`.
+    """
+    total = sum(source.length() for source in sources)
+    every = max(1, -(-total // most))
+    place, number = Place(), 0
+    with closing(Reader(sources, mark, key)) as reader:
+        while place.file < len(sources):
+            block = reader.block(place)
+            if number % every == 0:
+                yield from (part.text for part in block.parts)
+            place, number = block.next, number + 1
 
 
 def border_near(sources: Sequence[Source], share: float) -> tuple[int, int]:
@@ -330,5 +329,5 @@ def border_near(sources: Sequence[Source], share: float) -> tuple[int, int]:
         content = file.read(BLOCK)
     start = next((i for i, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), len(content))
     content_text = content[start:].decode("utf-8", "replace")
-    found = CUT.search(content_text)
+    found = next(filter(None, (cut.search(content_text) for cut in CUTS)), None)
     return number, rest + start + (len(content_text[: found.end()].encode()) if found else 0)

@@ -36,6 +36,15 @@ def ids_array(ids: Sequence[int], vocab_size: int) -> np.ndarray:
     return wide.astype(dtype)
 
 
+def checked_indices(where: str, indices: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
+    """The indices (B,) as int64. Raises: IndexError naming the first outside [0, n)."""
+    chosen = np.asarray(indices, dtype=np.int64)
+    outside = (chosen < 0) | (chosen >= n)
+    if outside.any():
+        raise IndexError(f"{where}: index {chosen[outside][0]} is outside [0, {n})")
+    return chosen
+
+
 class Windows:
     """Windows of T inputs and T targets over ids (n,), in memory or a Row on disk, one at every multiple of `stride`.
 
@@ -70,8 +79,8 @@ class Windows:
         return x[0], y[0]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The windows with these indices: x (B, T), y (B, T), int64."""
-        starts = np.asarray(indices, dtype=np.int64) * self.stride
+        """The windows with these indices: x (B, T), y (B, T), int64. Raises: IndexError for one outside [0, len)."""
+        starts = checked_indices("Windows", indices, len(self)) * self.stride
         rows = self.ids[starts[:, None] + np.arange(self.context + 1)].astype(np.int64)  # (B, T + 1)
         return rows[:, :-1], rows[:, 1:]
 

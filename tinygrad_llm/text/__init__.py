@@ -1,10 +1,11 @@
 """Tokenizers: text to ids and back, each chosen by name.
 
-`build("char", text)` makes a tokenizer for a text, `load(path)` reads back one that `save` or another program wrote. A
-new kind of tokenizer is one class with a name: `register` makes it known to both.
+`build("char", text)` makes a tokenizer for a text, `train("bpe", "texts/")` learns one from files, `load(path)` reads
+back one that `save` or another program wrote. A new kind of tokenizer is one class with a name: `register` makes it
+known to all three.
 """
 
-from tinygrad_llm.text.base import Tokenizer, build, names, register
+from tinygrad_llm.text.base import Tokenizer, Trainable, build, is_trainable, names, register, train
 from tinygrad_llm.text.bpe import BPETokenizer
 from tinygrad_llm.text.char import CharTokenizer
 from tinygrad_llm.text.encoding import EncodingTokenizer
@@ -23,12 +24,15 @@ __all__ = [
     "SimpleTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",
+    "Trainable",
     "UnigramTokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
     "bert_words",
     "build",
+    "is_trainable",
     "load",
     "names",
     "register",
+    "train",
 ]

@@ -1,21 +1,22 @@
 """Tokenizers on the command line: train one, look at one, fetch the files of a published one."""
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
 from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, guarded, show_anything
 from tinygrad_llm.text import BPETokenizer, tiktoken
-from tinygrad_llm.text.bytelevel import visible
 from tinygrad_llm.text.splitting import PATTERNS
 
 PROGRAM = "python -m tinygrad_llm.text"
+KINDS = [name for name in text.names() if text.is_trainable(name)]
+BPE_OPTIONS = ("pattern", "min_frequency", "workers")
 
 EPILOG = f"""\
 examples:
   {PROGRAM} train my-texts/ --vocab-size 8192 --out tokenizer.json
+  {PROGRAM} train my-texts/ --kind unigram --vocab-size 8000 --out unigram.json
   {PROGRAM} show tokenizer.json "Hello, world"
   {PROGRAM} show gpt2 "Every effort moves you" --merges
   {PROGRAM} fetch gpt2 --to tokenizer-files     for a machine without a network
@@ -27,13 +28,15 @@ def parser() -> Parser:
     page = Parser(prog=PROGRAM, description=__doc__, epilog=EPILOG)
     commands = page.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    train = commands.add_parser("train", help="learn a byte-pair vocabulary from texts", description=train_bpe.__doc__)
+    train = commands.add_parser("train", help="learn a vocabulary from texts", description=train_tokenizer.__doc__)
     train.add_argument("source", nargs="+", type=Path, metavar="PATH", help="text file, or folder of .txt and .md ones")
-    train.add_argument("--vocab-size", type=int, default=8192, metavar="N", help="tokens at most [8192]")
+    train.add_argument("--kind", choices=KINDS, default="bpe", help="what learns [bpe]")
+    train.add_argument("--vocab-size", type=int, metavar="N", help="tokens at most [8192 of bpe, 4096 of the others]")
     train.add_argument("--out", type=Path, default=Path("tokenizer.json"), metavar="FILE", help="[tokenizer.json]")
-    train.add_argument("--pattern", choices=PATTERNS, default="gpt2", help="how text is split before merging [gpt2]")
-    train.add_argument("--min-frequency", type=int, default=2, metavar="N", help="of a pair that is merged [2]")
-    train.add_argument("--workers", type=int, metavar="N", help="processes that read [one a core, if it pays]")
+    only = train.add_argument_group("of bpe alone")
+    only.add_argument("--pattern", choices=PATTERNS, help="how text is split before merging [gpt2]")
+    only.add_argument("--min-frequency", type=int, metavar="N", help="of a pair that is merged [2]")
+    only.add_argument("--workers", type=int, metavar="N", help="processes that read [one a core, if it pays]")
 
     show = commands.add_parser("show", help="how a tokenizer cuts a text", description=show_tokens.__doc__)
     show.add_argument("tokenizer", metavar="TOKENIZER", help="file or folder of one, or a published name such as gpt2")
@@ -46,8 +49,8 @@ def parser() -> Parser:
     return page
 
 
-def train_bpe(args: argparse.Namespace) -> None:
-    """Learn byte-pair merges from texts and write the tokenizer."""
+def train_tokenizer(args: argparse.Namespace) -> None:
+    """Learn a vocabulary from texts and write the tokenizer."""
 
     def progress(what: str, done: int, of: int | None) -> None:
         if sys.stderr.isatty():
@@ -55,20 +58,19 @@ def train_bpe(args: argparse.Namespace) -> None:
 
     if not args.out.resolve().parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no such folder; make it first")
-    tokenizer = BPETokenizer.train(
-        args.source,
-        args.vocab_size,
-        pattern=args.pattern,
-        min_frequency=args.min_frequency,
-        workers=args.workers,
-        progress=progress,
-    )
+    options = {key: value for key in BPE_OPTIONS if (value := getattr(args, key)) is not None}
+    if args.kind == "bpe":
+        size = BPETokenizer.default_size if args.vocab_size is None else args.vocab_size
+        tokenizer: text.Tokenizer = BPETokenizer.train(args.source, size, progress=progress, **options)
+    elif options:
+        raise ValueError(f"--{min(options).replace('_', '-')} is of bpe alone; {args.kind} has no such setting")
+    else:
+        tokenizer = text.train(args.kind, args.source, args.vocab_size)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     tokenizer.save(args.out)
-    print(f"{args.out}: {tokenizer.vocab_size:,} tokens; the last of the merges:")
-    last = tokenizer.merges[-10:]
-    print("  " + ", ".join(visible(left + right) for left, right in last) if last else "  none")
+    last = ", ".join(tokenizer.shown(range(max(0, tokenizer.vocab_size - 10), tokenizer.vocab_size)))
+    print(f"{args.out}: {tokenizer.vocab_size:,} tokens, the last of them {last}")
 
 
 def show_tokens(args: argparse.Namespace) -> None:
@@ -100,25 +102,14 @@ def fetch_files(args: argparse.Namespace) -> None:
     print(f"TIKTOKEN_CACHE_DIR={folder} makes {args.encoding} work without a network")
 
 
-COMMANDS = {"train": train_bpe, "show": show_tokens, "fetch": fetch_files}
+COMMANDS = {"train": train_tokenizer, "show": show_tokens, "fetch": fetch_files}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    show_anything()
     args = parser().parse_args(argv)
-    try:
-        COMMANDS[args.command](args)
-    except OSError as error:
-        return fail(f"{PROGRAM} {args.command}", os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(f"{PROGRAM} {args.command}", error)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(f"{PROGRAM} {args.command}", lambda: COMMANDS[args.command](args), "stopped; nothing was written")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text.bytelevel import visible
+from tinygrad_llm.text.sources import Source
 
 VERSION = 1  # of the files that `save` writes
 
@@ -148,6 +149,43 @@ class Tokenizer(ABC):
         return f"{type(self).__name__}(vocab_size={self.vocab_size})"
 
 
+class Trainable(Tokenizer):
+    """A tokenizer that learns as many tokens as it is told from texts, and then has ids for any text."""
+
+    default_size: ClassVar[int]  # tokens that `build` learns
+
+    @classmethod
+    @abstractmethod
+    def train(cls, source: Source, vocab_size: int) -> Self:
+        """Learn at most vocab_size tokens from a source: a path, or an iterable of texts (str) and files (Path)."""
+
+    @classmethod
+    def build(cls, text: str, vocab_size: int | None = None) -> Self:
+        """The tokenizer of at most vocab_size tokens (`default_size` when None) trained on this text."""
+        return cls.train([text], cls.default_size if vocab_size is None else vocab_size)
+
+
+def training_settings(where: str, vocab_size: int, special_tokens: Iterable[str]) -> tuple[int, list[str]]:
+    """The size and the special tokens for a training.
+
+    Raises: TypeError for a size that is no integer, or one str in place of several; ValueError for a token that is
+    blank or there twice.
+    """
+    try:
+        size = operator.index(vocab_size)
+    except TypeError:
+        raise TypeError(f"{where}: vocab_size must be an integer, found {vocab_size!r:.80}") from None
+    if isinstance(special_tokens, str):
+        raise TypeError(f"{where}: special_tokens must be a list of strings; give [{special_tokens!r}]")
+    tokens = list(special_tokens)
+    for i, token in enumerate(tokens):
+        if not isinstance(token, str) or not token.strip():
+            raise ValueError(f"{where}: special token {token!r:.80} must be a string with something visible in it")
+        if token in tokens[:i]:
+            raise ValueError(f"{where}: special token {token!r} is named twice")
+    return size, tokens
+
+
 _KINDS: dict[str, type[Tokenizer]] = {}
 
 
@@ -174,9 +212,26 @@ def kind(name: object, where: str) -> type[Tokenizer]:
     return _KINDS[name]
 
 
-def build(name: str, text: str) -> Tokenizer:
-    """The tokenizer called `name` for this text.
+def is_trainable(name: str) -> bool:
+    """Whether the kind of this name is `Trainable`. Raises: ValueError for an unknown name."""
+    return issubclass(kind(name, "is_trainable"), Trainable)
 
-    Raises: ValueError for an unknown name, naming those that exist.
+
+def build(name: str, text: str, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer called `name` for this text; with at most vocab_size tokens, where they are learned.
+
+    Raises: ValueError for an unknown name, naming those that exist, or a size for a kind that is not `Trainable`.
     """
-    return kind(name, "build").build(text)
+    return kind(name, "build").build(text) if vocab_size is None else train(name, [text], vocab_size)
+
+
+def train(name: str, source: Source, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer called `name` that learns from a source: a path, or an iterable of texts (str) and files (Path).
+
+    Raises: ValueError for an unknown name, a kind that learns nothing, or as its `train`.
+    """
+    chosen = kind(name, "train")
+    if not issubclass(chosen, Trainable):
+        able = ", ".join(other for other in names() if is_trainable(other))
+        raise ValueError(f"the vocabulary of the {name} tokenizer has no size to choose; that of {able} has")
+    return chosen.train(source, chosen.default_size if vocab_size is None else vocab_size)

@@ -8,23 +8,23 @@ from typing import Any
 
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text import bpe_formats as formats
-from tinygrad_llm.text.base import register
+from tinygrad_llm.text.base import Trainable, register, training_settings
 from tinygrad_llm.text.bpe_formats import Vocabulary
 from tinygrad_llm.text.bpe_training import learn_merges
 from tinygrad_llm.text.bytelevel import BYTE_ORDER, from_printable, to_printable
 from tinygrad_llm.text.encoding import EncodingTokenizer
-from tinygrad_llm.text.loading import parse_json, read_bytes, reads_folder, reads_model
+from tinygrad_llm.text.loading import read_bytes, reads_folder, reads_model
 from tinygrad_llm.text.merging import merges_of
-from tinygrad_llm.text.pieces import Progress, Source, count_pieces
+from tinygrad_llm.text.pieces import Progress, count_pieces
+from tinygrad_llm.text.sources import Source
 from tinygrad_llm.text.splitting import expression
 
 END_OF_TEXT = "<|endoftext|>"
-VOCAB_SIZE = 8192  # of `build`
 MOST_IDS = 1 << 24
 
 
 @register
-class BPETokenizer(EncodingTokenizer):
+class BPETokenizer(EncodingTokenizer, Trainable):
     """Byte-pair encoding over bytes: tokens (bytes -> id) merge in the order of their ids.
 
     tokens: every single byte, with any id, and tokens of several bytes, each the union of two that are single bytes or
@@ -36,6 +36,7 @@ class BPETokenizer(EncodingTokenizer):
     """
 
     name = "bpe"
+    default_size = 8192
 
     def __init__(
         self, tokens: Mapping[bytes, int], *, pattern: str = "gpt2", special_tokens: Mapping[str, int] | None = None
@@ -77,7 +78,7 @@ class BPETokenizer(EncodingTokenizer):
         Raises: ValueError for a source without text, not UTF-8, or a vocab_size without room for the bytes;
         FileNotFoundError; RuntimeError when a worker process dies.
         """
-        special_tokens = tuple(dict.fromkeys(special_tokens))
+        vocab_size, special_tokens = training_settings("bpe training", vocab_size, special_tokens)
         room = vocab_size - 256 - len(special_tokens)
         if room < 0:
             raise ValueError(
@@ -86,11 +87,9 @@ class BPETokenizer(EncodingTokenizer):
             )
         if min_frequency < 1 or (workers is not None and workers < 1):
             raise ValueError(f"bpe training: min_frequency {min_frequency} and workers {workers} must be at least 1")
-        if not all(special_tokens):
-            raise ValueError("bpe training: a special token is empty")
         expression(pattern)
         report = progress or (lambda what, done, of: None)
-        pieces = count_pieces(source, pattern, special_tokens, workers, report)
+        pieces = count_pieces(source, pattern, tuple(special_tokens), workers, report)
         if not pieces:
             raise ValueError("bpe training: the source holds no text; give one to learn from")
         symbols = [bytes([b]) for b in BYTE_ORDER]
@@ -100,11 +99,6 @@ class BPETokenizer(EncodingTokenizer):
         return cls(
             tokens, pattern=pattern, special_tokens={token: len(tokens) + i for i, token in enumerate(special_tokens)}
         )
-
-    @classmethod
-    def build(cls, text: str, vocab_size: int = VOCAB_SIZE) -> "BPETokenizer":
-        """The tokenizer of at most vocab_size tokens, trained on this text."""
-        return cls.train([text], vocab_size)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -164,15 +158,12 @@ class BPETokenizer(EncodingTokenizer):
         write_atomically(path, formats.huggingface_file(self.vocabulary, self.merges))
 
     @classmethod
-    def from_huggingface(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
-        """The tokenizer in a tokenizer.json of Hugging Face, byte-level BPE; ids are those without its post-processor.
+    def from_huggingface(cls, fields: dict[str, Any]) -> "BPETokenizer":
+        """The tokenizer that a `tokenizer.json` describes, byte-level BPE; ids are those without its post-processor.
 
-        Raises: ValueError naming the file and what in it has no counterpart here; OSError.
+        Raises: ValueError naming what in it has no counterpart here.
         """
-        try:
-            return cls._of(formats.read_huggingface(parse_json(read_bytes(path))))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return cls._of(formats.read_huggingface(fields))
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
         """Write tiktoken's rank file: the tokens alone. Pattern and special tokens are told when it is loaded."""
@@ -220,4 +211,4 @@ def _check(tokens: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> No
 
 for _names in formats.GPT2_NAMES:
     reads_folder(_names, BPETokenizer.from_gpt2)
-reads_model("BPE", lambda fields: BPETokenizer._of(formats.read_huggingface(fields)))
+reads_model("BPE", BPETokenizer.from_huggingface)

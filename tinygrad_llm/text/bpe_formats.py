@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tinygrad_llm.text.bytelevel import from_printable, to_printable
+from tinygrad_llm.text.huggingface import added_tokens, model_of, option, tokenizer_json
 from tinygrad_llm.text.loading import parse_json
 from tinygrad_llm.text.merging import merges_of
 from tinygrad_llm.text.splitting import PATTERNS
@@ -44,8 +45,10 @@ def check_merges(tokens: Mapping[bytes, int], merges: Iterable[tuple[bytes, byte
     for left, right in given:
         if left not in tokens or right not in tokens or left + right not in tokens:
             raise ValueError(f"the merge of {left!r} and {right!r} names or makes a token outside the vocabulary")
-        if (i := tokens[left + right]) < last:
-            raise ValueError(f"token {left + right!r} (id {i}) is merged after id {last}; ids must follow the merges")
+        if (i := tokens[left + right]) <= last:
+            raise ValueError(
+                f"token {left + right!r:.80} (id {i}) is merged after id {last}; ids must follow the merges, each once"
+            )
         last = i
     if sum(len(token) ** 2 for token in tokens) > MOST_WORK:
         raise ValueError("the tokens are too long to be a vocabulary")
@@ -100,39 +103,24 @@ def gpt2_files(vocabulary: Vocabulary, merges: Merges) -> dict[str, bytes]:
 
 def read_huggingface(fields: dict[str, Any]) -> Vocabulary:
     """A parsed tokenizer.json. Raises: ValueError naming what has no counterpart here."""
-    model = _object(fields, "model")
-    if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"Hugging Face tokenizer: the model is {model['type']!r}, not BPE")
+    model = model_of(fields, "BPE")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
-            raise ValueError(f"Hugging Face tokenizer: {key} {model[key]!r} is not supported by a byte-level BPE")
+            raise ValueError(f"tokenizer.json: {key} {model[key]!r:.80} is not supported by a byte-level BPE")
     if fields.get("normalizer") is not None:
-        raise ValueError("Hugging Face tokenizer: a normalizer changes the text, so decoding could not give it back")
-    special = {}
-    for token in fields.get("added_tokens") or []:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise ValueError('Hugging Face tokenizer: "added_tokens" must be objects with a "content"')
-        for key in ("single_word", "lstrip", "rstrip"):
-            if token.get(key):
-                raise ValueError(f"Hugging Face tokenizer: {key} of the token {token['content']!r} is not supported")
-        special[token["content"]] = _checked_id(token["content"], token.get("id"))
-    vocab = _object(model, "vocab")
+        raise ValueError("tokenizer.json: a normalizer changes the text, so decoding could not give it back")
+    special = dict(added_tokens(fields))
+    vocab = option(model, "vocab", dict)
     tokens = {from_printable(t): _checked_id(t, i) for t, i in vocab.items() if t not in special}
-    check_merges(tokens, map(_pair, model.get("merges") or []))
+    check_merges(tokens, map(_pair, option(model, "merges", (list, type(None))) or []))
     return Vocabulary(tokens, special, _pattern(fields.get("pre_tokenizer")))
-
-
-def _object(fields: Any, key: str) -> dict[str, Any]:
-    if not isinstance(fields, dict) or not isinstance(fields.get(key), dict):
-        raise ValueError(f'Hugging Face tokenizer: "{key}" must be a JSON object')
-    return fields[key]
 
 
 def _pair(merge: object) -> tuple[bytes, bytes]:
     """A merge, written "a b" or ["a", "b"]."""
     halves = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(halves, list) or len(halves) != 2 or not all(isinstance(half, str) for half in halves):
-        raise ValueError(f"Hugging Face tokenizer: the merge {str(merge)[:80]!r} is no pair of tokens")
+        raise ValueError(f"tokenizer.json: the merge {str(merge)[:80]!r} is no pair of tokens")
     return from_printable(halves[0]), from_printable(halves[1])
 
 
@@ -150,7 +138,7 @@ def _pattern(pre_tokenizer: Any) -> str:
             if isinstance(written, str) and steps[0].get("behavior") == "Isolated" and written in names:
                 return names[written]
     raise ValueError(
-        f"Hugging Face tokenizer: the pre-tokenizer must be ByteLevel without prefix space, splitting as GPT-2 or "
+        f"tokenizer.json: the pre-tokenizer must be ByteLevel without prefix space, splitting as GPT-2 or "
         f"after a Split by the expression of {', '.join(PATTERNS)}; found {json.dumps(pre_tokenizer)[:200]}"
     )
 
@@ -168,7 +156,6 @@ def huggingface_file(vocabulary: Vocabulary, merges: Merges) -> bytes:
         by = {"Regex": PATTERNS[vocabulary.pattern]}
         split = {"type": "Split", "pattern": by, "behavior": "Isolated", "invert": False}
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     names = {to_printable(token): i for token, i in vocabulary.tokens.items()} | dict(vocabulary.special_tokens)
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
@@ -176,12 +163,7 @@ def huggingface_file(vocabulary: Vocabulary, merges: Merges) -> bytes:
         "vocab": dict(in_order(names)),
         "merges": [[to_printable(left), to_printable(right)] for left, right in merges],
     }  # fmt: skip
-    fields = {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": i, "content": token, **flags} for token, i in in_order(vocabulary.special_tokens)],
-        "normalizer": None, "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": byte_level,
-        "model": model,
-    }  # fmt: skip
+    fields = tokenizer_json(model, vocabulary.special_tokens, None, pre_tokenizer, byte_level)
     return (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode()
 
 

@@ -4,19 +4,19 @@
 BYTE_ORDER = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER += [b for b in range(256) if b not in BYTE_ORDER]
 
-_CHARACTERS = {b: chr(b) if i < 188 else chr(256 + i - 188) for i, b in enumerate(BYTE_ORDER)}
-_BYTES = {c: b for b, c in _CHARACTERS.items()}
+TO_CHARACTER = {b: chr(b) if i < 188 else chr(256 + i - 188) for i, b in enumerate(BYTE_ORDER)}
+TO_BYTE = {c: b for b, c in TO_CHARACTER.items()}
 
 
 def to_printable(token: bytes) -> str:
     """b" the" -> "Ġthe": one printable character a byte."""
-    return "".join([_CHARACTERS[b] for b in token])
+    return token.decode("latin-1").translate(TO_CHARACTER)
 
 
 def from_printable(text: str) -> bytes:
     """The inverse of `to_printable`. Raises: ValueError naming a character that stands for no byte."""
     try:
-        return bytes([_BYTES[c] for c in text])
+        return bytes([TO_BYTE[c] for c in text])
     except KeyError as error:
         raise ValueError(
             f"token {text!r} holds {error.args[0]!r}, which stands for no byte: this vocabulary is not byte-level"

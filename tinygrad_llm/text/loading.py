@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.text.base import VERSION, Tokenizer, kind
+from tinygrad_llm.text.huggingface import Fields, model_type
 
 MOST_BYTES = 128 << 20  # four times the largest vocabulary in use; a larger file is none, and is not read
-
-Fields = dict[str, Any]
 
 # Who reads a tokenizer.json of Hugging Face, by the type of its model: "BPE", "WordPiece", "Unigram".
 _MODELS: dict[str, Callable[[Fields], Tokenizer]] = {}
@@ -103,13 +102,10 @@ def _from_content(content: bytes) -> Tokenizer:
 
 def from_huggingface(fields: Fields) -> Tokenizer:
     """The tokenizer of a parsed tokenizer.json. Raises: ValueError for a version or a type of model that is unknown."""
-    if fields.get("version") != "1.0":
-        raise ValueError(f'Hugging Face tokenizer: "version" must be "1.0", found {fields.get("version")!r}')
-    model = fields["model"].get("type")
-    if not isinstance(model, str) or model not in _MODELS:
-        raise ValueError(
-            f"Hugging Face tokenizer: a model of type {model!r} is not supported; {', '.join(sorted(_MODELS))} is"
-        )
+    model = model_type(fields)
+    if model not in _MODELS:
+        known = ", ".join(sorted(_MODELS))
+        raise ValueError(f"tokenizer.json: a model of type {model!r:.80} is not supported; {known} is")
     return _MODELS[model](fields)
 
 

@@ -1,133 +1,20 @@
 """The different pieces of a training text and how often each occurs, counted block by block in several processes."""
 
-import codecs
-import io
 import multiprocessing
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
-from tinygrad_llm.text.splitting import last_cut, splitter
+from tinygrad_llm.text.sources import Source, blocks
+from tinygrad_llm.text.splitting import splitter
 
-Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much is done, of how much (None: unknown)
 
-BLOCK = 2_000_000  # characters that a process counts at a time
+MOST_CHARACTERS = 2**27  # of different pieces: merging takes some 40 times that in bytes
 WORTH_PROCESSES = 8  # blocks, below which starting processes costs more than it saves
-SUFFIXES = (".txt", ".md")
-READ_BYTES = 1 << 20
-
-
-def files_of(path: str | os.PathLike[str]) -> list[Path]:
-    """The file at path, or every .txt and .md file below the folder, in the order of their paths, hidden ones left out.
-
-    Raises: FileNotFoundError when there is nothing; ValueError for a folder without texts.
-    """
-    path = Path(path)
-    if not _exists(path):
-        raise FileNotFoundError(
-            f"{str(path)[:80]}: there is no such file or folder; give a text file or a folder of texts "
-            f"(a text goes in a list)"
-        )
-    if not path.is_dir():
-        return [path]
-    found = [p for p in sorted(path.rglob("*")) if p.suffix in SUFFIXES and p.is_file()]
-    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-    if not found:
-        raise ValueError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
-    return found
-
-
-def _exists(path: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.exists(path)
-    except (OSError, ValueError):  # no name that a file could have
-        return False
-
-
-def read_parts(path: Path) -> Iterator[str]:
-    """A file's text in parts of about a megabyte: strict UTF-8, a byte order mark dropped, line ends made uniform.
-
-    Raises: ValueError naming the first byte that is not UTF-8.
-    """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    with path.open("rb") as file:
-        read = 0
-        try:
-            while chunk := file.read(READ_BYTES):
-                read += len(chunk)
-                yield decoder.decode(chunk)
-            yield decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            at = read - len(error.object) + error.start
-            raise ValueError(
-                f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at position {at} ({error.reason}); "
-                f"convert the file to UTF-8 first"
-            ) from None
-
-
-def documents(source: Source) -> Iterator[Iterator[str]]:
-    """Each document of the source as an iterator over its parts: a path is read, a string in an iterable is a text.
-
-    A list of paths must hold `Path`s: strings in it are texts.
-
-    Raises: TypeError for an item that is neither; ValueError where the first string is the name of a file.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        source = [Path(source)]
-    for number, item in enumerate(source):
-        if number == 0 and isinstance(item, str) and item and _exists(item):
-            raise ValueError(f"bpe training: {item!r} is the name of a file; give Path({item!r}) to read it")
-        if isinstance(item, os.PathLike):
-            yield from (read_parts(file) for file in files_of(item))
-        elif isinstance(item, str):
-            yield iter([item])
-        else:
-            raise TypeError(f"bpe training: the source must hold strings or Paths, found {type(item).__name__}")
-
-
-def blocks(source: Source, kept_whole: Iterable[str] = ()) -> Iterator[list[str]]:
-    """The source as lists of texts of about BLOCK characters in all; splitting each text alone changes no piece.
-
-    A text is cut where every split pattern cuts (`last_cut`), and never inside one of `kept_whole`. Text that has no
-    such place in BLOCK characters is cut after them, which can part one piece in two.
-    """
-    kept = [token for token in kept_whole if any(c.isspace() for c in token)]
-    enough = BLOCK + max(map(len, kept), default=0)
-    ready: list[str] = []
-    size = 0
-    for parts in documents(source):
-        rest = ""
-        for part in parts:
-            rest += part
-            while len(rest) >= enough:
-                cut = _cut(rest, kept) or BLOCK
-                yield [rest[:cut]]
-                rest = rest[cut:]
-        if rest:
-            ready.append(rest)
-            size += len(rest)
-        if size >= BLOCK:
-            yield ready
-            ready, size = [], 0
-    if ready:
-        yield ready
-
-
-def _cut(text: str, kept: list[str]) -> int:
-    """The last place in the first BLOCK characters where text may be cut outside each of `kept`, 0 if there is none."""
-    at = last_cut(text[:BLOCK])
-    while at:
-        around = [text.find(token, max(0, at - len(token) + 1), at + len(token) - 1) for token in kept]
-        inside = [start for start in around if start >= 0]
-        if not inside:
-            break
-        at = last_cut(text[: min(inside)])
-    return at
 
 
 def count_block(texts: list[str], pattern: str, boundaries: tuple[str, ...]) -> dict[str, int]:
@@ -152,16 +39,23 @@ def count_pieces(
 
     workers: processes that count; None takes one a core when the source is long enough for it.
 
-    Raises: ValueError for text with a lone surrogate; RuntimeError when a process ends early; as `documents`.
+    Raises: ValueError for text with a lone surrogate, or more different pieces than memory holds; RuntimeError when a
+    process ends early; as `sources.documents`.
     """
     totals: Counter[str] = Counter()
-    characters = 0
+    characters = different = 0
 
     def add(counts: dict[str, int]) -> None:
-        nonlocal characters
+        nonlocal characters, different
         for piece, count in counts.items():
+            different += 0 if piece in totals else len(piece)
             totals[piece] += count
             characters += count * len(piece)
+        if different > MOST_CHARACTERS:
+            raise ValueError(
+                f"bpe training: the different pieces have more than {MOST_CHARACTERS:,} characters, as those of a text "
+                f"without spaces do; train on a part of the text"
+            )
         progress("characters read", characters, None)
 
     stream = blocks(source, boundaries)

@@ -14,52 +14,28 @@ from typing import Any
 import regex
 
 from tinygrad_llm.text import bert
+from tinygrad_llm.text.bytelevel import TO_BYTE, from_printable, to_printable
+from tinygrad_llm.text.huggingface import Fields, only, option
 
 # Letters, digits or marks with a space before them, or white space: the words of a text, joined, are the text. "#" is
 # always a word of its own, so that no word starts with "##".
 WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?#| ?[^\s\p{L}\p{M}\p{N}#]+|\s+(?!\S)|\s"
+MOST_STEPS = 100  # of a Sequence
 CONTINUES = r"\A##"  # the mark of a WordPiece that goes on with a word
 
-Fields = dict[str, Any]
 Normalize = Callable[[str], str]
 Split = Callable[[str], Iterable[str]]
 Decode = Callable[[list[str]], list[str]]
 
 
-def option(fields: Fields, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-    """fields[key], which must be of that kind. Raises: ValueError when it is not, or missing without a default."""
-    value = fields.get(key, default)
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):  # a bool is an int to Python
-        raise ValueError(f'{fields.get("type", "tokenizer.json")}: "{key}" may not be {value!r:.80}')
-    return value
-
-
-def only(fields: Fields, **allowed: Any) -> None:
-    """Raises: ValueError when a field has another value than the one we know."""
-    for key, value in allowed.items():
-        if fields.get(key, value) != value:
-            raise ValueError(f'{fields["type"]}: "{key}" {fields[key]!r:.80} is not supported, only {value!r}')
-
-
-# Bytes as printable characters, which is how GPT-2 writes them: a byte that is a visible character of Latin-1 is that
-# character, the others follow from U+0100 on.
-_VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_HIDDEN = [b for b in range(256) if b not in _VISIBLE]
-TO_CHARACTER = {b: chr(b) for b in _VISIBLE} | {b: chr(0x100 + i) for i, b in enumerate(_HIDDEN)}
-TO_BYTE = {c: b for b, c in TO_CHARACTER.items()}
-
-
 @lru_cache(maxsize=65536)
 def bytes_as_characters(text: str) -> str:
     """The UTF-8 bytes of a text, a printable character each."""
-    return text.encode().decode("latin-1").translate(TO_CHARACTER)
+    return to_printable(text.encode())
 
 
 def _byte_level_decoder(tokens: list[str]) -> list[str]:
-    spelled = [
-        bytes([TO_BYTE[c] for c in token]) if all(c in TO_BYTE for c in token) else token.encode() for token in tokens
-    ]
+    spelled = [from_printable(token) if all(c in TO_BYTE for c in token) else token.encode() for token in tokens]
     return [b"".join(spelled).decode(errors="replace")]
 
 
@@ -148,6 +124,8 @@ def _replace(fields: Fields) -> Normalize:
         return lambda text: text.removeprefix("##")
     if list(pattern) != ["String"] or not isinstance(pattern["String"], str) or not pattern["String"]:
         raise ValueError(f"Replace: pattern {pattern!r:.80} is not supported, only a string")
+    if len(content) > len(pattern["String"]):  # forty of them would make a terabyte of one letter
+        raise ValueError(f"Replace: content {content!r:.80} may not be longer than {pattern['String']!r:.80}")
     return lambda text: text.replace(pattern["String"], content)
 
 
@@ -218,6 +196,8 @@ def _steps(fields: Any, kind: str) -> list[Callable[[Any], Any]]:
     parts = [fields]
     if isinstance(fields, dict) and fields.get("type") == "Sequence":
         parts = option(fields, members, list)
+        if len(parts) > MOST_STEPS:
+            raise ValueError(f"tokenizer.json: {kind} has {len(parts):,} steps, more than {MOST_STEPS}")
     steps = []
     for part in parts:
         name = part.get("type") if isinstance(part, dict) else None

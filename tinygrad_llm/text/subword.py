@@ -7,36 +7,38 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from tinygrad_llm.files import write_atomically
-from tinygrad_llm.text.base import Tokenizer
-from tinygrad_llm.text.pipeline import Pipeline, byte_of, option
+from tinygrad_llm.text.base import Trainable, training_settings
+from tinygrad_llm.text.huggingface import added_tokens, option, tokenizer_json
+from tinygrad_llm.text.pipeline import Pipeline, byte_of
 
 LONGEST_KEPT = 64  # characters of a word whose ids are remembered
 MOST_KEPT = 1 << 16  # words that are remembered
 
 
-def check_special_tokens(tokens: Iterable[str], where: str) -> list[str]:
-    """The special tokens for a training, which no word of a text can spell and which decode to themselves.
+def subword_settings(where: str, vocab_size: int, special_tokens: Iterable[str]) -> tuple[int, list[str]]:
+    """The settings of a training whose special tokens no word of a text can spell, and decode to themselves.
 
-    Raises: ValueError naming one that is not of two or more visible ASCII characters, or reserved, or there twice.
+    Raises: as `training_settings`; ValueError naming a token that is not of two or more visible ASCII characters, or
+    reserved.
     """
-    tokens = list(tokens)
-    for i, token in enumerate(tokens):
-        if not isinstance(token, str) or len(token) < 2 or not all("!" <= c <= "~" for c in token):
+    size, tokens = training_settings(where, vocab_size, special_tokens)
+    for token in tokens:
+        if len(token) < 2 or not all("!" <= c <= "~" for c in token):
             raise ValueError(f"{where}: a special token is two or more visible ASCII characters, not {token!r:.80}")
         if token.startswith("##") or byte_of(token) is not None:
             raise ValueError(f"{where}: {token!r} cannot be a special token, pieces are written so")
-        if token in tokens[:i]:
-            raise ValueError(f"{where}: special token {token!r} is named twice")
-    return tokens
+    return size, tokens
 
 
-class SubwordTokenizer(Tokenizer):
+class SubwordTokenizer(Trainable):
     """A vocabulary of pieces and a way to spell a word with them; the pipeline makes words of text, and text of pieces.
 
     A special token is never part of an ordinary word. Ids of short words are remembered, up to `MOST_KEPT` words.
 
     Raises: ValueError for a piece that is there twice, or a special token that is none of the pieces.
     """
+
+    default_size = 4096
 
     def __init__(self, pieces: Sequence[str], special_tokens: Iterable[str], pipeline: Pipeline) -> None:
         self.pieces = list(pieces)
@@ -85,19 +87,7 @@ class SubwordTokenizer(Tokenizer):
 
     def to_huggingface(self) -> dict[str, Any]:
         """The JSON object of Hugging Face's `tokenizer.json` for this tokenizer."""
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        added = sorted((i, token) for token, i in self.special_tokens.items())
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{"id": i, "content": token, **flags} for i, token in added],
-            "normalizer": self.pipeline.fields["normalizer"],
-            "pre_tokenizer": self.pipeline.fields["pre_tokenizer"],
-            "post_processor": None,
-            "decoder": self.pipeline.fields["decoder"],
-            "model": self.model_fields(),
-        }
+        return tokenizer_json(self.model_fields(), self.special_tokens, **self.pipeline.fields)
 
     @classmethod
     @abstractmethod
@@ -123,22 +113,12 @@ class SubwordTokenizer(Tokenizer):
         return cls.from_huggingface(option(fields, "huggingface", dict))
 
 
-def model_of(fields: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The object "model", of the kind asked for. Raises: ValueError for another kind or version."""
-    if fields.get("version") != "1.0":
-        raise ValueError(f'tokenizer.json: "version" must be "1.0", found {fields.get("version")!r:.80}')
-    model = option(fields, "model", dict)
-    if model.get("type", kind) != kind:
-        raise ValueError(f"tokenizer.json: the model is {model['type']!r:.80}, not {kind}")
-    return model
-
-
 def pipeline_of(fields: dict[str, Any]) -> Pipeline:
     """The steps around the model of a `tokenizer.json`."""
     return Pipeline(fields.get("normalizer"), fields.get("pre_tokenizer"), fields.get("decoder"))
 
 
-def added_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str], list[str]]:
+def special_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str], list[str]]:
     """The special tokens of a `tokenizer.json`, and those of them that follow the model's pieces.
 
     Raises: ValueError for one that is not special, eats white space, matches whole words or normalized text only, or
@@ -146,15 +126,7 @@ def added_tokens_of(fields: dict[str, Any], pieces: list[str]) -> tuple[list[str
     """
     known = {piece: i for i, piece in enumerate(pieces)}
     special, following = [], []
-    for added in option(fields, "added_tokens", list, []):
-        if not isinstance(added, dict):
-            raise ValueError(f"tokenizer.json: an added token must be an object, found {added!r:.80}")
-        content, i = option(added, "content", str), option(added, "id", int)
-        for flag, expected in (("special", True), ("lstrip", False), ("rstrip", False), ("single_word", False),
-                               ("normalized", False)):  # fmt: skip
-            if added.get(flag, expected) is not expected:
-                raise ValueError(f'tokenizer.json: added token {content!r:.80} with "{flag}" {added[flag]!r:.80} '
-                                 f"is not supported, only {expected}")  # fmt: skip
+    for content, i in added_tokens(fields, special=True, normalized=False):
         if content not in known:
             known[content] = len(known)
             following.append(content)

@@ -266,6 +266,8 @@ def _read_rank_file(content: bytes) -> TiktokenTokenizer | None:
             if file.name.endswith(".tiktoken") and file.is_in(content):
                 _make(encoding, {file.cache_name: content})
                 return TiktokenTokenizer(encoding)
+    if not content.strip():
+        return None
     try:
         read_ranks(content[: content.find(b"\n") + 1] or content)
     except ValueError:

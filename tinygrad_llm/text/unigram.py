@@ -7,16 +7,11 @@ from typing import Any
 from tinygrad_llm.random import Generator, default_generator
 from tinygrad_llm.text import unigram_lattice
 from tinygrad_llm.text.base import register
+from tinygrad_llm.text.huggingface import model_of, option
 from tinygrad_llm.text.loading import reads_model
-from tinygrad_llm.text.pipeline import Pipeline, byte_token, lossless_words, option
+from tinygrad_llm.text.pipeline import Pipeline, byte_token, lossless_words
 from tinygrad_llm.text.sources import Source, texts
-from tinygrad_llm.text.subword import (
-    SubwordTokenizer,
-    added_tokens_of,
-    check_special_tokens,
-    model_of,
-    pipeline_of,
-)
+from tinygrad_llm.text.subword import SubwordTokenizer, pipeline_of, special_tokens_of, subword_settings
 from tinygrad_llm.text.unigram_lattice import Edge, Lattice
 from tinygrad_llm.text.unigram_training import learn
 from tinygrad_llm.text.wordpiece_training import count_words
@@ -65,11 +60,6 @@ class UnigramTokenizer(SubwordTokenizer):
         self._unknown_score = min(self.scores, default=0.0) - UNKNOWN_PENALTY
 
     @classmethod
-    def build(cls, text: str) -> "UnigramTokenizer":
-        """The tokenizer with up to 4,096 pieces trained on `text`."""
-        return cls.train([text], 4096)
-
-    @classmethod
     def train(
         cls,
         source: Source,
@@ -89,7 +79,7 @@ class UnigramTokenizer(SubwordTokenizer):
         Raises: ValueError when vocab_size has no room for special tokens, bytes and characters.
         """
         where = "UnigramTokenizer.train"
-        special_tokens = check_special_tokens(special_tokens, where)
+        vocab_size, special_tokens = subword_settings(where, vocab_size, special_tokens)
         if "<unk>" not in special_tokens:
             raise ValueError(f'{where}: special_tokens must have "<unk>", for characters that are no piece')
         if not 0 < coverage <= 1:
@@ -195,7 +185,7 @@ class UnigramTokenizer(SubwordTokenizer):
         unknown = option(model, "unk_id", (int, type(None)))
         if unknown is not None and not 0 <= unknown < len(pieces):
             raise ValueError(f'Unigram: "unk_id" {unknown} is outside the vocabulary of {len(pieces)} pieces')
-        special, following = added_tokens_of(fields, [piece for piece, _ in pieces])
+        special, following = special_tokens_of(fields, [piece for piece, _ in pieces])
         return cls(
             [*pieces, *((token, 0.0) for token in following)],
             special,

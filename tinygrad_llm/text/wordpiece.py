@@ -4,16 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tinygrad_llm.text.base import register
+from tinygrad_llm.text.bytelevel import to_printable
+from tinygrad_llm.text.huggingface import model_of, option
 from tinygrad_llm.text.loading import reads_model
-from tinygrad_llm.text.pipeline import TO_CHARACTER, Pipeline, lossless_bytes, option
+from tinygrad_llm.text.pipeline import Pipeline, lossless_bytes
 from tinygrad_llm.text.sources import Source, texts
-from tinygrad_llm.text.subword import (
-    SubwordTokenizer,
-    added_tokens_of,
-    check_special_tokens,
-    model_of,
-    pipeline_of,
-)
+from tinygrad_llm.text.subword import SubwordTokenizer, pipeline_of, special_tokens_of, subword_settings
 from tinygrad_llm.text.wordpiece_training import count_words, learn
 
 PREFIX = "##"
@@ -23,7 +19,7 @@ NO_LIMIT = 2**31 - 1  # characters a word
 # The bytes that UTF-8 is made of: any of them may go on with a word, and those that go on with a character start none.
 _LATER = [*range(0xC0), *range(0xC2, 0xF5)]
 _FIRST = [b for b in _LATER if not 0x80 <= b < 0xC0]
-BYTES = [TO_CHARACTER[b] for b in _FIRST] + [PREFIX + TO_CHARACTER[b] for b in _LATER]
+BYTES = [*to_printable(bytes(_FIRST)), *(PREFIX + c for c in to_printable(bytes(_LATER)))]
 
 
 def longest(pieces: Iterable[str]) -> int:
@@ -68,11 +64,6 @@ class WordPieceTokenizer(SubwordTokenizer):
         self._longest_first, self._longest_later = longest(self._first), longest(self._later)
 
     @classmethod
-    def build(cls, text: str) -> "WordPieceTokenizer":
-        """The tokenizer with up to 4,096 pieces trained on `text`."""
-        return cls.train([text], 4096)
-
-    @classmethod
     def train(
         cls,
         source: Source,
@@ -92,7 +83,7 @@ class WordPieceTokenizer(SubwordTokenizer):
 
         Raises: ValueError when vocab_size has no room for the special tokens and the first pieces.
         """
-        special_tokens = check_special_tokens(special_tokens, "WordPieceTokenizer.train")
+        vocab_size, special_tokens = subword_settings("WordPieceTokenizer.train", vocab_size, special_tokens)
         own = pipeline is None
         pipeline = pipeline or lossless_bytes()
         words = count_words(texts(source), pipeline)
@@ -160,7 +151,7 @@ class WordPieceTokenizer(SubwordTokenizer):
                 ids = f"0 to {len(pieces) - 1}"
                 raise ValueError(f"WordPiece: ids must be {ids}, each once; {piece!r:.80} has {i!r:.80}")
             pieces[i] = piece
-        special, following = added_tokens_of(fields, list(vocabulary))
+        special, following = special_tokens_of(fields, list(vocabulary))
         limit = option(model, "max_input_chars_per_word", int, 100)
         if limit < 0:
             raise ValueError(f'WordPiece: "max_input_chars_per_word" {limit} must be at least 0')

@@ -24,12 +24,27 @@ from tinygrad_llm.text.pipeline import Pipeline
 
 Pair = tuple[int, int]
 
+MOST_CHARACTERS = 2**25  # of different words: spelled in pieces they take a hundred times that in bytes
+
 
 def count_words(texts: Iterable[str], pipeline: Pipeline) -> Counter[str]:
-    """How often each word of the texts occurs. Raises: ValueError for a text with a lone surrogate."""
+    """How often each word of the texts occurs.
+
+    Raises: ValueError for a text with a lone surrogate, for no words, or for more different ones than memory holds.
+    """
     words: Counter[str] = Counter()
+    read = 0
     for text in texts:
         words.update(pipeline.words(text))
+        read += len(text)
+        if read > MOST_CHARACTERS and sum(map(len, words)) > MOST_CHARACTERS:
+            raise ValueError(
+                f"the different words have more than {MOST_CHARACTERS:,} characters, as those of a text without spaces "
+                f"do; train on a part of the text"
+            )
+        read %= MOST_CHARACTERS
+    if not words:
+        raise ValueError("the source holds no text; give one to learn from")
     return words
 
 
@@ -53,7 +68,8 @@ def learn(
     pieces = list(first)
     ids = {piece: i for i, piece in enumerate(pieces)}
     spelled = [[ids[word[0]], *(ids[prefix + c] for c in word[1:])] for word in words]
-    state = Neighbours(spelled, list(words.values()), size)
+    most = min(size, len(pieces) + sum(map(len, spelled)))  # each join makes the words shorter
+    state = Neighbours(spelled, list(words.values()), most)
     while len(pieces) < size and (pair := state.best(criterion, min_count)):
         joined = pieces[pair[0]] + pieces[pair[1]].removeprefix(prefix)
         if joined in never:

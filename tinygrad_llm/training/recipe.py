@@ -103,6 +103,7 @@ class Preset:
     about: str
     recipe: Recipe
     tokenizer: str
+    vocab_size: int | None = None  # of the tokenizer, where it is learned
     data: str | None = None
 
 
@@ -110,7 +111,8 @@ PRESETS = {
     "stories": Preset(
         about="a small GPT on the embedded stories, about two minutes on two cores",
         data="stories",
-        tokenizer="word",
+        tokenizer="bpe",
+        vocab_size=2048,
         recipe=Recipe(
             layers=4, heads=4, channels=128, context=64, dropout=0.0, qkv_bias=False, tie_weights=True,
             steps=1600, batch=8, lr=2e-3, min_lr=2e-4, warmup=100, beta2=0.99,

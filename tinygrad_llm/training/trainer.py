@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.data.packing import IGNORED, PackedBatch
 from tinygrad_llm.data.stream import RandomWindows, Stream
 from tinygrad_llm.data.windows import Windows
 from tinygrad_llm.models.generation import evaluating
@@ -21,18 +22,25 @@ from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.recipe import Recipe
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
 
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is no longer a number. The parameters may be ruined: keep no file of them."""
 
 
-def next_token_loss(model: Module, x: np.ndarray, y: np.ndarray, device: str = "cpu") -> Tensor:
-    """Mean of -log p(y[b, t] | x[b, :t+1]) over all tokens: x (B, T), y (B, T) -> scalar, nats per token."""
-    ids, targets = from_numpy(x).to(device), from_numpy(y).to(device)
+def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
+    """Mean of -log p(y[b, t] | x[b, :t+1]) over all tokens: (x (B, T), y (B, T)) -> scalar, nats per token.
+
+    A PackedBatch has documents and positions too; then no token sees another document, and padding counts for nothing.
+
+    Raises: TypeError for packed rows and a model that is no GPTModel, which alone knows of documents.
+    """
+    ids, targets, *packed = (from_numpy(part).to(device) for part in batch)
     if isinstance(model, GPTModel):
-        return model.loss(ids, targets)
+        return model.loss(ids, targets, **dict(zip(("documents", "positions"), packed, strict=False)))
+    if packed:
+        raise TypeError(f"next_token_loss: packed rows need a GPTModel, found {type(model).__name__}")
     return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
 
 
@@ -43,9 +51,10 @@ def mean_loss(model: Module, batches: Iterable[Batch], device: str = "cpu") -> f
     """
     total, tokens = 0.0, 0
     with no_grad(), evaluating(model):
-        for x, y in batches:
-            total += next_token_loss(model, x, y, device).item() * x.size
-            tokens += x.size
+        for batch in batches:
+            count = int((batch[1] != IGNORED).sum())
+            total += next_token_loss(model, batch, device).item() * count
+            tokens += count
     if not tokens:
         raise ValueError("mean_loss: there is no batch to take the mean over")
     return total / tokens
@@ -66,7 +75,7 @@ class Trainer:
 
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
     `train` should have stride 1 and `validation` stride T, so that no token is judged twice. stream: where the batches
-    come from; by default windows of `train`, drawn at random by rng.
+    come from, such as `MixedBatches` of packed rows; by default windows of `train`, drawn at random by rng.
 
     Raises: ValueError when a batch has more windows than there are.
     """
@@ -138,9 +147,8 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         for _ in range(recipe.accumulate):
-            x, y = next(self.stream)
             with fast_masks():
-                part = next_token_loss(self.model, x, y, self.device)
+                part = next_token_loss(self.model, next(self.stream), self.device)
             loss += part.item() / recipe.accumulate
             self._check_finite("the loss", loss, self.step + 1)
             (part / recipe.accumulate).backward()
