@@ -19,7 +19,8 @@ from tinygrad_llm.training import memory, read_metrics
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "pretrain.py"
-ALL_FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"}
+FIRST_FILES = {"tokenizer.json", "run.json", "metrics.jsonl", "steps.csv", "checkpoints"}
+ALL_FILES = FIRST_FILES | {"model.safetensors", "config.json", "loss.png"}
 KEYS = {"step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_second"}
 TINY = [
     "--layers=1", "--heads=2", "--channels=16", "--context=16", "--batch=4", "--steps=6", "--eval-every=3",
@@ -44,6 +45,11 @@ def main(*arguments):
     return pretrain.main(["--tokenizer=char", *(str(a) for a in arguments)])
 
 
+def names(folder):
+    """The files of a folder but for hidden ones, such as its lock."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 def refused(capsys, out, *arguments):
     """The one sentence that a run is refused with; asserts the exit code and that nothing is left behind."""
     try:
@@ -60,7 +66,7 @@ def refused(capsys, out, *arguments):
 def test_a_run_writes_its_files_and_they_hold_what_was_trained(book, tmp_path, capsys):
     out = tmp_path / "runs" / "deep"
     assert main("--data", book, "--out", out, *TINY) == 0
-    assert {p.name for p in out.iterdir()} == ALL_FILES
+    assert names(out) == ALL_FILES
     records = read_metrics(out / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 3, 6] and [r["tokens"] for r in records] == [0, 192, 384]
     assert all(set(r) >= KEYS and all(math.isfinite(r[k]) for k in KEYS) for r in records)
@@ -111,7 +117,7 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
         assert main("--data", book, "--out", out, *TINY, "--steps", steps) == 0
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
     assert [r["step"] for r in read_metrics(out / "earlier-1" / "metrics.jsonl")] == [0, 3, 6]
-    assert {path.name for path in (out / "earlier-1").iterdir()} == ALL_FILES
+    assert names(out / "earlier-1") == ALL_FILES
     assert (out / "notes.txt").read_text() == "mine"
     assert "held an earlier run" in capsys.readouterr().out
 
@@ -216,7 +222,7 @@ def test_an_exploding_run_ends_with_one_sentence_and_no_model(book, tmp_path, ca
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "at step 4" in error
     assert "step 5: the loss is nan; the last good loss was" in error
-    assert {p.name for p in out.iterdir()} == {"metrics.jsonl"}
+    assert names(out) == FIRST_FILES
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
 
 
@@ -228,7 +234,7 @@ def test_a_full_disk_ends_with_one_sentence(book, tmp_path, capsys, monkeypatch)
     assert main("--data", book, "--out", tmp_path / "run", *TINY) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "No space left on device" in error
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"metrics.jsonl"}
+    assert names(tmp_path / "run") == FIRST_FILES
 
 
 def test_ctrl_c_before_training_leaves_nothing(book, tmp_path, capsys, monkeypatch):
@@ -259,8 +265,8 @@ def test_ctrl_c_keeps_whole_files_of_the_step_it_stopped_at(book, tmp_path):
     process.send_signal(signal.SIGINT)
     shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors == ""
-    assert "stopped by Ctrl-C after step" in shown and "of 1000000; the files above were kept" in shown
-    assert {p.name for p in out.iterdir()} == ALL_FILES
+    assert "stopped by Ctrl-C after step" in shown and "of 1000000; the files above were kept, and --resume" in shown
+    assert names(out) == ALL_FILES
     assert models.load(out).config.n_layers == 1
 
 
