@@ -43,6 +43,7 @@ from tinygrad_llm.training import (
     peak_memory,
     perplexity,
     plot_loss,
+    read_steps,
     speed,
 )
 from tinygrad_llm.training.cli import (
@@ -381,7 +382,7 @@ def save(run: Run, floor: float | None) -> None:
     """The model and the picture; each file is written whole or not at all."""
     save_pretrained(run.model, run.out)
     title = f"{run.corpus.name}, {run.tokenizer.name} tokens"
-    plot_loss(run.out / "loss.png", run.trainer.evaluations, title, floor)
+    plot_loss(run.out / "loss.png", run.trainer.evaluations, title, floor, read_steps(run.out / "steps.csv"))
 
 
 def floor_per_token(run: Run) -> float | None:

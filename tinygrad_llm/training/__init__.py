@@ -5,7 +5,7 @@ from tinygrad_llm.training.folder import RunFolder
 from tinygrad_llm.training.interrupt import StopOnInterrupt
 from tinygrad_llm.training.lock import locked
 from tinygrad_llm.training.metrics import Evaluation, MetricsFile, peak_memory, perplexity, read_metrics
-from tinygrad_llm.training.plots import plot_loss
+from tinygrad_llm.training.plots import plot_loss, plot_runs
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, preset
 from tinygrad_llm.training.spikes import BadStep, LossSpike, NonFiniteLoss, SpikeGuard
 from tinygrad_llm.training.steps import StepsFile, read_steps
@@ -34,6 +34,7 @@ __all__ = [
     "peak_memory",
     "perplexity",
     "plot_loss",
+    "plot_runs",
     "preset",
     "rate_factor",
     "read_metrics",

@@ -62,12 +62,12 @@ class RunFolder:
         Raises: the error, where there is no checkpoint or this one did not help before.
         """
         position = trainer.stream.state_dict()
-        self.close()
         step = self.checkpoints.restore(trainer, self.warn)
         if step is None or step == self._rewound:
             raise error
         self._rewound = step
         trainer.stream.load_state_dict(position)
+        self.close()
         self._open(trainer)
         return step
 
