@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,18 @@ def test_the_state_is_json_that_a_person_can_read(tmp_path):
     stopped(tmp_path, 3)
     state = json.loads((Checkpoints(tmp_path).path(3) / "state.json").read_text())["state"]
     assert state["trainer"]["step"] == 3 and set(state["files"]) == set(FILES) - {"state.json"}
+
+
+def test_saving_and_restoring_take_no_memory_beside_the_trainers(tmp_path):
+    recipe = RECIPE.replace(channels=256, layers=2)
+    t, again = trainer(recipe), trainer(recipe)
+    for each in (t, again):
+        each.train_step()  # so that the moments are there
+    checkpoints = Checkpoints(tmp_path)
+    tracemalloc.start()
+    checkpoints.save(t)
+    checkpoints.restore(again, refuse)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    parameters = sum(p.array.nbytes for p in t.model.parameters())
+    assert parameters > 6e6 and peak < 0.1 * parameters
