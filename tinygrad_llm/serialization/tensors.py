@@ -43,7 +43,8 @@ def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> st
 
     Raises: OSError, such as for a full disk; ValueError for a dtype that the format does not have.
     """
-    header, place = {}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "np"}}  # some readers insist on a format
+    place = 0
     for name, array in arrays.items():
         if np.dtype(array.dtype) not in NAMES:
             raise ValueError(f"{path}: {name} has dtype {array.dtype}, which a safetensors file cannot hold")

@@ -32,7 +32,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> dict[str, list[Evalu
 
 def comparison(runs: dict[str, list[Evaluation]]) -> str:
     """A table of a line a run, the best validation loss first."""
-    rows = [("run", "steps", "tokens", "training", "validation", "best", "at step", "tokens/s")]
+    rows: list[tuple[str, ...]] = [("run", "steps", "tokens", "training", "validation", "best", "at step", "tokens/s")]
     for name, evaluations in sorted(runs.items(), key=lambda item: min(e.val_loss for e in item[1])):
         last, best = evaluations[-1], min(evaluations, key=lambda e: e.val_loss)
         speeds = [e.tokens_per_second for e in evaluations if e.tokens_per_second]
