@@ -330,6 +330,8 @@ def train(run: Run, stop: StopOnInterrupt, args: argparse.Namespace) -> None:
     recipe, trainer = run.recipe, run.trainer
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run.checkpoints, trainer, args.resume, warn))
+        run.tokenizer.save(run.out / "tokenizer.json")  # only now: a run that may not go on must change nothing
+        write_atomically(run.out / "run.json", configuration(args, recipe), durable=True)
         if folder.resumed is not None:
             print(f"going on after step {folder.resumed} of {recipe.steps}\n", flush=True)
         shown = console.progress(recipe.steps, start=trainer.step)
@@ -426,7 +428,7 @@ def distance_from_floor(run: Run, floor: float) -> str:
 
 
 def open_out(run: Run, args: argparse.Namespace) -> None:
-    """Move an earlier run's files in the folder out of the way, unless it goes on; note down what this one is."""
+    """Move an earlier run's files in the folder out of the way, unless it goes on: nothing is lost by it."""
     out = run.out
     try:
         earlier = [out / name for name in FILES if (out / name).exists()]
@@ -439,8 +441,6 @@ def open_out(run: Run, args: argparse.Namespace) -> None:
             for path in earlier:
                 path.rename(aside / path.name)
         (out / "metrics.jsonl").touch()
-        run.tokenizer.save(out / "tokenizer.json")
-        write_atomically(out / "run.json", configuration(args, run.recipe), durable=True)
     except OSError as error:
         raise ValueError(f"--out {out}: cannot be written ({os_reason(error)}); name another folder") from None
     if earlier:
