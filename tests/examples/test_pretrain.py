@@ -19,7 +19,8 @@ from tinygrad_llm.training import memory, read_metrics
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "pretrain.py"
-ALL_FILES = {"model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"}
+FIRST_FILES = {"tokenizer.json", "run.json", "metrics.jsonl", "steps.csv", "checkpoints"}
+ALL_FILES = FIRST_FILES | {"model.safetensors", "config.json", "loss.png"}
 KEYS = {"step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_second"}
 TINY = [
     "--layers=1", "--heads=2", "--channels=16", "--context=16", "--batch=4", "--steps=6", "--eval-every=3",
@@ -44,6 +45,11 @@ def main(*arguments):
     return pretrain.main(["--tokenizer=char", *(str(a) for a in arguments)])
 
 
+def names(folder):
+    """The files of a folder but for hidden ones, such as its lock."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 def refused(capsys, out, *arguments):
     """The one sentence that a run is refused with; asserts the exit code and that nothing is left behind."""
     try:
@@ -60,7 +66,7 @@ def refused(capsys, out, *arguments):
 def test_a_run_writes_its_files_and_they_hold_what_was_trained(book, tmp_path, capsys):
     out = tmp_path / "runs" / "deep"
     assert main("--data", book, "--out", out, *TINY) == 0
-    assert {p.name for p in out.iterdir()} == ALL_FILES
+    assert names(out) == ALL_FILES
     records = read_metrics(out / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 3, 6] and [r["tokens"] for r in records] == [0, 192, 384]
     assert all(set(r) >= KEYS and all(math.isfinite(r[k]) for k in KEYS) for r in records)
@@ -111,7 +117,7 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
         assert main("--data", book, "--out", out, *TINY, "--steps", steps) == 0
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
     assert [r["step"] for r in read_metrics(out / "earlier-1" / "metrics.jsonl")] == [0, 3, 6]
-    assert {path.name for path in (out / "earlier-1").iterdir()} == ALL_FILES
+    assert names(out / "earlier-1") == ALL_FILES
     assert (out / "notes.txt").read_text() == "mine"
     assert "held an earlier run" in capsys.readouterr().out
 
@@ -216,7 +222,7 @@ def test_an_exploding_run_ends_with_one_sentence_and_no_model(book, tmp_path, ca
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "at step 4" in error
     assert "step 5: the loss is nan; the last good loss was" in error
-    assert {p.name for p in out.iterdir()} == {"metrics.jsonl"}
+    assert names(out) == FIRST_FILES
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3]
 
 
@@ -228,7 +234,7 @@ def test_a_full_disk_ends_with_one_sentence(book, tmp_path, capsys, monkeypatch)
     assert main("--data", book, "--out", tmp_path / "run", *TINY) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "No space left on device" in error
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"metrics.jsonl"}
+    assert names(tmp_path / "run") == FIRST_FILES
 
 
 def test_ctrl_c_before_training_leaves_nothing(book, tmp_path, capsys, monkeypatch):
@@ -259,8 +265,8 @@ def test_ctrl_c_keeps_whole_files_of_the_step_it_stopped_at(book, tmp_path):
     process.send_signal(signal.SIGINT)
     shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors == ""
-    assert "stopped by Ctrl-C after step" in shown and "of 1000000; the files above were kept" in shown
-    assert {p.name for p in out.iterdir()} == ALL_FILES
+    assert "stopped by Ctrl-C after step" in shown and "of 1000000; the files above were kept, and --resume" in shown
+    assert names(out) == ALL_FILES
     assert models.load(out).config.n_layers == 1
 
 
@@ -322,3 +328,126 @@ def test_one_token_is_nothing_to_learn_from(tmp_path, capsys):
 def test_a_number_must_be_finite(book, tmp_path, capsys, value):
     assert pretrain.main(["--data", str(book), "--out", str(tmp_path / "out"), "--lr", value]) == 2
     assert f"--lr {value}: must be a finite number" in capsys.readouterr().err
+
+
+def weights(out):
+    return (out / "model.safetensors").read_bytes()
+
+
+def contents(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_resume_starts_goes_on_and_finds_nothing_left_to_do(book, tmp_path, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    flags = ["--data", book, *TINY, "--steps", 12, "--dropout", 0.1, "--schedule", "constant"]
+    assert main(*flags, "--out", whole) == 0
+    assert main(*flags, "--steps", 6, "--out", out, "--resume") == 0  # nothing there: it starts
+    assert pretrain.main(["--out", str(out), "--resume", "--steps", "12"]) == 0
+    assert "going on after step 6 of 12" in capsys.readouterr().out
+    assert pretrain.main(["--out", str(out), "--resume"]) == 0
+    assert "going on after step 12 of 12" in capsys.readouterr().out
+    assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3, 6, 9, 12]
+    assert names(out) == ALL_FILES
+    assert len((out / "steps.csv").read_text().splitlines()) == 13
+    again = tmp_path / "again"  # the same flags, from the file
+    assert pretrain.main(["--config", str(whole / "run.json"), "--out", str(again)]) == 0
+    assert weights(again) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "0.5"], "--lr 0.5: the run in {out} has 0.002; leave the flag out to go on with it"),
+        (["--tokenizer", "word"], "--tokenizer word: the run in {out} has char"),
+        (["--steps", "3"], "--steps 3: 6 steps have been done"),
+        (["--keep", "0"], "--keep 0: at least 1 checkpoint must stay"),
+    ],
+)
+def test_a_flag_that_contradicts_the_run_is_refused(book, tmp_path, capsys, flags, message):
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY) == 0
+    before = contents(out)
+    capsys.readouterr()
+    assert pretrain.main(["--out", str(out), "--resume", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message.format(out=out) in error and error.count("\n") == 1
+    assert contents(out) == before
+
+
+def test_a_text_that_has_changed_is_refused(book, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY) == 0
+    book.write_text(book.read_text().replace("mat", "zam", 1))
+    before = contents(out)
+    capsys.readouterr()
+    assert pretrain.main(["--out", str(out), "--resume"]) == 2
+    assert contents(out) == before
+    assert "is of another text or tokenizer" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_left_out_loudly(book, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY) == 0
+    before = weights(out)
+    newest = max((out / "checkpoints").iterdir())
+    (newest / "optimizer.safetensors").write_bytes(b"")
+    assert pretrain.main(["--out", str(out), "--resume"]) == 0
+    assert "warning: the checkpoint after step 6 is damaged and left out" in capsys.readouterr().err
+    assert weights(out) == before and [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3, 6]
+
+
+def test_two_runs_in_one_folder_are_one_too_many(book, tmp_path, capsys):
+    from tinygrad_llm.training import locked
+
+    out = tmp_path / "run"
+    out.mkdir()
+    with locked(out):
+        assert main("--data", book, "--out", out, *TINY) == 2
+    assert "another run works in this folder" in capsys.readouterr().err and names(out) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_goes_on_to_the_same_bits(book, tmp_path, number):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    flags = ["--data", book, *TINY, "--steps", 600, "--eval-every", 200, "--save-every", 20, "--dropout", 0.1]
+    assert main(*flags, "--out", whole) == 0
+    process = start("--tokenizer=char", *flags, "--out", out)
+    while len(list(out.glob("checkpoints/step-*"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    shown, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == ((143, "") if number == signal.SIGTERM else (-9, ""))
+    assert ("stopped by SIGTERM after step" in shown) == (number == signal.SIGTERM)
+    assert pretrain.main(["--out", str(out), "--resume"]) == 0
+    assert weights(out) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", "lr = 1e-2\nspeed = 3\n", "a.toml: speed: there is no such flag"),
+        ("a.toml", "lr = \n", "a.toml: not TOML"),
+        ("a.json", "[1]", "a.json: expected a table"),
+        ("a.json", '{"tie_weights": 3}', "a.json: tie_weights = 3: not a value of --tie-weights"),
+        ("a.toml", "layers = 1.5", "--layers: invalid int value: '1.5'"),
+        ("a.toml", None, "No such file"),
+    ],
+)
+def test_a_configuration_that_says_nothing_is_refused(book, tmp_path, capsys, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    assert message in refused(capsys, tmp_path / "run", "--data", book, *TINY, "--config", path)
+
+
+def test_flags_go_before_the_file_that_goes_before_the_preset(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("lr = 0.5\nlayers = 7\ntie_weights = false\nsave-every = 9\n")
+    args = pretrain.flags(["--config", str(path), "--layers", "3"])
+    assert (args.lr, args.layers, args.tie_weights, args.save_every, args.heads) == (0.5, 3, False, 9, None)
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_refused(book, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    assert "4 checkpoints need" in refused(capsys, tmp_path / "run", "--data", book, *TINY)

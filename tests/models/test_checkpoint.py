@@ -53,20 +53,6 @@ def test_loading_draws_no_random_numbers(tmp_path):
     assert after == tg.rand(2).tolist()
 
 
-def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
-    old = model()
-    save_pretrained(old, tmp_path)
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(safetensors.numpy, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_pretrained(model(), tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
-    np.testing.assert_array_equal(load(tmp_path).out_head.weight.array, old.out_head.weight.array)
-
-
 def test_every_wrong_tensor_is_listed(tmp_path):
     save_pretrained(model(), tmp_path)
     path = tmp_path / "model.safetensors"
@@ -137,3 +123,26 @@ def test_weights_that_are_no_weights_are_refused_by_name(tmp_path, spoil, messag
     safetensors.numpy.save_file({**tensors, "pos_emb.weight": spoil(tensors["pos_emb.weight"])}, path)
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are those of POSIX")
+def test_a_full_disk_is_an_error_of_the_system_and_keeps_the_older_files(tmp_path):
+    import resource
+    import signal
+
+    def full(code):
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            code()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+
+    save_pretrained(model(), tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(OSError, match="File too large"):
+        full(lambda: save_pretrained(model(), tmp_path))
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "config.json"}

@@ -25,7 +25,7 @@ def test_a_pipe_gets_a_line_per_evaluation_and_nothing_else():
     for step in range(3):
         shown.evaluation(evaluation(step * 500))
         for _ in range(100):
-            shown.step(2.5, 100.0)
+            shown.step(2.5, 100.0, 1e-3, 0.5, 0.2)
     shown.close()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3 and "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
@@ -47,13 +47,19 @@ def test_the_time_left_is_that_of_the_latest_steps(monkeypatch):
 def test_a_terminal_gets_a_bar_with_loss_speed_and_time_left():
     stream = Terminal()
     shown = console.progress(2, stream)
-    shown.step(2.5, 12_345.6)
+    shown.evaluation(evaluation(0))
+    shown._bar.mininterval = 0
+    shown.step(2.5, 12_345.6, 1e-3, 0.51, 0.25)
     shown._bar.refresh()
     shown.write("a line of its own")
     shown.evaluation(evaluation(1))
     shown.close()
     written = stream.getvalue()
-    assert " 50%" in written and "1/2 steps, loss 2.500, 12,346 tokens/s" in written and " left]" in written
+    assert (
+        " 50%" in written
+        and "1/2 steps, loss 2.500 (validation 2.750), lr 1.0e-03, |g| 0.51, 12,346 tokens/s (25% of peak)" in written
+        and " left]" in written
+    )
     assert "a line of its own\n" in written and "validation  2.7500" in written
 
 

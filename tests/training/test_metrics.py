@@ -17,7 +17,7 @@ EVALUATIONS = st.builds(
     lr=FINITE,
     tokens_per_second=FINITE,
 )
-KEYS = {"step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_second"}
+KEYS = {"step", "tokens", "train_loss", "val_loss", "lr", "tokens_per_second", "grad_norm"}
 
 
 @given(st.lists(EVALUATIONS, max_size=5))

@@ -8,7 +8,7 @@ import tinygrad_llm as tg
 from tinygrad_llm import nn
 from tinygrad_llm.data import MixedBatches, Mixture, PackedRows, Prefetch, ShuffledWindows, Windows
 from tinygrad_llm.models import GPTModel
-from tinygrad_llm.training import PRESETS, NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss
+from tinygrad_llm.training import PRESETS, NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss, rate_factor
 
 RECIPE = PRESETS["shakespeare-char"].recipe.replace(
     layers=1, heads=2, channels=16, context=8, batch=4, steps=6, eval_every=2, eval_windows=10, lr=1e-2
@@ -248,3 +248,59 @@ def test_a_packed_run_goes_on_from_the_state_of_its_stream(ahead):
 def test_a_model_that_knows_no_documents_takes_no_packed_rows():
     with pytest.raises(TypeError, match="packed rows need a GPTModel, found Linear"):
         next_token_loss(nn.Linear(2, 2), next(packed_stream()))
+
+
+def test_parts_of_unequal_targets_make_the_step_of_one_large_batch():
+    x, y = (a.copy() for a in trainer().train.take(range(8)))
+    y[:4, 2:], y[6:] = -100, -100  # 8 targets in the first part, 16 in the second
+    gradients = []
+    for batches in ([(x, y)], [(x[:4], y[:4]), (x[4:], y[4:])]):
+        t = trainer(RECIPE.replace(accumulate=len(batches), clip=0.0))
+        t.stream = iter(batches)
+        t.train_step()
+        gradients.append((t.last_loss, [p.grad.array for p in t.model.parameters()]))
+        assert t.tokens == 24
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-6)
+    for a, b in zip(gradients[0][1], gradients[1][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_a_jump_of_the_loss_is_skipped_and_told():
+    recipe, told = RECIPE.replace(steps=40, spike=6.0, lr=1e-3), []
+    t = trainer(recipe)
+    t.run(stop=lambda: t.step == 30)
+    good = t.stream
+    t.stream = iter([(np.zeros((4, 8), int), np.full((4, 8), 10)), *(next(good) for _ in range(10))])
+    t.guard.mean, t.guard.variance = 0.5, 1e-4  # so that this batch lies far outside
+    before = [p.array.copy() for p in t.model.parameters()]
+
+    def on_skip(t, error):
+        told.append(str(error))
+        assert all((p.array == old).all() for p, old in zip(t.model.parameters(), before, strict=True))
+        t.guard.mean, t.guard.variance = 2.4, 1.0
+
+    t.run(on_skip=on_skip)
+    assert t.skipped == 1 and len(told) == 1 and t.step == 40
+    assert "step 31: the loss jumped to" in told[0]
+
+
+def test_a_run_ends_when_its_patience_does():
+    t = trainer(RECIPE.replace(steps=40, eval_every=1, patience=3, lr=0.0, min_lr=0.0))
+    assert not t.run(stop=t.out_of_patience) and t.step == 3  # nothing is learned: the first evaluation stays the best
+    assert not trainer().out_of_patience()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "inverse-sqrt", "warmup-stable-decay"])
+def test_every_schedule_climbs_to_the_highest_rate_and_keeps_its_shape(schedule):
+    recipe = RECIPE.replace(steps=100, warmup=10, lr=1.0, min_lr=0.1, schedule=schedule, decay=0.3)
+    rates = [rate_factor(recipe)(t) for t in range(101)]
+    assert rates[:10] == pytest.approx([(t + 1) / 11 for t in range(10)]) and max(rates) == rates[10] == 1.0
+    expected = {
+        "cosine": (0.55, 0.1),
+        "constant": (1.0, 1.0),
+        "inverse-sqrt": ((11 / 56) ** 0.5, (11 / 101) ** 0.5),
+        "warmup-stable-decay": (1.0, 0.1),
+    }[schedule]
+    assert (rates[55], rates[100]) == pytest.approx(expected)
+    if schedule == "warmup-stable-decay":
+        assert rates[70] == 1.0 and rates[85] == pytest.approx(0.55)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module, init
+from tinygrad_llm.serialization.tensors import write_tensors
 
 from .gpt import GPTConfig, GPTModel
 
@@ -26,20 +24,17 @@ SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # ke
 def save_pretrained(model: GPTModel, folder: str | os.PathLike[str]) -> None:
     """Write both files into the folder, which is made if need be; tied weights once, under their first name.
 
-    Each file replaces an older one whole, after both have been written.
+    Each file replaces an older one whole, after both have been written; arrays go to the file one at a time.
+
+    Raises: OSError, such as for a full disk; older files are then what they were.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shared = aliases(model)
-    arrays = {
-        name: np.ascontiguousarray(devices.move(tensor.array, devices.CPU))
-        for name, tensor in model.state_dict().items()
-        if name not in shared
-    }
+    arrays = {name: tensor.array for name, tensor in model.state_dict().items() if name not in shared}
     with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        safetensors.numpy.save_file(arrays, Path(temporary, WEIGHTS), metadata={"format": "np"})
+        write_tensors(Path(temporary, WEIGHTS), arrays)
         Path(temporary, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        shutil.copymode(Path(temporary, CONFIG), Path(temporary, WEIGHTS))  # safetensors makes its files private
         for name in (WEIGHTS, CONFIG):
             os.replace(Path(temporary, name), folder / name)
 

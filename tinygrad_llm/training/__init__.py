@@ -1,26 +1,43 @@
 """Training: recipes and presets, the loop, its numbers, pictures and messages."""
 
+from tinygrad_llm.training.checkpoint import Checkpoints, Damaged
+from tinygrad_llm.training.folder import RunFolder
 from tinygrad_llm.training.interrupt import StopOnInterrupt
+from tinygrad_llm.training.lock import locked
 from tinygrad_llm.training.metrics import Evaluation, MetricsFile, peak_memory, perplexity, read_metrics
-from tinygrad_llm.training.plots import plot_loss
+from tinygrad_llm.training.plots import plot_loss, plot_runs
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, preset
-from tinygrad_llm.training.trainer import NonFiniteLoss, Trainer, adamw, mean_loss, next_token_loss
+from tinygrad_llm.training.spikes import BadStep, LossSpike, NonFiniteLoss, SpikeGuard
+from tinygrad_llm.training.steps import StepsFile, read_steps
+from tinygrad_llm.training.trainer import Trainer, adamw, mean_loss, next_token_loss, rate_factor, targets_in
 
 __all__ = [
-    "PRESETS",
+    "BadStep",
+    "Checkpoints",
+    "Damaged",
     "Evaluation",
+    "LossSpike",
     "MetricsFile",
     "NonFiniteLoss",
+    "PRESETS",
     "Preset",
     "Recipe",
+    "RunFolder",
+    "SpikeGuard",
+    "StepsFile",
     "StopOnInterrupt",
     "Trainer",
     "adamw",
+    "locked",
     "mean_loss",
     "next_token_loss",
     "peak_memory",
     "perplexity",
     "plot_loss",
+    "plot_runs",
     "preset",
+    "rate_factor",
     "read_metrics",
+    "read_steps",
+    "targets_in",
 ]

@@ -6,14 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
+from tinygrad_llm.training.memory import format_bytes, held_memory
 from tinygrad_llm.training.metrics import Evaluation
 
 
 class Progress(Protocol):
     """Shows how a run goes on; `write` prints a text without hurting what is shown."""
 
-    def step(self, loss: float, tokens_per_second: float) -> None:
-        """One more step was done."""
+    def step(self, loss: float, tokens_per_second: float, lr: float, grad_norm: float, share: float) -> None:
+        """One more step was done; share is that of the machine's speed in matrix products."""
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """The model was judged."""
@@ -25,10 +26,13 @@ class Progress(Protocol):
         """Nothing more will come."""
 
 
-def progress(steps: int, stream: TextIO | None = None) -> Progress:
-    """A bar when stream, by default standard output, is a terminal, else a log of one line per evaluation."""
+def progress(steps: int, stream: TextIO | None = None, start: int = 0) -> Progress:
+    """A bar when stream, by default standard output, is a terminal, else a log of one line per evaluation.
+
+    start: how many of the steps an earlier process did.
+    """
     stream = stream or sys.stdout
-    return Bar(steps, stream) if stream.isatty() else Log(steps, stream)
+    return Bar(steps, stream, start) if stream.isatty() else Log(steps, stream, start)
 
 
 def evaluation_line(evaluation: Evaluation, steps: int) -> str:
@@ -41,24 +45,36 @@ def evaluation_line(evaluation: Evaluation, steps: int) -> str:
 class Bar:
     """A tqdm bar with loss, speed and time left; evaluations and samples scroll above it."""
 
-    def __init__(self, steps: int, stream: TextIO) -> None:
+    def __init__(self, steps: int, stream: TextIO, start: int = 0) -> None:
         from tqdm import tqdm
 
         self.steps = steps
         self._loss: float | None = None
+        self._validation = ""
         form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps{postfix} [{elapsed}, {remaining} left]"
         self._bar: Any = tqdm(
-            total=steps, file=stream, bar_format=form, dynamic_ncols=True, mininterval=0.2, leave=False
+            total=steps, initial=start, file=stream, bar_format=form, dynamic_ncols=True, mininterval=0.2, leave=False
         )
 
-    def step(self, loss: float, tokens_per_second: float) -> None:
+    def step(self, loss: float, tokens_per_second: float, lr: float, grad_norm: float, share: float) -> None:
         """Move on by one; the loss shown is a running mean over about twenty steps."""
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-        self._bar.set_postfix_str(f"loss {self._loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
-        self._bar.update()
+        self._numbers = (tokens_per_second, lr, grad_norm, share)
+        if self._bar.update():  # it is drawn now and then only, and then with the numbers of the step before
+            self._bar.set_postfix_str(self._postfix(), refresh=False)
+
+    def _postfix(self) -> str:
+        speed, lr, norm, share = self._numbers
+        held = held_memory()
+        memory = f", {format_bytes(held)}" if held else ""
+        return (
+            f"loss {self._loss:.3f}{self._validation}, lr {lr:.1e}, |g| {norm:.2f}, {speed:,.0f} tokens/s "
+            f"({share:.0%} of peak){memory}"
+        )
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Print it above the bar."""
+        self._validation = f" (validation {evaluation.val_loss:.3f})"
         self.write(evaluation_line(evaluation, self.steps))
 
     def write(self, text: str) -> None:
@@ -73,11 +89,11 @@ class Bar:
 class Log:
     """A line per evaluation, with the time left, for files and pipes."""
 
-    def __init__(self, steps: int, stream: TextIO) -> None:
+    def __init__(self, steps: int, stream: TextIO, start: int = 0) -> None:
         self.steps, self._stream = steps, stream
-        self._last = (0, time.monotonic())  # step and time of the last evaluation
+        self._last = (start, time.monotonic())  # step and time of the last evaluation
 
-    def step(self, loss: float, tokens_per_second: float) -> None:
+    def step(self, loss: float, tokens_per_second: float, lr: float, grad_norm: float, share: float) -> None:
         """Say nothing: a log is read later."""
 
     def evaluation(self, evaluation: Evaluation) -> None:

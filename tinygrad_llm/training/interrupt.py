@@ -1,4 +1,4 @@
-"""Ctrl-C as a request, so that a step, a file or a record is never cut in two."""
+"""Ctrl-C and SIGTERM as requests, so that a step, a file or a record is never cut in two."""
 
 import signal
 from types import FrameType
@@ -6,30 +6,32 @@ from typing import Any
 
 
 class StopOnInterrupt:
-    """Inside `with StopOnInterrupt() as stop:` the first Ctrl-C makes stop() true; a second raises KeyboardInterrupt.
+    """Inside `with StopOnInterrupt() as stop:` the first Ctrl-C or SIGTERM makes stop() true.
 
-    Works in the main thread, the only one that signals reach; elsewhere stop() stays false.
+    A second Ctrl-C raises KeyboardInterrupt. `number` is the signal that came, None before. Works in the main thread,
+    the only one that signals reach; elsewhere stop() stays false.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._before: Any = None
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        return self.requested
+        return self.number is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.number = self.number or number
 
     def __enter__(self) -> "StopOnInterrupt":
         try:
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
         except ValueError:  # not the main thread
-            self._before = None
+            pass
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)

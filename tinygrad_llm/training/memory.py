@@ -1,6 +1,7 @@
 """Will a run fit? An estimate made before anything is allocated, and what the machine has."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,30 @@ def machine_bytes() -> int | None:
     if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits) if limits else None
+
+
+def held_memory() -> int | None:
+    """The memory that this process holds now, in bytes; None where nobody tells."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
+def checkpoint_bytes(config: dict[str, Any]) -> int:
+    """The size of a checkpoint: parameters and AdamW's two moments, float32."""
+    return 3 * FLOAT32 * parameter_count(config)
+
+
+def check_disk(config: dict[str, Any], folder: Path, checkpoints: int) -> None:
+    """Refuse a run whose checkpoints, so many at once, the disk cannot hold. Raises: OSError with what is missing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    needed, free = checkpoints * checkpoint_bytes(config), shutil.disk_usage(there).free
+    if needed > free:
+        raise OSError(
+            f"--out {folder}: {checkpoints} checkpoints need {format_bytes(needed)} and the disk has "
+            f"{format_bytes(free)} left; name a folder on another disk, or lower --keep"
+        )
 
 
 def check_fits(config: dict[str, Any], batch: int, checkpoint: bool = False) -> None:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.files import sync
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -19,6 +21,7 @@ class Evaluation:
     val_loss: float
     lr: float
     tokens_per_second: float  # of training alone, since the evaluation before; 0 where nothing was trained yet
+    grad_norm: float = 0.0  # of the last step before clipping; 0 where nothing was trained yet
 
 
 class MetricsFile:
@@ -42,6 +45,10 @@ class MetricsFile:
         fields = record if isinstance(record, dict) else asdict(record)
         self._file.write((json.dumps(fields, allow_nan=False) + "\n").encode())
         self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the records lie on the disk."""
+        sync(self._file)
 
     def close(self) -> None:
         """Close the file; what was written is already there."""

@@ -11,6 +11,7 @@ def setting(group: str, help: str, low: float = -math.inf, below: float = math.i
     return field(metadata={"group": group, "help": help, "low": low, "below": below}, **keywords)
 
 
+SCHEDULES = ("cosine", "constant", "inverse-sqrt", "warmup-stable-decay")
 MODEL, OPTIMIZER, EVALUATION = "model", "optimization", "evaluation and samples"
 
 
@@ -33,16 +34,24 @@ class Recipe:
     batch: int = setting(OPTIMIZER, "windows in a forward pass", 1)
     accumulate: int = setting(OPTIMIZER, "forward and backward passes whose gradients make one step", 1, default=1)
     lr: float = setting(OPTIMIZER, "highest learning rate", 0)
-    min_lr: float = setting(OPTIMIZER, "learning rate at the end of the cosine", 0)
+    min_lr: float = setting(OPTIMIZER, "learning rate at the end of the schedule", 0)
     warmup: int = setting(OPTIMIZER, "steps of linear warm-up to the highest rate", 0)
+    schedule: str = setting(OPTIMIZER, f"after the warm-up: {', '.join(SCHEDULES)}", default="cosine")
+    decay: float = setting(OPTIMIZER, "share of the steps in which warmup-stable-decay falls", 0, 1, default=0.2)
     beta1: float = setting(OPTIMIZER, "AdamW: decay of the mean gradient", 0, 1, default=0.9)
     beta2: float = setting(OPTIMIZER, "AdamW: decay of the mean squared gradient", 0, 1)
     weight_decay: float = setting(OPTIMIZER, "AdamW: decay of the matrices; vectors are not decayed", 0, default=0.1)
     clip: float = setting(OPTIMIZER, "largest norm of the whole gradient; 0 = no limit", 0, default=1.0)
+    spike: float = setting(
+        OPTIMIZER, "skip a step whose loss lies so many deviations above the mean of late; 0 = never", 0, default=0.0
+    )
     checkpoint: bool = setting(OPTIMIZER, "compute blocks again in backward: less memory, more time", default=False)
 
     eval_every: int = setting(EVALUATION, "steps from one evaluation to the next", 1)
     eval_windows: int = setting(EVALUATION, "windows of each part of the text in an evaluation", 1)
+    patience: int = setting(
+        EVALUATION, "end after so many evaluations without a better validation loss; 0 = never", 0, default=0
+    )
     samples: int = setting(EVALUATION, "samples of generated text, evenly over the run; 0 = none", 0, default=4)
     sample_tokens: int = setting(EVALUATION, "tokens in a sample", 1)
     temperature: float = setting(EVALUATION, "of samples: 0 = the likeliest token, 1 = as it thinks", 0, default=0.8)
@@ -50,11 +59,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             value, low, below = getattr(self, f.name), f.metadata["low"], f.metadata["below"]
-            if f.type is not bool and not math.isfinite(value):
+            if f.type in (bool, str):
+                continue
+            if not math.isfinite(value):
                 raise ValueError(f"{flag(f.name)} {value}: must be a finite number, {f.metadata['help']}")
-            if f.type is not bool and not low <= value < below:
+            if not low <= value < below:
                 allowed = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
                 raise ValueError(f"{flag(f.name)} {value}: must be {allowed}, {f.metadata['help']}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"--schedule {self.schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
         if self.channels % self.heads:
             raise ValueError(
                 f"--heads {self.heads} does not divide --channels {self.channels}; each head gets channels / heads"

@@ -1,8 +1,11 @@
 """The training loop, and what it asks of the optimizer."""
 
+import base64
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -17,20 +20,24 @@ from tinygrad_llm.nn import Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
-from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
-from tinygrad_llm.random import fast_masks
+from tinygrad_llm.optim.lr_scheduler import (
+    LambdaLR,
+    warmup_constant,
+    warmup_cosine,
+    warmup_inverse_sqrt,
+    warmup_stable_decay,
+)
+from tinygrad_llm.random import fast_masks, get_rng_state, set_rng_state
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.recipe import Recipe
+from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss or its gradient is no longer a number. The parameters may be ruined: keep no file of them."""
+MOST_SKIPPED = 3  # bad steps in a row; one more, and it is not the batch that is bad
 
 
 def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
-    """Mean of -log p(y[b, t] | x[b, :t+1]) over all tokens: (x (B, T), y (B, T)) -> scalar, nats per token.
+    """Mean of -log p(y[b, t] | x[b, :t+1]) over all targets but IGNORED: (x (B, T), y (B, T)) -> (), nats a token.
 
     A PackedBatch has documents and positions too; then no token sees another document, and padding counts for nothing.
 
@@ -45,19 +52,37 @@ def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
 
 
 def mean_loss(model: Module, batches: Iterable[Batch], device: str = "cpu") -> float:
-    """The next-token loss over all tokens of the batches, without dropout; the model's mode is restored.
+    """The next-token loss over all targets of the batches, without dropout; the model's mode is restored.
 
-    Raises: ValueError when there is no batch.
+    Raises: ValueError when there is no target.
     """
     total, tokens = 0.0, 0
     with no_grad(), evaluating(model):
         for batch in batches:
-            count = int((batch[1] != IGNORED).sum())
-            total += next_token_loss(model, batch, device).item() * count
-            tokens += count
+            if count := targets_in(batch):
+                total += next_token_loss(model, batch, device).item() * count
+                tokens += count
     if not tokens:
         raise ValueError("mean_loss: there is no batch to take the mean over")
     return total / tokens
+
+
+def targets_in(batch: Batch) -> int:
+    """How many targets a batch has to learn from."""
+    return int(np.count_nonzero(batch[1] != IGNORED))
+
+
+def rate_factor(recipe: Recipe) -> Callable[[int], float]:
+    """The factor on the recipe's learning rate at step t."""
+    floor = recipe.min_lr / recipe.lr if recipe.lr else 0.0
+    if recipe.schedule == "constant":
+        return warmup_constant(recipe.warmup)
+    if recipe.schedule == "inverse-sqrt":
+        return warmup_inverse_sqrt(recipe.warmup, floor)
+    if recipe.schedule == "warmup-stable-decay":
+        down = min(round(recipe.decay * recipe.steps), recipe.steps - recipe.warmup)
+        return warmup_stable_decay(recipe.warmup, recipe.steps, down, floor)
+    return warmup_cosine(recipe.warmup, recipe.steps, floor)
 
 
 def adamw(model: Module, recipe: Recipe) -> AdamW:
@@ -68,6 +93,9 @@ def adamw(model: Module, recipe: Recipe) -> AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
+
+
+COUNTERS = ("step", "tokens", "skipped", "first_loss", "last_loss", "last_norm", "seconds")
 
 
 class Trainer:
@@ -100,64 +128,88 @@ class Trainer:
         self.stream = RandomWindows(train, recipe.batch, rng) if stream is None else stream
         self.train_judged = Windows(train.ids, train.context, stride=train.context)
         self.optimizer = adamw(model, recipe)
-        floor = recipe.min_lr / recipe.lr if recipe.lr else 0.0
-        self.schedule = LambdaLR(self.optimizer, warmup_cosine(recipe.warmup, recipe.steps, floor))
+        self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
+        self.guard = SpikeGuard(recipe.spike)
         self.step = 0
+        self.tokens = 0  # targets learned from so far
+        self.skipped = 0  # bad steps that were not taken
         self.first_loss: float | None = None
         self.last_loss: float | None = None
+        self.last_norm = 0.0  # of the gradient, before clipping
         self.seconds = 0.0  # spent in training steps, evaluations and callbacks apart
         self.evaluations: list[Evaluation] = []
         self._marked = (0, 0.0)  # tokens and seconds at the last evaluation
-
-    @property
-    def tokens(self) -> int:
-        """Predictions learned from so far."""
-        return self.step * self.recipe.tokens_per_step
 
     def run(
         self,
         on_step: Callable[["Trainer"], None] = lambda trainer: None,
         on_evaluation: Callable[["Trainer", Evaluation], None] = lambda trainer, evaluation: None,
         stop: Callable[[], bool] = lambda: False,
+        on_skip: Callable[["Trainer", BadStep], None] = lambda trainer, error: None,
     ) -> bool:
         """Train to the recipe's last step, or until stop() is true after a step. Returns whether the end was reached.
 
-        Evaluates before the first step, every `eval_every` steps and at the end; the callbacks see each step and each
-        evaluation as soon as it is done.
+        Evaluates before the first step, every `eval_every` steps and at the end, each time after on_step, which may
+        save what the evaluation could lose. The callbacks see each step and each evaluation as soon as it is done. A
+        step whose loss or gradient is no number, or whose loss jumps (`spike`), is not taken: on_skip is told, and the
+        next batch takes its place. A trainer that was restored goes on as if it had never stopped.
 
-        Raises: NonFiniteLoss naming the step and the last good loss.
+        Raises: BadStep after MOST_SKIPPED of them in a row; NonFiniteLoss from an evaluation.
         """
-        on_evaluation(self, self.evaluate())
-        while self.step < self.recipe.steps:
-            self.train_step()
-            if self.step % self.recipe.eval_every == 0 or self.step == self.recipe.steps:
+        skipped = 0
+        while True:
+            if self.evaluation_due():
                 on_evaluation(self, self.evaluate())
-            on_step(self)
-            if stop():
-                break
-        return self.step == self.recipe.steps
+            if self.step >= self.recipe.steps or stop():
+                return self.step >= self.recipe.steps
+            try:
+                self.train_step()
+            except BadStep as error:
+                skipped += 1
+                if skipped > MOST_SKIPPED:
+                    raise
+                self.skipped += 1
+                on_skip(self, error)
+            else:
+                skipped = 0
+                on_step(self)
+
+    def evaluation_due(self) -> bool:
+        """Whether the model is to be judged before the next step."""
+        due = self.step % self.recipe.eval_every == 0 or self.step >= self.recipe.steps
+        return due and not (self.evaluations and self.evaluations[-1].step == self.step)
 
     def train_step(self) -> float:
-        """Forward, backward, clip, update: one optimizer step. Returns the mean loss over its windows.
+        """Forward, backward, clip, update: one optimizer step. Returns the mean loss over its targets.
 
-        Raises: NonFiniteLoss, before the parameters are touched.
+        The parts of an accumulated step weigh by their targets, so that the step is that of one large batch.
+
+        Raises: NonFiniteLoss or LossSpike, before the parameters are touched.
         """
         start = time.perf_counter()
         recipe, loss = self.recipe, 0.0
         self.model.train()
         self.optimizer.zero_grad()
-        for _ in range(recipe.accumulate):
+        batches = [next(self.stream) for _ in range(recipe.accumulate)]
+        counts = [targets_in(batch) for batch in batches]
+        total = sum(counts)
+        for batch, count in zip(batches, counts, strict=True):
+            if not count:
+                continue
             with fast_masks():
-                part = next_token_loss(self.model, next(self.stream), self.device)
-            loss += part.item() / recipe.accumulate
+                part = next_token_loss(self.model, batch, self.device)
+            loss += part.item() * (count / total)
             self._check_finite("the loss", loss, self.step + 1)
-            (part / recipe.accumulate).backward()
-        norm = clip_grad_norm_(self.model.parameters(), recipe.clip or math.inf)  # one norm over all parameters
-        self._check_finite("the norm of the gradient", norm.item(), self.step + 1)
+            (part * (count / total)).backward()
+        self.guard.check(loss, self.step + 1)
+        norm = clip_grad_norm_(self.model.parameters(), recipe.clip or math.inf).item()  # one over all parameters
+        self._check_finite("the norm of the gradient", norm, self.step + 1)
         self.optimizer.step()
         self.schedule.step()
+        self.guard.accept(loss)
         self.step += 1
-        self.last_loss = loss
+        self.tokens += total
+        self.last_loss, self.last_norm = loss, norm
         self.first_loss = loss if self.first_loss is None else self.first_loss
         self.seconds += time.perf_counter() - start
         return loss
@@ -178,9 +230,48 @@ class Trainer:
             val_loss=val_loss,
             lr=self.schedule.get_last_lr()[0],
             tokens_per_second=tokens / seconds if seconds else 0.0,
+            grad_norm=self.last_norm,
         )
         self.evaluations.append(evaluation)
         return evaluation
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation with the lowest validation loss so far, the first of them if there are several."""
+        return min(self.evaluations, key=lambda e: e.val_loss, default=None)
+
+    def out_of_patience(self) -> bool:
+        """Whether the last `patience` evaluations brought no better validation loss; never where patience is 0."""
+        if not self.recipe.patience or self.best is None:
+            return False
+        return len(self.evaluations) - 1 - self.evaluations.index(self.best) >= self.recipe.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the arrays of model and optimizer that decides how the run goes on, as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "marked": list(self._marked),
+            "evaluations": [asdict(e) for e in self.evaluations],
+            "guard": self.guard.state_dict(),
+            "stream": self.stream.state_dict(),
+            "random": base64.b64encode(get_rng_state().array.tobytes()).decode(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; the learning rate is that of this recipe's schedule at the state's step.
+
+        Raises: ValueError for a state of another text, batch or stream, or one past the recipe's last step.
+        """
+        if state["step"] > self.recipe.steps:
+            raise ValueError(f"--steps {self.recipe.steps}: {state['step']} steps have been done; give more of them")
+        self.stream.load_state_dict(state["stream"])
+        set_rng_state(from_numpy(np.frombuffer(base64.b64decode(state["random"]), np.uint8).copy()))
+        self.guard.load_state_dict(state["guard"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self._marked = tuple(state["marked"])
+        self.evaluations[:] = [Evaluation(**e) for e in state["evaluations"]]
+        self.schedule = LambdaLR(self.optimizer, rate_factor(self.recipe), last_epoch=self.step - 1)
 
     def _check_finite(self, what: str, value: float, step: int) -> None:
         if math.isfinite(value):

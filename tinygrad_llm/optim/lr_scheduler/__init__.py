@@ -17,12 +17,16 @@ from .factors import (
     MultiStepLR,
     PolynomialLR,
     StepLR,
+    warmup_constant,
     warmup_cosine,
+    warmup_inverse_sqrt,
+    warmup_stable_decay,
 )
 from .plateau import ReduceLROnPlateau
 
 __all__ = [
     "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
     "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
-    "ReduceLROnPlateau", "SequentialLR", "StepLR", "warmup_cosine",
+    "ReduceLROnPlateau", "SequentialLR", "StepLR",
+    "warmup_constant", "warmup_cosine", "warmup_inverse_sqrt", "warmup_stable_decay",
 ]  # fmt: skip

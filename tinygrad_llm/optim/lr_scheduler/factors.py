@@ -189,3 +189,46 @@ def warmup_cosine(warmup_steps: int, total_steps: int, min_ratio: float = 0.1) -
         return min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * s)) / 2
 
     return factor
+
+
+def warmup_constant(warmup_steps: int) -> Callable[[int], float]:
+    """The factor on lr at step t, for LambdaLR: warmup_cosine's line up to 1, then 1 for ever."""
+    return lambda t: min(1.0, (t + 1) / (warmup_steps + 1))
+
+
+def warmup_inverse_sqrt(warmup_steps: int, min_ratio: float = 0.0) -> Callable[[int], float]:
+    """The factor on lr at step t, for LambdaLR: w = warmup_steps + 1; (t + 1) / w up to 1, then sqrt(w / (t + 1)).
+
+    It does not fall below min_ratio, and needs no last step.
+
+    Source: Vaswani et al., Attention is all you need (2017), equation 3, scaled to a highest factor of 1.
+    """
+    w = warmup_steps + 1
+    return lambda t: (t + 1) / w if t < w else max(min_ratio, math.sqrt(w / (t + 1)))
+
+
+def warmup_stable_decay(
+    warmup_steps: int, total_steps: int, decay_steps: int, min_ratio: float = 0.0
+) -> Callable[[int], float]:
+    """The factor on lr at step t, for LambdaLR: a line up to 1, then 1, then in the last steps a line to min_ratio.
+
+    The same at every step before total_steps - decay_steps, whatever total_steps is: a run can be made longer.
+
+    Raises: ValueError unless warmup_steps + decay_steps <= total_steps.
+    Source: Hu et al., MiniCPM (2024), section 4.
+    """
+    if warmup_steps + decay_steps > total_steps:
+        raise ValueError(
+            f"warmup_stable_decay: {warmup_steps} steps up and {decay_steps} down are more than {total_steps}"
+        )
+    start = total_steps - decay_steps
+
+    def factor(t: int) -> float:
+        if t < warmup_steps:
+            return (t + 1) / (warmup_steps + 1)
+        if t < start:
+            return 1.0
+        s = min(1.0, (t - start) / max(decay_steps, 1)) if t < total_steps else 1.0
+        return 1.0 - (1.0 - min_ratio) * s
+
+    return factor
