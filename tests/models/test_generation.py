@@ -59,6 +59,13 @@ def test_probabilities_are_those_asked_for(x, temperature, k, p):
     np.testing.assert_allclose(q.sum(-1), 1.0)
 
 
+def test_a_top_k_of_the_whole_vocabulary_leaves_top_p_as_it_is():
+    x = np.array([[-5.5, -4.75, -4.75, -4.75]], np.float32)
+    expected = Sampling(0.5, None, 0.625).probabilities(x)
+    np.testing.assert_array_equal(Sampling(0.5, 4, 0.625).probabilities(x), expected)
+    assert np.count_nonzero(expected) == 3
+
+
 @given(x=logits, seed=st.integers(0, 1000), k=st.integers(1, 3))
 def test_choices_stay_within_top_k(x, seed, k):
     generator = tg.Generator().manual_seed(seed)

@@ -83,13 +83,14 @@ class Sampling:
     def _keep_likeliest(self, p: np.ndarray, x: np.ndarray) -> None:
         """top_k and top_p in place, on the probabilities (V,) of logits x. Only what may stay is sorted."""
         rest = np.arange(len(p))
-        if self.top_k is not None and self.top_k < len(p):
-            rest = np.flatnonzero(x >= np.partition(x, -self.top_k)[-self.top_k])
+        top_k = None if self.top_k is None or self.top_k >= len(p) else self.top_k
+        if top_k is not None:
+            rest = np.flatnonzero(x >= np.partition(x, -top_k)[-top_k])
         elif self.top_p is not None:  # all that are less likely than this together are less than 1 - top_p
             rest = np.flatnonzero(p >= (1 - self.top_p) / len(p))
         order = rest[np.argsort(-x[rest], kind="stable")]  # likeliest first
-        kept = p[order[: self.top_k]]
-        if self.top_k is not None:
+        kept = p[order[:top_k]]
+        if top_k is not None:
             kept /= kept.sum()
         if self.top_p is not None:
             before = kept.cumsum() - kept  # a token stays while those before it have not reached top_p
