@@ -3,5 +3,6 @@
 from .checkpoint import load, save_pretrained
 from .generation import generate, generate_text_simple
 from .gpt import GPTConfig, GPTModel
+from .pretrained import from_pretrained
 
-__all__ = ["GPTConfig", "GPTModel", "generate", "generate_text_simple", "load", "save_pretrained"]
+__all__ = ["GPTConfig", "GPTModel", "from_pretrained", "generate", "generate_text_simple", "load", "save_pretrained"]

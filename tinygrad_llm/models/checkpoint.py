@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,31 +18,50 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module, init
 
+from . import huggingface
 from .gpt import GPTConfig, GPTModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # keys that a configuration must have
 
 
-def save_pretrained(model: GPTModel, folder: str | os.PathLike[str]) -> None:
+def save_pretrained(
+    model: GPTModel, folder: str | os.PathLike[str], *, layout: str = "own", classes: Sequence[str] | None = None
+) -> None:
     """Write both files into the folder, which is made if need be; tied weights once, under their first name.
 
-    Each file replaces an older one whole, after both have been written.
+    Each file replaces an older one whole, after both have been written. layout: "own", or "huggingface" for what
+    transformers loads as GPT-2. classes: only there, the names of a classifier's outputs.
+
+    Raises: ValueError for another layout, or a model that the layout cannot hold.
     """
     folder = Path(folder)
+    if layout == "huggingface":
+        arrays, values = huggingface.converted(model, classes)
+    elif layout == "own" and classes is None:
+        arrays, values = _own_arrays(model), model.config.to_dict()
+    else:
+        raise ValueError(
+            f"save_pretrained: layout must be 'own' or 'huggingface', which alone takes classes, not {layout!r}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        form = "pt" if layout == "huggingface" else "np"
+        safetensors.numpy.save_file(arrays, Path(temporary, WEIGHTS), metadata={"format": form})
+        Path(temporary, CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(Path(temporary, CONFIG), Path(temporary, WEIGHTS))  # safetensors makes its files private
+        for name in (WEIGHTS, CONFIG):
+            os.replace(Path(temporary, name), folder / name)
+
+
+def _own_arrays(model: GPTModel) -> dict[str, np.ndarray]:
+    """What the own layout holds; tied weights once, under their first name."""
     shared = aliases(model)
-    arrays = {
+    return {
         name: np.ascontiguousarray(devices.move(tensor.array, devices.CPU))
         for name, tensor in model.state_dict().items()
         if name not in shared
     }
-    with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        safetensors.numpy.save_file(arrays, Path(temporary, WEIGHTS), metadata={"format": "np"})
-        Path(temporary, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        shutil.copymode(Path(temporary, CONFIG), Path(temporary, WEIGHTS))  # safetensors makes its files private
-        for name in (WEIGHTS, CONFIG):
-            os.replace(Path(temporary, name), folder / name)
 
 
 def load(folder: str | os.PathLike[str]) -> GPTModel:
