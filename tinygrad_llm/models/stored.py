@@ -125,7 +125,8 @@ def filled(
             model.replace_head(classes, bias=False)
     own = dict(model.named_parameters())
     for parameter in own.values():
-        parameter.data = empty(parameter.shape, dtype=kind)
+        if parameter.dtype is not kind:
+            parameter.data = empty(parameter.shape, dtype=kind)
     for name, piece in pieces.items():
         _fill(own[piece.ours], name, tensors[name], piece)
     return model.eval()
