@@ -39,7 +39,7 @@ KEY = re.compile(
     r"base_model\.model\.(?:transformer\.)?(.+?)\.(?:(lora_A|lora_B)\.weight|(lora_embedding_[AB])"
     r"|(lora_magnitude_vector)(?:\.weight)?|(?:base_layer\.|modules_to_save\.)?(weight|bias))"
 )
-PLAIN = (None, False, [], {}, "", "none")  # values of what is not asked for
+PLAIN: tuple[Any, ...] = (None, False, [], {}, "", "none")  # values of what is not asked for
 KNOWN = {  # keys that are read, or say nothing about what the adapter computes
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
     "modules_to_save", "target_modules", "fan_in_fan_out", "task_type", "base_model_name_or_path", "inference_mode",
@@ -58,15 +58,17 @@ def save_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str | No
 
     Raises: ValueError without such an adapter, or while it is merged.
     """
-    layers = {path: layer for path, layer in adapted(model).items() if (name or layer.active) in layer.adapters}
-    if not layers:
+    found = adapted(model)
+    name = name or next((layer.active for layer in found.values() if layer.active is not None), None)
+    layers = {path: layer for path, layer in found.items() if name is not None and name in layer.adapters}
+    if name is None or not layers:
         raise ValueError(f"save_adapter: the model has no adapter {name or 'at work'}; apply_lora gives it one")
     if any(layer.merged is not None for layer in layers.values()):
         raise ValueError("save_adapter: the adapter is merged into the weights; call unmerge_lora first")
-    name = name or next(iter(layers.values())).active
-    tensors, beside = {}, _beside(model, layers)
+    tensors: dict[str, Any] = {}
+    beside = _beside(model, layers)
     for path, layer in layers.items():
-        tensors |= {_key(model, path, kind): array for kind, array in _arrays(layer, str(name)).items()}
+        tensors |= {_key(model, path, kind): array for kind, array in _arrays(layer, name).items()}
     for path in beside:
         module: Any = model.get_submodule(path)
         inner = isinstance(module, Adapted)
@@ -74,7 +76,7 @@ def save_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str | No
             tensors[_key(model, path, f"base_layer.{kind}" if inner else kind)] = parameter.array
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    values = _config(model, layers, str(name), [path for path in beside if path not in layers])
+    values = _config(model, layers, name, [path for path in beside if path not in layers])
     arrays = {key: np.ascontiguousarray(devices.move(array, devices.CPU)) for key, array in tensors.items()}
     write_atomically(folder / WEIGHTS, safetensors.numpy.save(arrays, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, (json.dumps(values, indent=2) + "\n").encode())
@@ -283,10 +285,9 @@ def _put(model: GPTModel, path: str, kinds: dict[str, np.ndarray], values: Mappi
     for kind in ("weight", "bias"):
         if kind in kinds:
             setattr(base, kind, Parameter(Tensor(kinds[kind].astype(base.weight.array.dtype))))
-    pair = [kinds[kind] for kind in kinds if re.fullmatch(r"lora_(embedding_)?[AB]", kind)]
-    if not pair:
-        return
     letters = {kind[-1]: array for kind, array in kinds.items() if re.fullmatch(r"lora_(embedding_)?[AB]", kind)}
+    if not letters:
+        return
     split = bool(values.get("split_qkv")) and path.endswith("att.qkv")
     settings = LoRASettings(
         _pattern(values, "rank_pattern", "r", path), _pattern(values, "alpha_pattern", "lora_alpha", path),

@@ -110,7 +110,7 @@ class Adapted(Module):
         """Put the adapter of this name to work and let it learn; the others rest."""
         if self.merged is not None:
             raise RuntimeError("the adapter is merged into the weight; call unmerge_lora first")
-        self.active = name if name in self.adapters else None
+        self.active = name if name is not None and name in self.adapters else None
         for other, adapter in self.adapters.items():
             adapter.requires_grad_(other == self.active)
 
