@@ -1,7 +1,7 @@
 """A step of LoRA against one of all weights, and against PEFT's: python benchmarks/lora.py --against peft
 
-GPT-2 in float32, next-token loss, forward, backward, clipping and AdamW. All sides have the same weights' shapes and the
-same adapters, beside all products of the blocks; each is a process of its own and they take turns, so that only one
+GPT-2 in float32, next-token loss, forward, backward, clipping and AdamW. All sides have weights of the same shapes, and
+the same adapters beside all products of the blocks; each is a process of its own and they take turns, so that only one
 computes at a time. Memory is what the process held at most, beyond what it held before its first step.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ SIZES = {"124m": (50257, 768, 12, 12), "small": (5000, 384, 6, 6)}  # vocabulary
 
 def ours(side: str, order: dict) -> tuple[Callable[[Any], Any], list[Any], Any]:
     """Loss of ids, what learns, and the library."""
-    import tinygrad_llm as lib
+    lib: Any = import_module("tinygrad_llm")
     from tinygrad_llm import nn
     from tinygrad_llm.models import GPTModel
 
@@ -50,7 +51,7 @@ def theirs(order: dict) -> tuple[Callable[[Any], Any], list[Any], Any]:
 
     vocab, channels, heads, layers = SIZES[order["size"]]
     torch.set_num_threads(order["threads"])
-    none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    none: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     base = GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_positions=order["context"], n_embd=channels, n_head=heads,
                                       n_layer=layers, **none))  # fmt: skip
     wanted = LoraConfig(r=order["rank"], lora_alpha=order["rank"], target_modules=["c_attn", "c_proj", "c_fc"])
@@ -92,12 +93,14 @@ def measure(order: dict, sides: list[str], rounds: int, steps: int) -> dict[str,
     """The sides in turns, after a step each that is not measured."""
     limits = {f"{library}_NUM_THREADS": str(order["threads"]) for library in ("OMP", "OPENBLAS", "MKL")}
     command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    running, results = {}, {}
+    running: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     try:
         for side in sides:
             asked = json.dumps({**order, "side": side})
-            running[side] = subprocess.Popen([*command, asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                             env=os.environ | limits)  # fmt: skip
+            running[side] = subprocess.Popen(
+                [*command, asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | limits
+            )
             results[side] = {"learns": _answer(running[side])["learns"], "ms": [], "mb": 0.0}
             _ask(running[side], 1)
         for _ in range(rounds):

@@ -79,8 +79,8 @@ def test_lora_prints_a_row_a_side_and_learns_less():
     flags = ["--size", "small", "--batch", "1", "--context", "8", "--rounds", "1", "--against", "none"]
     done = bench("lora.py", *flags)
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.startswith(("lora ", "full "))}
-    learns = {side: int(row[0].replace(",", "")) for side, row in rows.items() if len(row) == 4}
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("lora ", "full "))]
+    learns = {row[0]: int(row[1].replace(",", "")) for row in rows if len(row) == 5}
     assert learns["lora"] == 6 * 16 * 384 * (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1) and learns["lora"] < learns["full"] / 5
 
 
