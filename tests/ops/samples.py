@@ -385,6 +385,14 @@ def linear(draw):
     return sample(draw(array((*lead, k))), draw(array((n, k))), optional(draw, array((n,))))
 
 
+@samples_of("lora_linear")
+def lora_linear(draw):
+    k, rank, lead, parts = draw(st.integers(0, 4)), draw(st.integers(1, 2)), draw(LEAD), draw(st.sampled_from([1, 3]))
+    n = parts * draw(st.integers(0, 2))
+    args = draw(array((*lead, k))), draw(array((n, k))), optional(draw, array((n,)))
+    return sample(*args, draw(array((k, parts * rank))), draw(array((rank, n))), scale=0.5, parts=parts)
+
+
 @samples_of("gelu_linear")
 def gelu_linear(draw):
     k, n, lead = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(LEAD)

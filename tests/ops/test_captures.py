@@ -55,6 +55,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "matmul": ("1", "0"),
     "linear": ("1", "0", ""),
     "gelu_linear": ("01",),
+    "lora_linear": ("0134",),
     "einsum": ("12", "02", "01"),
     "layer_norm": ("01",),
     "rms_norm": ("01",),
@@ -89,6 +90,7 @@ FRESH = {
     "scatter": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter_add": lambda x, ids, *_: 8 * sum(ids.shape),
     "gelu_linear": lambda x, *_: x.nbytes,
+    "lora_linear": lambda x, w, bias, a, b: x.nbytes + rows(x) * a.shape[1] * 8,
     "linear": lambda x, *_: 0 if x.flags.c_contiguous else x.nbytes,  # rows of memory that is not in order are a copy
     "binary_cross_entropy": lambda p, *_: 2 * p.nbytes,
     "binary_cross_entropy_with_logits": lambda x, *_: 2 * x.nbytes,

@@ -1,5 +1,6 @@
 """Texts and windows over them: what a language model is trained on."""
 
+from tinygrad_llm.data import messages
 from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch, partition
 from tinygrad_llm.data.cleaning import Finding, Step, clean, read_report, replay, summary
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
@@ -41,7 +42,7 @@ __all__ = [
     "PackedBatch", "PackedRows", "PackingReport", "documents_of",
     "Finding", "Step", "clean", "read_report", "replay", "summary",
     "ExactDuplicates", "Length", "NearDuplicates", "Perplexity", "PersonalData", "nats_by",
-    "gradient_similarity", "gradient_sketches", "mask_tokens",
+    "messages", "gradient_similarity", "gradient_sketches", "mask_tokens",
     "read_records", "partition",
     "Labelled", "LabelledBatch", "classification_batch",
     "CHATML", "PHI3_CHAT", "STYLES", "ChatTemplate", "Example", "InstructionBatch", "Prompt", "alpaca",

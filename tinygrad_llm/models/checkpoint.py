@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,28 +16,46 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module, init
 from tinygrad_llm.serialization.tensors import write_tensors
 
+from . import huggingface
 from .gpt import GPTConfig, GPTModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # keys that a configuration must have
 
 
-def save_pretrained(model: GPTModel, folder: str | os.PathLike[str]) -> None:
+def save_pretrained(
+    model: GPTModel, folder: str | os.PathLike[str], *, layout: str = "own", classes: Sequence[str] | None = None
+) -> None:
     """Write both files into the folder, which is made if need be; tied weights once, under their first name.
 
-    Each file replaces an older one whole, after both have been written; arrays go to the file one at a time.
+    Each file replaces an older one whole, after both have been written; arrays go to the file one at a time. layout:
+    "own", or "huggingface" for what transformers loads as GPT-2. classes: only there, the names of a classifier's
+    outputs.
 
-    Raises: OSError, such as for a full disk; older files are then what they were.
+    Raises: ValueError for another layout, or a model that the layout cannot hold. OSError, such as for a full disk;
+    older files are then what they were.
     """
     folder = Path(folder)
+    if layout == "huggingface":
+        arrays, values = huggingface.converted(model, classes)
+    elif layout == "own" and classes is None:
+        arrays, values = _own_arrays(model), model.config.to_dict()
+    else:
+        raise ValueError(
+            f"save_pretrained: layout must be 'own' or 'huggingface', which alone takes classes, not {layout!r}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    shared = aliases(model)
-    arrays = {name: tensor.array for name, tensor in model.state_dict().items() if name not in shared}
     with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        write_tensors(Path(temporary, WEIGHTS), arrays)
-        Path(temporary, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_tensors(Path(temporary, WEIGHTS), arrays, form="pt" if layout == "huggingface" else "np")
+        Path(temporary, CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         for name in (WEIGHTS, CONFIG):
             os.replace(Path(temporary, name), folder / name)
+
+
+def _own_arrays(model: GPTModel) -> dict[str, Any]:
+    """What the own layout holds; tied weights once, under their first name."""
+    shared = aliases(model)
+    return {name: tensor.array for name, tensor in model.state_dict().items() if name not in shared}
 
 
 def load(folder: str | os.PathLike[str]) -> GPTModel:

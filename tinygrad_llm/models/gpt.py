@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import arange
 from tinygrad_llm.autograd.side_by_side import sum_side_by_side
+from tinygrad_llm.dtypes import dtype, float32
 from tinygrad_llm.kernels.tiling import tiles
 from tinygrad_llm.nn import (
     GELU,
@@ -130,6 +132,40 @@ class GPTModel(Module):
         if cfg.tie_weights:
             self.out_head.weight = self.tok_emb.weight
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        dtype: dtype | None = float32,
+        drop_rate: float | None = None,
+        n_heads: int | None = None,
+    ) -> GPTModel:
+        """The model with weights from a name, folder or file: see `models.from_pretrained`."""
+        from .pretrained import from_pretrained  # which knows the formats, and this module
+
+        return from_pretrained(source, dtype=dtype, drop_rate=drop_rate, n_heads=n_heads)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, layout: str = "own") -> None:
+        """Write the model into a folder: see `models.save_pretrained`."""
+        from .checkpoint import save_pretrained
+
+        save_pretrained(self, folder, layout=layout)
+
+    def replace_head(self, classes: int, bias: bool = True) -> GPTModel:
+        """A new `out_head`, with an output for each of the classes; the token embedding stays. Returns self."""
+        if classes < 2:
+            raise ValueError(f"GPTModel: a head for {classes} classes has nothing to tell apart; give at least 2")
+        self.out_head = Linear(self.config.emb_dim, classes, bias=bias).to(self.tok_emb.weight.device)
+        return self
+
+    def classify(self, ids: Tensor, last: Tensor) -> Tensor:
+        """The head's outputs at the last real token of each row: ids (B, T), last (B,) -> (B, classes).
+
+        Only there has a causal model read the whole text; what stands behind is padding, which it never sees.
+        """
+        return self.out_head(self.features(ids)[arange(len(ids), device=ids.device), last])
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

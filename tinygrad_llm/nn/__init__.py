@@ -35,6 +35,7 @@ from .dropout import Dropout
 from .embedding import Embedding
 from .flatten import Flatten, Unflatten
 from .linear import Identity, Linear
+from .lora import LinearWithLoRA, LoRALayer, apply_lora, merge_lora, replace_linear_with_lora, set_adapter, unmerge_lora
 from .loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
 from .module import Module
 from .multihead import MultiheadAttention
@@ -68,5 +69,6 @@ __all__ = [
     "CrossEntropyLoss",
     "NLLLoss", "CosineEmbeddingLoss", "CosineSimilarity", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
     "KLDivLoss", "L1Loss", "MarginRankingLoss", "MSELoss", "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss",
-    "SoftMarginLoss", "TripletMarginLoss",
+    "SoftMarginLoss", "TripletMarginLoss", "LoRALayer", "LinearWithLoRA", "apply_lora", "merge_lora",
+    "replace_linear_with_lora", "set_adapter", "unmerge_lora",
 ]  # fmt: skip

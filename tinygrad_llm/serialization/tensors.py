@@ -38,12 +38,14 @@ class Entry:
     end: int
 
 
-def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> str:
+def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, Any], form: str = "np") -> str:
     """Write arrays, from any device, to a new file that lies on the disk on return. Returns the file's SHA-256.
+
+    form: the word for whose tensors they are; transformers opens none but "pt".
 
     Raises: OSError, such as for a full disk; ValueError for a dtype that the format does not have.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "np"}}  # some readers insist on a format
+    header: dict[str, Any] = {"__metadata__": {"format": form}}
     place = 0
     for name, array in arrays.items():
         if np.dtype(array.dtype) not in NAMES:

@@ -94,6 +94,48 @@ def gelu_linear(x: Any, weight: Any, bias: Any, *, approximate: str) -> Any:
     return y.reshape(*x.shape[:-1], weight.shape[0]), pull
 
 
+@register
+def lora_linear(x: Any, weight: Any, bias: Any, a: Any, b: Any, *, scale: float, parts: int) -> Any:
+    """x weight^T + bias + scale (x a) b: x (..., K), weight (N, K), a (K, R), b (R, N) -> (..., N).
+
+    parts: the outputs are so many blocks side by side, each with a product of its own: a (K, parts R). Captures x,
+    weight, a, b and x a, which is small; the gradient of a frozen weight is not computed.
+    Source: Hu et al., LoRA: low-rank adaptation of large language models (2021), equation 3.
+    """
+    n, rank = weight.shape[0], b.shape[0]
+    rows, shape = as_rows(x), x.shape
+    product = kernels.of(x).matmul
+    pairs = [(slice(i * rank, (i + 1) * rank), slice(i * n // parts, (i + 1) * n // parts)) for i in range(parts)]
+    low = product(rows, a)  # (M, parts R)
+    y = product(rows, weight.T)
+    if bias is not None:
+        y += bias
+    for inner, outer in pairs:
+        y[:, outer] += product(low[:, inner] * scale, b[:, outer])
+
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        g, dx, dweight, da, db = as_rows(g), None, None, None, None
+        if needs[0] or needs[3]:
+            dlow = np.empty_like(low)
+            for inner, outer in pairs:
+                dlow[:, inner] = product(g[:, outer], b[:, outer].T) * scale
+        if needs[0]:
+            dx = product(g, weight)
+            dx += product(dlow, a.T)
+            dx = dx.reshape(shape)
+        if needs[1]:
+            dweight = product(g.T, rows)
+        if needs[3]:
+            da = product(rows.T, dlow)
+        if needs[4]:
+            db = np.empty_like(b)
+            for inner, outer in pairs:
+                db[:, outer] = product(low[:, inner].T, g[:, outer]) * scale
+        return dx, dweight, column_sums(g) if needs[2] else None, da, db
+
+    return y.reshape(*shape[:-1], n), pull
+
+
 linear_of_rows, linear_of_rows_without_bias = linear.printing("AddmmBackward0"), linear.printing("MmBackward0")
 linear_without_bias = linear.printing("UnsafeViewBackward0")
 

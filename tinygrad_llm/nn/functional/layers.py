@@ -52,6 +52,13 @@ def gelu_linear(input: Tensor, weight: Tensor, bias: Tensor | None, approximate:
     return apply(linalg_ops.gelu_linear, input, weight, bias, approximate=approximate)
 
 
+def lora_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, parts: int = 1
+) -> Tensor:
+    """linear(input, weight, bias) + scale (input A) B, in one op."""
+    return apply(linalg_ops.lora_linear, input, weight, bias, A, B, scale=scale, parts=parts)
+
+
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[ids]: ids (...) int, weight (V, C) -> (..., C). The row padding_idx receives no gradient.
 

@@ -1,0 +1,346 @@
+"""Fine-tune a GPT to classify: labelled texts -> balanced parts -> a new head -> training -> measures."""
+
+import argparse
+import io
+import itertools
+import json
+import sys
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import tinygrad_llm as tg
+from tinygrad_llm import nn, text
+from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.data import Labelled, messages, read_records
+from tinygrad_llm.devices import cuda_problem
+from tinygrad_llm.files import write_atomically
+from tinygrad_llm.models import GPTModel, load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
+from tinygrad_llm.training import MetricsFile, NonFiniteLoss, StopOnInterrupt, console
+from tinygrad_llm.training.classifier import (
+    ClassifierRecipe,
+    ClassifierTrainer,
+    Row,
+    encode,
+    language_head_of,
+    measure,
+    probabilities,
+)
+from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
+
+PROGRAM = "finetune_classifier.py"
+DESCRIBED = "classifier.json"
+FILES = (
+    "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "adapter_model.safetensors",
+    "adapter_config.json", "tokenizer.json", DESCRIBED,
+)  # fmt: skip
+TRAIN = ("head", "last", "all", "lora")
+VOCABULARY = 1000  # byte pairs of a model that begins with nothing
+
+DESCRIPTION = """\
+Teach a GPT to tell classes of texts apart, and measure how well it does.
+
+Without arguments a small GPT learns from nothing to tell spam from ham, in messages that
+are generated here. With --model it begins with weights that were trained before."""
+
+EPILOG = """\
+what learns (--train):
+  head    the new head alone
+  last    head, last block and final norm, as in the book's chapter
+  all     everything
+  lora    head and adapters beside all products of the blocks
+
+files, all in the folder --out; those of an earlier run in it move to earlier-1, -2, ...:
+  metrics.jsonl                    one record an epoch; the last one has test_accuracy,
+                                   precision, recall and F1 of each class
+  curves.png, confusion.png        loss and accuracy; which class was taken for which
+  model.safetensors, config.json   the model, as transformers reads it, or with --train lora
+  adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
+  tokenizer.json, classifier.json  what --predict needs besides
+
+exit codes:
+  0 done    2 refused or failed, with one sentence why    130 stopped by Ctrl-C
+
+examples:
+  python examples/finetune_classifier.py
+  python examples/finetune_classifier.py --data SMSSpamCollection
+  python examples/finetune_classifier.py --data reviews.csv --text review --label stars
+  python examples/finetune_classifier.py --data SMSSpamCollection --model gpt2 --train lora
+  python examples/finetune_classifier.py --predict "You won a prize, call now"
+  cat messages.txt | python examples/finetune_classifier.py --predict -
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    page = Parser(prog=PROGRAM, usage="%(prog)s [--data FILE] [--model NAME] [--out FOLDER] [flags]",
+                  description=DESCRIPTION, epilog=EPILOG)  # fmt: skip
+    run = page.add_argument_group("the run")
+    run.add_argument("--data", metavar="FILE", help=".csv, .tsv, .json, .jsonl, or lines of label TAB text [generated]")
+    run.add_argument("--text", default="text", metavar="NAME", help="column of the texts [text]")
+    run.add_argument("--label", default="label", metavar="NAME", help="column of the classes [label]")
+    run.add_argument("--model", metavar="NAME", help="gpt2, gpt2-medium, ... or a folder or file with weights [none]")
+    run.add_argument("--train", choices=TRAIN, help="what learns [all, with --model last]")
+    run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
+    run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
+    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    how = page.add_argument_group("how it learns, in brackets the values without and with --model")
+    how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
+    how.add_argument("--batch", type=int, default=8, metavar="N", help="texts a step [8]")
+    how.add_argument("--lr", type=float, metavar="X", help="highest learning rate [2e-3, 5e-5; lora 5e-4]")
+    how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of the matrices [0.1]")
+    how.add_argument("--drop-tokens", type=float, metavar="X", help="share of tokens hidden in training [0.1, 0]")
+    how.add_argument("--language", type=float, metavar="X", help="weight of the next token's loss beside [0.5, 0]")
+    how.add_argument("--rank", type=int, default=16, metavar="N", help="of the adapters of --train lora [16]")
+    how.add_argument("--alpha", type=float, default=16.0, metavar="X", help="their product counts alpha / rank [16]")
+    how.add_argument("--seed", type=int, default=123, metavar="N", help="of parts, weights, order and dropout [123]")
+    size = page.add_argument_group("the model without --model")
+    size.add_argument("--layers", type=int, default=2, metavar="N", help="transformer blocks [2]")
+    size.add_argument("--heads", type=int, default=4, metavar="N", help="attention heads [4]")
+    size.add_argument("--channels", type=int, default=96, metavar="N", help="width of the residual stream [96]")
+    size.add_argument("--dropout", type=float, metavar="X", help="share of activations dropped [0.2, 0]")
+    size.add_argument("--context", type=int, metavar="N", help="tokens of a text that are read [the longest's, to 256]")
+    return page
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that stands before the first step."""
+
+    model: GPTModel
+    tokenizer: text.Tokenizer
+    trainer: ClassifierTrainer
+    test: list[Row]
+    classes: tuple[str, ...]
+    context: int
+    counts: str
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
+    if find_spec("matplotlib") is None:
+        raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
+    if args.device == "cuda" and (problem := cuda_problem()):
+        raise ValueError(f"--device cuda: {problem}")
+    if args.train is None:
+        args.train = "last" if args.model else "all"
+    if args.train != "all" and not args.model:
+        raise ValueError(f"--train {args.train}: without --model nothing has been learned yet that could stay as it is")
+    fresh = args.model is None
+    usual = {
+        "epochs": 10 if fresh else 5, "lr": 2e-3 if fresh else 5e-4 if args.train == "lora" else 5e-5,
+        "drop_tokens": 0.1 if fresh else 0.0, "language": 0.5 if fresh else 0.0, "dropout": 0.2 if fresh else 0.0,
+    }  # fmt: skip
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.language and args.train != "all":
+        raise ValueError(f"--language {args.language}: only with --train all, where the token embedding learns too")
+
+
+def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
+    """The flags that are a recipe's."""
+    names = ("epochs", "batch", "lr", "weight_decay", "drop_tokens", "language", "seed")
+    return ClassifierRecipe(**{name: getattr(args, name) for name in names})
+
+
+def labelled(args: argparse.Namespace) -> Labelled:
+    """The texts with their classes."""
+    if args.data is None:
+        return Labelled.from_records(messages.generate(args.seed, 1500))
+    path = Path(args.data)
+    known = path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")
+    try:
+        records = read_records(path) if known else read_records(path, format="tsv", columns=(args.label, args.text))
+        return Labelled.from_records(records, args.text, args.label)
+    except ValueError as error:
+        raise ValueError(f"--data {path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def prepare(args: argparse.Namespace) -> Run:
+    """Texts, tokenizer, model and trainer; writes nothing."""
+    check(args)
+    recipe = recipe_of(args)
+    found = labelled(args)
+    parts = found.balanced(args.seed).split(seed=args.seed)
+    tg.manual_seed(args.seed)
+    tokenizer = tokenizer_for(args, parts[0].texts)
+    longest = max(len(tokenizer.encode_ordinary(t)) for t in parts[0].texts)
+    if args.model:
+        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
+        context = min(args.context or longest, model.config.context_length)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(f"--model {args.model}: has {model.config.vocab_size} tokens, its tokenizer "
+                             f"{tokenizer.vocab_size}; give the folder its own tokenizer.json")  # fmt: skip
+    else:
+        context = args.context or min(longest, 256)
+        model = GPTModel({
+            "vocab_size": tokenizer.vocab_size, "context_length": context, "emb_dim": args.channels,
+            "n_heads": args.heads, "n_layers": args.layers, "drop_rate": args.dropout, "qkv_bias": True,
+            "tie_weights": True,
+        })  # fmt: skip
+    counts = choose_what_learns(model, args, len(found.classes))
+    model.to(args.device)
+    rows = [encode(part, tokenizer, context) for part in parts]
+    head = language_head_of(model) if args.language else None
+    trainer = ClassifierTrainer(model, recipe, rows[0], rows[1], len(found.classes), head, args.device)
+    return Run(model, tokenizer, trainer, rows[2], found.classes, context, counts)
+
+
+def tokenizer_for(args: argparse.Namespace, texts: list[str]) -> text.Tokenizer:
+    """That of the model, or one learned from the training texts."""
+    if args.model is None:
+        return text.BPETokenizer.train(texts, VOCABULARY)
+    folder = Path(args.model) if Path(args.model).is_dir() else Path(args.model).parent
+    if (folder / "tokenizer.json").is_file():
+        return text.load(folder / "tokenizer.json")
+    return text.build("gpt2", "")
+
+
+def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) -> str:
+    """Put the new head in and freeze the rest of the model; says how much learns."""
+    model.replace_head(classes, bias=False)
+    if args.train == "lora":
+        return str(nn.apply_lora(model, rank=args.rank, alpha=args.alpha, targets=BLOCK_LAYERS, train=("out_head",)))
+    model.requires_grad_(args.train == "all")
+    learning: list[nn.Module] = [model.out_head]
+    if args.train == "last":
+        learning += [model.trf_blocks[-1], model.final_norm]
+    for module in learning:
+        module.requires_grad_(True)
+    return str(trainable(model))
+
+
+def open_out(out: Path) -> None:
+    """Make the folder, and move an earlier run's files in it out of the way."""
+    present = [name for name in FILES if (out / name).exists()]
+    if out.exists() and (not out.is_dir() or (present and "metrics.jsonl" not in present)):
+        raise ValueError(f"--out {out}: holds {', '.join(present) or 'a file'} of something else; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if present:
+        aside = next(p for n in itertools.count(1) if not (p := out / f"earlier-{n}").exists())
+        aside.mkdir()
+        for name in present:
+            (out / name).rename(aside / name)
+        print(f"{out} held an earlier run; its files are now in {aside}")
+
+
+def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
+    """Learn, show and record; then measure on the test texts and write all files."""
+    out, start = Path(args.out), time.monotonic()
+    print(f"texts      {len(run.trainer.train):,} to learn from, {len(run.trainer.validation):,} to choose by, "
+          f"{len(run.test):,} to test; classes {', '.join(run.classes)}")  # fmt: skip
+    print(f"model      {run.counts}, {run.context} tokens of a text, {run.tokenizer.vocab_size:,} different ones")
+
+    with MetricsFile(out / "metrics.jsonl") as metrics:
+
+        def on_epoch(record: dict) -> None:
+            record["seconds"] = round(time.monotonic() - start, 2)
+            metrics.write(record)
+            print(
+                f"epoch {record['epoch']:>3}/{args.epochs}   training {record['train_loss']:.4f} "
+                f"{record['train_accuracy']:6.1%}   validation {record['val_loss']:.4f} {record['val_accuracy']:6.1%}",
+                flush=True,
+            )
+
+        run.trainer.run(on_epoch, stop)
+        test = measure(run.model, run.test, len(run.classes), device=args.device)
+        per_class = test.per_class(run.classes)
+        metrics.write({
+            "step": run.trainer.step, "test_loss": test.loss, "test_accuracy": test.accuracy,
+            "classes": per_class, "confusion": test.confusion.tolist(), "seconds": round(time.monotonic() - start, 2),
+        })  # fmt: skip
+    save(run, args, out)
+    plot_curves(out / "curves.png", run.trainer.history, "loss and accuracy over the epochs")
+    plot_confusion(out / "confusion.png", test.confusion, run.classes, f"{len(run.test)} test texts, "
+                   f"{test.accuracy:.1%} right")  # fmt: skip
+    rows = [["class", "precision", "recall", "F1"]]
+    rows += [[name, *(f"{values[k]:.1%}" for k in ("precision", "recall", "f1"))] for name, values in per_class.items()]
+    print(f"\n{console.table(rows)}\n\ntest accuracy {test.accuracy:.2%} in {console.clock(time.monotonic() - start)}")
+    print(f"files in {out}: {', '.join(name for name in FILES if (out / name).exists())}")
+
+
+def save(run: Run, args: argparse.Namespace, out: Path) -> None:
+    """The model of the best epoch, or its adapter, and what predicting needs besides."""
+    if args.train == "lora":
+        save_adapter(run.model, out)
+    else:
+        save_pretrained(run.model, out, layout="huggingface", classes=run.classes)
+    run.tokenizer.save(out / "tokenizer.json")
+    base = args.model if args.train == "lora" else None
+    if base is not None and Path(base).exists():
+        base = str(Path(base).resolve())
+    values = {"classes": list(run.classes), "context": run.context, "base": base}
+    write_atomically(out / DESCRIBED, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Print the class and all probabilities of a text, or of each line that is not empty."""
+    out = Path(args.out)
+    try:
+        values = json.loads((out / DESCRIBED).read_text("utf-8"))
+        classes, context, base = values["classes"], values["context"], values["base"]
+    except FileNotFoundError:
+        raise ValueError(f"--out {out}: has no {DESCRIBED}; train a classifier there first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{out / DESCRIBED}: damaged ({error})") from None
+    model = GPTModel.from_pretrained(base or out)
+    if base is not None:
+        load_adapter(model, out)
+    tokenizer = text.load(out / "tokenizer.json")
+    texts = texts_to_predict(args.predict)
+    ids = [tokenizer.encode_ordinary(t)[:context] for t in texts]
+    for line, row in zip(texts, probabilities(model.to(args.device), ids, args.device), strict=True):
+        shares = "  ".join(f"{name} {p:.3f}" for name, p in zip(classes, row, strict=True))
+        print(f"{classes[row.argmax()]}\t{shares}\t{line}")
+
+
+def texts_to_predict(given: str) -> list[str]:
+    """The text itself, or the lines of a file or of standard input."""
+    try:
+        if given == "-":
+            found = sys.stdin.read().splitlines()
+        elif Path(given).is_file():
+            found = Path(given).read_text("utf-8").splitlines()
+        else:
+            found = [given]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--predict {given}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:  # a text may be too long for a name
+        if Path(given[:50]).exists():
+            raise ValueError(f"--predict: {os_reason(error)}") from None
+        found = [given]
+    texts = [line for line in found if line.strip()]
+    if not texts:
+        raise ValueError("--predict: the text is empty; give at least a word")
+    return texts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    args = parser().parse_args(argv)
+    try:
+        if args.predict is not None:
+            predict(args)
+            return 0
+        run = prepare(args)
+        open_out(Path(args.out))
+        with StopOnInterrupt() as stop:
+            train(run, args, stop)
+        return 130 if stop() else 0
+    except OSError as error:
+        return fail(PROGRAM, os_reason(error))
+    except (ValueError, ImportError, MemoryError, NonFiniteLoss) as error:
+        return fail(PROGRAM, error)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped at once", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""State dicts in PyTorch's files (`.pth`, `.pt`) with the names of the book's GPT, or our own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinygrad_llm import dtypes, serialization
+
+from .gpt import GPTConfig, GPTModel
+from .huggingface import held
+from .stored import Piece, filled, parameters
+
+WITHIN = "model_state_dict"  # where a checkpoint keeps it beside the optimizer's
+PARTS = ("W_query", "W_key", "W_value")
+MASK = re.compile(r"trf_blocks\.\d+\.att\.mask")
+HEAD_WIDTH = 64  # of every GPT-2
+
+
+def read(path: Path, dtype: dtypes.dtype | None, drop_rate: float | None, n_heads: int | None) -> GPTModel:
+    """The model in a file, read without running anything that it asks for.
+
+    n_heads: the file does not say it; by default heads are 64 wide, as GPT-2's are.
+    """
+    values = serialization.load(path, map_location="cpu")
+    if isinstance(values, Mapping) and isinstance(values.get(WITHIN), Mapping):
+        values = values[WITHIN]
+    tensors = held(path, values)
+    del values
+    tensors = {name: tensor for name, tensor in tensors.items() if not MASK.fullmatch(name)}
+    config = _config(path, tensors, drop_rate, n_heads)
+    return filled(path, config, tensors, pieces(config, tensors), dtype)
+
+
+def _config(path: Path, tensors: Mapping[str, Any], drop_rate: float | None, n_heads: int | None) -> GPTConfig:
+    """What the tensors' names and shapes say."""
+    tables = [tensors[name].shape for name in ("tok_emb.weight", "pos_emb.weight") if name in tensors]
+    if [len(shape) for shape in tables] != [2, 2]:
+        raise ValueError(f"{path}: has no matrices tok_emb.weight and pos_emb.weight; its names are not the book's")
+    (vocab_size, emb_dim), context_length = tables[0], tables[1][0]
+    layers = {int(m[1]) for name in tensors if (m := re.match(r"trf_blocks\.(\d{1,6})\.", name))}
+    if n_heads is None and emb_dim % HEAD_WIDTH:
+        raise ValueError(f"{path}: {emb_dim} channels are no multiple of {HEAD_WIDTH}, so the file does not tell how "
+                         f"many heads there are; say n_heads=")  # fmt: skip
+    try:
+        return GPTConfig(
+            vocab_size=vocab_size,
+            context_length=context_length,
+            emb_dim=emb_dim,
+            n_heads=n_heads or emb_dim // HEAD_WIDTH,
+            n_layers=len(layers),
+            drop_rate=0.1 if drop_rate is None else drop_rate,
+            qkv_bias=any(name.endswith(("att.W_query.bias", "att.qkv.bias")) for name in tensors),
+            tie_weights="out_head.weight" not in tensors,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def pieces(config: GPTConfig, names: Mapping[str, Any]) -> dict[str, Piece]:
+    """What each tensor is, by its name in the book; by ours for the layers that have it."""
+    found = {}
+    for ours, shape in parameters(config).items():
+        layer, _, kind = ours.rpartition(".")
+        book = f"{layer}.{'scale' if kind == 'weight' else 'shift'}"
+        if ours in names:
+            found[ours] = Piece(ours, shape)
+        elif "norm" in layer and book in names:
+            found[book] = Piece(ours, shape)
+        elif layer.endswith("att.qkv"):
+            for i, part in enumerate(PARTS):
+                name, C = f"{layer.removesuffix('qkv')}{part}.{kind}", config.emb_dim
+                found[name] = Piece(ours, (C, *shape[1:]), (i * C, (i + 1) * C))
+        else:
+            found[ours] = Piece(ours, shape)
+    return found
