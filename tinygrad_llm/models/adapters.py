@@ -284,7 +284,7 @@ def _put(model: GPTModel, path: str, kinds: dict[str, np.ndarray], values: Mappi
     base = module.linear if isinstance(module, Adapted) else module
     for kind in ("weight", "bias"):
         if kind in kinds:
-            setattr(base, kind, Parameter(Tensor(kinds[kind].astype(base.weight.array.dtype))))
+            setattr(base, kind, Parameter(Tensor(kinds[kind]).to(base.weight)))
     letters = {kind[-1]: array for kind, array in kinds.items() if re.fullmatch(r"lora_(embedding_)?[AB]", kind)}
     if not letters:
         return
@@ -300,8 +300,7 @@ def _put(model: GPTModel, path: str, kinds: dict[str, np.ndarray], values: Mappi
         settings = replace(settings, rank=rank, alpha=settings.alpha / root, split_qkv=True)
         B = np.concatenate([B[i * size : (i + 1) * size, i * rank : (i + 1) * rank] for i in range(QKV_PARTS)])
     adapter: Any = add_adapter(model, path, name, settings).adapters[name]
-    kind = base.weight.array.dtype
-    adapter.A.data = Tensor(np.ascontiguousarray(letters["A"].T, kind))
-    adapter.B.data = Tensor(np.ascontiguousarray(B.T, kind))
+    adapter.A.data = Tensor(np.ascontiguousarray(letters["A"].T)).to(base.weight)
+    adapter.B.data = Tensor(np.ascontiguousarray(B.T)).to(base.weight)
     if settings.dora:
-        adapter.magnitude.data = Tensor(kinds["lora_magnitude_vector"].astype(kind))
+        adapter.magnitude.data = Tensor(kinds["lora_magnitude_vector"]).to(base.weight)

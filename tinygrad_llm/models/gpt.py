@@ -157,7 +157,7 @@ class GPTModel(Module):
         """A new `out_head`, with an output for each of the classes; the token embedding stays. Returns self."""
         if classes < 2:
             raise ValueError(f"GPTModel: a head for {classes} classes has nothing to tell apart; give at least 2")
-        self.out_head = Linear(self.config.emb_dim, classes, bias=bias).to(self.tok_emb.weight.device)
+        self.out_head = Linear(self.config.emb_dim, classes, bias=bias).to(self.tok_emb.weight)
         return self
 
     def classify(self, ids: Tensor, last: Tensor) -> Tensor:

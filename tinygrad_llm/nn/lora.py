@@ -162,7 +162,7 @@ class LinearWithLoRA(Adapted):
         layer = self.linear
         parts = QKV_PARTS if settings.split_qkv else 1
         adapter = LoRALayer(layer.in_features, layer.out_features, settings.rank, settings.factor(), parts)
-        adapter.to(layer.weight.dtype)
+        adapter.to(layer.weight)
         adapter.drop = Dropout(settings.dropout)
         if settings.dora:
             adapter.magnitude = Parameter(Tensor(np.linalg.norm(layer.weight.array, axis=1)))
@@ -211,7 +211,7 @@ class EmbeddingWithLoRA(Adapted):
         adapter = LoRALayer(layer.num_embeddings, layer.embedding_dim, settings.rank, settings.factor())
         init.zeros_(adapter.A)
         init.normal_(adapter.B)
-        self.adapters[name], self.settings[name] = adapter.to(layer.weight.dtype), settings
+        self.adapters[name], self.settings[name] = adapter.to(layer.weight), settings
 
     def forward(self, ids: Tensor) -> Tensor:
         lora = self.lora
