@@ -82,6 +82,7 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
         turn = json.loads(line)
         shape = (turn["batch"], turn["prompt"])
         ids = np.random.default_rng(0).integers(0, order["config"]["vocab_size"], shape)
+        write(ids, 1)  # what is made at the first call is not measured
         times = []
         for n in (1, 1 + turn["tokens"]):  # the first token comes with the prompt
             start = time.perf_counter()

@@ -96,3 +96,8 @@ def test_a_text_of_more_different_pieces_than_memory_holds_is_refused(name, monk
 def test_only_kinds_that_learn_take_a_size():
     with pytest.raises(ValueError, match="char tokenizer has no size to choose; that of bpe, unigram, wordpiece has"):
         text.build("char", "abc", 5)
+
+
+@pytest.mark.parametrize("passage", ["/", ".", ".."])
+def test_marks_alone_are_a_text(passage):
+    assert list(texts([passage])) == [passage]

@@ -84,14 +84,15 @@ def documents(source: Source) -> Iterator[Iterator[str]]:
 
     A list of paths must hold `Path`s: strings in it are texts.
 
-    Raises: TypeError for an item that is neither; ValueError where the first string is the name of a file.
+    Raises: TypeError for an item that is neither; ValueError where the first string is the name of a file, unless it
+    has no letter or digit, as "/" and "." have none.
     """
     if isinstance(source, (str, os.PathLike)):
         if not exists(source):
             raise FileNotFoundError(f"{str(source)[:80]}: there is no such file or folder (a text goes in a list)")
         source = [Path(source)]
     for number, item in enumerate(source):
-        if number == 0 and isinstance(item, str) and item and exists(item):
+        if number == 0 and isinstance(item, str) and any(map(str.isalnum, item)) and exists(item):
             raise ValueError(f"{item!r} is the name of a file; give Path({item!r}) to read it")
         if isinstance(item, os.PathLike):
             yield from map(read_parts, files_of(item))
