@@ -1,7 +1,7 @@
 """One side of train_step.py, in a process of its own: it trains when it is told to, and is idle while others do.
 
-Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line.
-Standard output: one line of JSON for each: what was built, then what the steps took.
+Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line, or the word
+rate. Standard output: one line of JSON for each: what was built, then what the steps took, or the rate of a product.
 """
 
 import json
@@ -84,9 +84,11 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
     lib, model, optimizer = build(order)
     data = batches(lib, order["device"], order["config"]["vocab_size"], order["batch"], order["context"])
     loss_of = way_to_the_loss(order["peer"], order["device"], lib, model)
-    rate = product_rate(lib) if order["device"] == "cpu" else None
-    reply({"parameters": sum(p.numel() for p in model.parameters()), "product_gflops": rate})
+    reply({"parameters": sum(p.numel() for p in model.parameters())})
     for line in sys.stdin:
+        if line == "rate\n":
+            reply({"product_gflops": product_rate(lib)})
+            continue
         milliseconds, losses = [], []
         for _ in range(int(line)):
             ids, targets = next(data)

@@ -47,8 +47,8 @@ class Peer:
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
         self.peak_mb = 0.0
-        built = self.ask(json.dumps(order))
-        self.parameters, self.product_gflops = built["parameters"], built["product_gflops"]
+        self.parameters = self.ask(json.dumps(order))["parameters"]
+        self.product_gflops: float | None = None
 
     def ask(self, line: str) -> dict[str, Any]:
         """Sends one line and waits for the answer. Raises: RuntimeError when the process ends instead."""
@@ -123,6 +123,9 @@ def measure(
                 with busy(load):
                     peer.train(steps)
                 print(f"round {turn + 1}: {name} {statistics.median(peer.ms[-1]):.1f} ms", file=sys.stderr, flush=True)
+        if order["device"] == "cpu":  # last: its arrays are no part of the steps' memory
+            for peer in running.values():
+                peer.product_gflops = peer.ask("rate")["product_gflops"]
         return {name: peer.result() for name, peer in running.items()}
     finally:
         for peer in running.values():
