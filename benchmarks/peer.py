@@ -1,7 +1,7 @@
 """One side of train_step.py, in a process of its own: it trains when it is told to, and is idle while others do.
 
-Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line, or the word
-rate. Standard output: one line of JSON for each: what was built, then what the steps took, or the rate of a product.
+Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line, or the
+word rate. Standard output: one line of JSON for each: what was built, then what the steps took, or a product's rate.
 """
 
 import json
