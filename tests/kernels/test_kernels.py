@@ -236,7 +236,6 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(cpu_loss, "STRIP", 2)
     monkeypatch.setattr(cpu_decoding, "PART", tile)
     monkeypatch.setattr(cpu_decoding, "BLOCK", 10 * tile)
-    monkeypatch.setattr(cpu_decoding, "STEP", 2)
     monkeypatch.setattr(cpu_attention, "QUERIES", max(1, tile // 10))
     monkeypatch.setattr(cpu_attention, "SCORES", tile)
     monkeypatch.setattr(cpu_attention, "KEPT", 10 * tile)
@@ -282,6 +281,40 @@ def test_same_bits_whatever_the_number_of_threads(name, monkeypatch):
         monkeypatch.setattr(threads, "_count", count)
         results.append([y.tobytes() for y in outputs(call(CPU, *make(40)))])
     assert results[0] == results[1] == results[2]
+
+
+@both_dtypes
+@pytest.mark.parametrize("n", [768, 771, 2305, 50_257 // 8])
+@pytest.mark.parametrize("by", ["the BLAS' threads", "ours"])
+def test_one_row_has_the_same_bits_whoever_shares_it_out(dtype, n, by, monkeypatch):
+    monkeypatch.setattr(cpu_decoding, "PART", 1)
+    monkeypatch.setattr(cpu_decoding, "LATE", math.inf)
+    rng = np.random.default_rng(n)
+    x, weight = rng.standard_normal((1, 256)).astype(dtype), rng.standard_normal((n, 256)).astype(dtype)
+    whole = weight @ x[0]
+    for count in (1, 2, 3, 4, 7):
+        monkeypatch.setattr(threads, "_count", count)
+        cpu_decoding._spinning.pause = 0 if by != "ours" else 2
+        y = CPU.matmul(x, weight.T)
+        assert cpu_decoding._spinning.pause == (0 if by != "ours" else 1)
+        assert y.tobytes() == whole.tobytes()
+        assert {library.get_num_threads() for library in threads.blas_on_one_thread()} == {1}
+
+
+def test_a_late_product_leaves_the_next_ones_to_our_threads_longer_and_longer():
+    spinning = cpu_decoding._Spinning()
+    pauses = []
+    for _ in range(3):
+        assert spinning.pays()
+        spinning.took(1e-4, 1 << 20)
+        spinning.took(1e-4 + 2 * cpu_decoding.LATE, 1 << 20)
+        pauses.append(1)
+        while not spinning.pays():
+            pauses[-1] += 1
+    assert pauses[0] == cpu_decoding.LEAST and pauses == sorted(set(pauses))
+    for _ in range(cpu_decoding.MOST):
+        spinning.took(1e-4, 1 << 20)
+    assert spinning.next_pause == cpu_decoding.LEAST
 
 
 @pytest.mark.parametrize("k", [REFERENCE, CPU], ids=["reference", "cpu"])

@@ -151,6 +151,53 @@ def test_a_model_that_differs_is_called_as_it_is(change):
     assert calls == [2, 3, 4]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64])
+def test_plain_layers_as_arrays_give_the_bits_of_the_modules(dtype, bias):
+    gpt = build(dtype)
+    if not bias:
+        gpt.trf_blocks[1].att.qkv = nn.Linear(12, 36, bias=False).to(dtype)
+        gpt.final_norm = nn.LayerNorm(12, bias=False).to(dtype)
+    as_arrays, as_modules = Reader(gpt), Reader(gpt)
+    assert as_arrays.plain is not None
+    as_modules.plain = None
+    for rows in ([[1, 2, 3], [4]], [[1, 2, 3, 5], [4, 6]], [[1, 2, 3, 5, 7], [4, 6, 8]]):
+        assert as_arrays(rows).tobytes() == as_modules(rows).tobytes()
+
+
+@pytest.mark.parametrize("change", ["lora", "hook", "silu", "half"])
+def test_other_layers_are_called(change):
+    gpt = build(tg.float32)
+    if change == "lora":
+        nn.replace_linear_with_lora(gpt, 2, 4)
+    if change == "hook":
+        gpt.trf_blocks[0].ff.layers[1].register_forward_hook(lambda *given: None)
+    if change == "silu":
+        gpt.trf_blocks[0].ff.layers[1] = nn.SiLU()
+    reader = Reader(gpt.half() if change == "half" else gpt)
+    assert reader.cached and reader.plain is None
+    assert np.isfinite(reader([[1, 2]])).all() and np.isfinite(reader([[1, 2, 3]])).all()
+
+
+def test_weights_exchanged_between_tokens_count():
+    gpt = build(tg.float32)
+    reader = Reader(gpt)
+    reader([[1, 2]])
+    with tg.no_grad():
+        for p in gpt.parameters():
+            p.data = p.data * 1.5
+    fresh = Reader(gpt)
+    assert reader.plain is not None
+    reader.known = [[]]  # read all again
+    assert reader([[1, 2, 3]]).tobytes() == fresh([[1, 2, 3]]).tobytes()
+
+
+@pytest.mark.parametrize("wrong", [-1, VOCABULARY])
+def test_an_id_that_is_none_is_refused(wrong):
+    with pytest.raises(IndexError):
+        Reader(GPT)([[1, wrong]])
+
+
 def test_what_went_wrong_once_is_not_remembered():
     reader = Reader(GPT)
     with tg.no_grad():

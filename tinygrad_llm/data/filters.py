@@ -10,8 +10,8 @@ import numpy as np
 from tinygrad_llm.autograd import no_grad
 from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.data.cleaning import Finding, Judge
-from tinygrad_llm.models.generation import evaluating
 from tinygrad_llm.models.gpt import GPTModel
+from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.text.base import Tokenizer
 
 ROWS = 8  # windows that a document's loss is computed for at once

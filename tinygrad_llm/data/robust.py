@@ -12,7 +12,7 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.autograd.creation import from_numpy
-from tinygrad_llm.models.generation import evaluating
+from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Module
 
 SIZE = 4096  # numbers of a sketch

@@ -6,18 +6,21 @@ that every core reads, and that the BLAS does not first copy it into the order t
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.kernels.threads import for_each
-from tinygrad_llm.kernels.tiling import row_sums, tiles
+from tinygrad_llm.kernels.threads import for_each, on_blas_threads
+from tinygrad_llm.kernels.tiling import cut, row_sums, tiles
 
 FEW = 16  # rows; with more, a product is bound by arithmetic and OpenBLAS' usual way is as fast
 PARTS = 4  # at most, for the threads to share
 PART = 1_048_576  # bytes of the other factor that are worth waking a thread for
 BLOCK = 1_000_000  # multiplications of a product that OpenBLAS does without copying its factors first
-STEP = 8  # rows of a block are a multiple of it
+STEP = 8  # rows of a block are a multiple of it: OpenBLAS adds up those of a group in an order of their own
+LATE = 0.002  # seconds more than the fastest product of a size took: another program has the other core
+LEAST, MOST = 25, 1000  # products that are then left to our threads: twice as many each time
 
 
 def is_few_rows(a: np.ndarray, b: np.ndarray) -> bool:
@@ -44,6 +47,9 @@ def few_rows(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
     weight, m = b.T, len(a)
     n, k = weight.shape
     y = np.empty((m, n), a.dtype) if out is None else out
+    if m == 1 and _spinning.pays():
+        _one_row(weight, a[0], y[0])
+        return y
     columns = np.ascontiguousarray(a.T)  # (k, m)
     block = max(STEP, BLOCK // (m * k) // STEP * STEP) if m > 1 else n
 
@@ -52,8 +58,49 @@ def few_rows(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
             rows = slice(start, min(start + block, part.stop))
             y[:, rows] = (weight[rows] @ columns).T
 
-    for_each(work, tiles(n, -(-n // min(PARTS, b.nbytes // PART))), each=1)
+    for_each(work, cut(n, min(PARTS, b.nbytes // PART), STEP), each=1)
     return y
+
+
+def _one_row(weight: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """weight x into y, shared out among the BLAS' own threads, whole groups of STEP rows to each."""
+
+    def work(threads: int) -> None:
+        rest = len(y) % (STEP * threads)
+        shared = len(y) - (rest if rest != 1 else 1 + STEP * threads)  # as `cut` does
+        np.matmul(weight[:shared], x, out=y[:shared])
+        if shared < len(y):
+            np.matmul(weight[shared:], x, out=y[shared:])
+
+    start = time.perf_counter()
+    on_blas_threads(work)
+    _spinning.took(time.perf_counter() - start, weight.nbytes)
+
+
+class _Spinning:
+    """Whether the BLAS' threads may wait for each other: not for a while after other programs kept the cores busy.
+
+    A product then waits until the system lets the other thread run, which may take longer than many products. Ours
+    would go on with what a thread that does not run has not begun.
+    """
+
+    def __init__(self) -> None:
+        self.fastest: dict[int, float] = {}  # seconds of a product, by the size of its weight
+        self.pause, self.next_pause = 0, LEAST  # products to come that are left to our threads
+
+    def pays(self) -> bool:
+        self.pause = max(0, self.pause - 1)
+        return not self.pause
+
+    def took(self, seconds: float, size: int) -> None:
+        fastest = self.fastest[size] = min(seconds, self.fastest.get(size, seconds))
+        if seconds > fastest + LATE:
+            self.pause, self.next_pause = self.next_pause, min(2 * self.next_pause, MOST)
+        else:
+            self.next_pause = max(self.next_pause - 1, LEAST)
+
+
+_spinning = _Spinning()
 
 
 def attention_of_one(

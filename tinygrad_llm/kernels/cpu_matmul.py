@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm.kernels.cpu_decoding import few_rows, is_few_rows
 from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each
+from tinygrad_llm.kernels.tiling import cut
 
 PART = 40_000_000  # operations that are worth waking a thread for, some 0.2 ms
 PARTS = 4  # at most: each part packs the whole of the other factor for itself
@@ -32,26 +33,20 @@ def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
     if inner > LONG * max(rows, columns):
         return _added(a, b, number, y)
     if rows >= columns:
-        for_each(lambda part: np.matmul(a[part], b, out=y[part]), _cut(rows, number), each=1)
+        for_each(lambda part: np.matmul(a[part], b, out=y[part]), cut(rows, number, STEP), each=1)
     else:
-        for_each(lambda part: np.matmul(a, b[:, part], out=y[:, part]), _cut(columns, number), each=1)
+        for_each(lambda part: np.matmul(a, b[:, part], out=y[:, part]), cut(columns, number, STEP), each=1)
     return y
 
 
 def _added(a: np.ndarray, b: np.ndarray, number: int, y: np.ndarray) -> np.ndarray:
     """A product over a long inner axis, which is cut: the parts are added in their order."""
-    parts = _cut(a.shape[1], number)
+    parts = cut(a.shape[1], number, STEP)
     terms = [y, *(np.empty_like(y, order="C") for _ in parts[1:])]
     for_each(lambda i: np.matmul(a[:, parts[i]], b[parts[i]], out=terms[i]), range(len(parts)), each=1)
     for term in terms[1:]:
         y += term
     return y
-
-
-def _cut(length: int, number: int) -> list[slice]:
-    """About `number` slices of equal length, a multiple of STEP."""
-    each = -(-length // (number * STEP)) * STEP
-    return [slice(start, min(start + each, length)) for start in range(0, length, each)]
 
 
 def _stacked(a: np.ndarray, b: np.ndarray, number: int, out: Any) -> np.ndarray:

@@ -61,19 +61,36 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 @lru_cache
-def blas_on_one_thread() -> tuple[str, ...]:
-    """Give the BLAS one thread for the rest of the process, so that ours share out the work; what its kernels are for.
+def blas_on_one_thread() -> list[Any]:
+    """Give the BLAS one thread for the rest of the process, so that ours share out the work; what controls it.
 
     NumPy's products outside of this package run on one thread then, too.
     """
     blas = ThreadpoolController().select(user_api="blas")
     blas.limit(limits=1)
-    return tuple(str(library.get("architecture")) for library in blas.info())
+    return list(blas.lib_controllers)
 
 
+def on_blas_threads(work: Callable[[int], Any]) -> None:
+    """work(count), the BLAS sharing out its products for that time among count threads of its own.
+
+    For a stream of small products alone: its threads spin from one to the next, and so begin at once where ours,
+    asleep, would have to be woken. A product that another thread computes meanwhile is shared out, too.
+    """
+    count = _share.threads or _count
+    try:
+        for library in blas_on_one_thread():
+            library.set_num_threads(count)
+        work(count)
+    finally:
+        for library in blas_on_one_thread():
+            library.set_num_threads(1)
+
+
+@lru_cache
 def blas_uses_avx512() -> bool:
     """Whether the BLAS runs kernels for AVX-512, whose costs differ."""
-    return not _AVX512.isdisjoint(blas_on_one_thread())
+    return any(library.info().get("architecture") in _AVX512 for library in blas_on_one_thread())
 
 
 _AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}

@@ -21,6 +21,16 @@ def tiles(count: int, size: int | None = None) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
+def cut(length: int, number: int, multiple: int) -> list[slice]:
+    """About `number` slices of equal length, each beginning at a multiple; none is of a single row, if there are more.
+
+    NumPy takes another function of the BLAS for a single row, which adds up in another order.
+    """
+    each = -(-length // (number * multiple)) * multiple
+    bounds = [*range(0, max(length - 1, 1), each), length] if length else []
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
 def row_tiles(rows: int, columns: int) -> list[slice]:
     """Slices that cut rows into tiles of about TILE elements, one row at least."""
     return tiles(rows, max(1, TILE // max(columns, 1)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, no_grad
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module
 
 from .cache import Reader
-from .generation import Ends, ends_of, evaluating
+from .generation import Ends, ends_of
 from .scoring import log_softmax
 
 Beam = tuple[float, list[int]]  # the sum of log-probabilities of a continuation, and all its ids
@@ -60,8 +60,7 @@ def _search(
     going: list[Beam] = [(0.0, prompt)]
     finished: list[Beam] = []  # with what each is worth in place of its sum, best first
     for length in range(1, max_new_tokens + 1):
-        with no_grad(), evaluating(reader.model):
-            logits = reader([row for _, row in going])
+        logits = reader([row for _, row in going])
         sums = np.array([[total] for total, _ in going]) + log_softmax(logits)  # (beams, V)
         parents, tokens = _best(sums, 2 * beams)
         here, going_on = [], []

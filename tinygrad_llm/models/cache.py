@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd import Tensor, no_grad, registry
 from tinygrad_llm.autograd.tensor import wrap
 from tinygrad_llm.kernels import of
 from tinygrad_llm.nn import Module, MultiHeadAttention, TransformerBlock
 
 from .gpt import GPTModel
+from .modes import evaluating
+from .plain import plain
 
 Rows = Sequence[Sequence[int]]
 
@@ -40,8 +42,12 @@ class Keys:
         self.v: Any = None
 
     def attend(self, qkv: Tensor, heads: int) -> Tensor:
+        """`mix` for tensors."""
+        return wrap(self.mix(qkv.array, heads))
+
+    def mix(self, x: Any, heads: int) -> Any:
         """Remember the new keys and values, and mix those that each new position sees: (B, T, 3 C) -> (B, T, C)."""
-        x, cache = qkv.array, self.cache
+        cache = self.cache
         rows, past, counts = cache.rows, cache.past, cache.counts
         batch, t, c3 = x.shape
         q, k, v = x.reshape(batch, t, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # (B, H, T, D) each
@@ -59,7 +65,7 @@ class Keys:
             seen = self.k[which, :, : cache.seen], self.v[which, :, : cache.seen]
         scale = (c3 // (3 * heads)) ** -0.5
         y, _ = of(q).attention(q, *seen, cache.mask, cache.causal, scale, None, 1.0)
-        return wrap(y.swapaxes(1, 2).reshape(batch, t, c3 // 3))
+        return y.swapaxes(1, 2).reshape(batch, t, c3 // 3)
 
 
 class KVCache:
@@ -107,7 +113,8 @@ class Reader:
     otherwise than before, what comes after the part in common. The window is the last `context_size` ids, and moves by
     `slide` at a time. most: the length that no row will exceed, if known; the memory is made for no more.
 
-    A model that is no GPTModel, or has something else in the place of a block, is called on whole windows.
+    A model that is no GPTModel, or has something else in the place of a block, is called on whole windows. For the time
+    of a call the model is in evaluation mode, and nothing is recorded.
 
     Raises: ValueError for a context_size or slide out of range.
     """
@@ -126,6 +133,7 @@ class Reader:
         if not 1 <= slide <= size:
             raise ValueError(f"generate: slide must lie in 1..{size}, the context, not {slide}")
         self.model, self.context, self.slide = model, size, slide
+        self.modules, self.plain = list(model.modules()), plain(model)
         self.size = size if most is None else max(1, min(size, most))
         self.cached = cache and remembers(model) and size <= _context(model)
         self.known: list[list[int]] = []  # the window of each row, as far as it is in the cache
@@ -144,11 +152,14 @@ class Reader:
 
     def __call__(self, rows: Rows) -> np.ndarray:
         windows = [self.window(row) for row in rows]
-        if not self.cached:
-            return self._without(windows)
-        if self.cache is None or len(rows) != self.cache.batch:
-            self.cache, self.known = KVCache(len(self.model.trf_blocks), len(rows), self.size), [[] for _ in rows]
-        cache, size = self.cache, len(rows)
+        with no_grad(), evaluating(self.model, self.modules):
+            return self._cached(windows) if self.cached else self._without(windows)
+
+    def _cached(self, windows: list[list[int]]) -> np.ndarray:
+        """The logits after windows, of which only what is new is read."""
+        if self.cache is None or len(windows) != self.cache.batch:
+            self.cache, self.known = KVCache(len(self.model.trf_blocks), len(windows), self.size), [[] for _ in windows]
+        cache, size = self.cache, len(windows)
         for row, (known, window) in enumerate(zip(self.known, windows, strict=True)):
             keep = min(_common(known, window), len(window) - 1)  # the last one is read in any case: for its logits
             cache.lengths[row], self.known[row] = keep, window[:keep]
@@ -177,8 +188,10 @@ class Reader:
             ids[i, : len(row)] = row
         device = self.model.tok_emb.weight.device
         last = (np.arange(len(rows)), np.array(counts) - 1)
-        logits = self.model.after(wrap(ids).to(device), wrap(positions).to(device), last, self.cache.layers)
-        return devices.move(logits.array, devices.CPU)
+        given = wrap(ids).to(device), wrap(positions).to(device), last, self.cache.layers
+        if self.plain is not None and registry.watch is None:  # a profile is of ops
+            return devices.move(self.plain.after(*given), devices.CPU)
+        return devices.move(self.model.after(*given).array, devices.CPU)
 
     def _without(self, windows: list[list[int]]) -> np.ndarray:
         """The logits after windows of one length in one call, of several in one for each length."""

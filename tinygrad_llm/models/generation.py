@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, no_grad
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module
 
 from .cache import Reader
@@ -128,8 +126,7 @@ def tokens(
     ends = ends_of(eos_id)
     alive = list(range(len(rows)))
     for _ in range(max_new_tokens if rows else 0):
-        with no_grad(), evaluating(reader.model):
-            logits = reader([rows[b] for b in alive])
+        logits = reader([rows[b] for b in alive])
         logits = sampling.penalize(logits, [rows[b] for b in alive])
         u = draws(generator, alive, len(rows)) if sampling.temperature else None
         chosen = sampling.choose(logits, u).tolist()
@@ -152,15 +149,3 @@ def ends_of(eos_id: Ends) -> set[int]:
 def generate_text_simple(model: Module, idx: Tensor, max_new_tokens: int, context_size: int) -> Tensor:
     """Continue each row of idx (B, T) with the likeliest token each time -> (B, T + max_new_tokens)."""
     return generate(model, idx, max_new_tokens, context_size)
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[Any]:
-    """Evaluation mode for a while; each module then gets back the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode

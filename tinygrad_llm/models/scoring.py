@@ -10,7 +10,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.nn import Module
 
-from .generation import evaluating
+from .modes import evaluating
 
 
 def log_probabilities(

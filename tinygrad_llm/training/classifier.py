@@ -10,8 +10,8 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import arange, from_numpy
 from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch
-from tinygrad_llm.models.generation import evaluating
 from tinygrad_llm.models.gpt import GPTModel
+from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_

@@ -14,8 +14,8 @@ from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.data.packing import IGNORED, PackedBatch
 from tinygrad_llm.data.stream import RandomWindows, Stream
 from tinygrad_llm.data.windows import Windows
-from tinygrad_llm.models.generation import evaluating
 from tinygrad_llm.models.gpt import GPTModel
+from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_

@@ -1,0 +1,104 @@
+"""A GPT of plain layers as products of arrays, for writing: no modules are called, no ops recorded, no shapes checked.
+
+A token reads every weight once, and by then the caches have forgotten what Python touched for the layer before: each
+line of a module or of an op that takes part is fetched from memory again, at twelve layers 2 ms of a token's 22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels import Kernels, as_rows, of
+from tinygrad_llm.nn import GELU, Dropout, LayerNorm, Linear, Module, Sequential
+
+from .gpt import KNOWN, GPTModel
+
+
+class Layer(NamedTuple):
+    """A weight, a bias or None, and the eps of a normalisation. Tensors, whose arrays may be exchanged meanwhile."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+class Block(NamedTuple):
+    """The layers of a block in the order in which x meets them."""
+
+    norm1: Layer
+    qkv: Layer
+    out_proj: Layer
+    norm2: Layer
+    first: Layer
+    approximate: str
+    second: Layer
+
+
+class PlainGPT:
+    """What `GPTModel.after` computes, in the same bits. Made by `plain`, of a model that qualifies."""
+
+    def __init__(self, model: GPTModel) -> None:
+        self.tok_emb, self.pos_emb, self.heads = model.tok_emb, model.pos_emb, model.config.n_heads
+        self.blocks = [
+            Block(
+                _norm(block.norm1), _linear(block.att.qkv), _linear(block.att.out_proj), _norm(block.norm2),
+                _linear(block.ff.layers[0]), block.ff.layers[1].approximate, _linear(block.ff.layers[2]),
+            )
+            for block in model.trf_blocks
+        ]  # fmt: skip
+        self.final_norm, self.head = _norm(model.final_norm), _linear(model.out_head)
+
+    def after(self, ids: Tensor, positions: Tensor, last: Any, past: Sequence[Any]) -> Any:
+        """Logits after new ids (B, T) at positions (B, T), their keys and values added to `past` -> (B, V).
+
+        last: the index (rows, columns) of the last new id of each row.
+        """
+        batch, t = ids.shape
+        x = as_rows((self.tok_emb(ids) + self.pos_emb(positions)).array)  # (B T, C)
+        k = of(x)
+        for block, remembered in zip(self.blocks, past, strict=True):
+            qkv = _product(k, _normal(k, x, block.norm1), block.qkv).reshape(batch, t, -1)
+            x += _product(k, as_rows(remembered.mix(qkv, self.heads)), block.out_proj)
+            hidden = _product(k, _normal(k, x, block.norm2), block.first)
+            x += _product(k, k.gelu(hidden, block.approximate), block.second)
+        return _product(k, _normal(k, x.reshape(batch, t, -1)[last], self.final_norm), self.head)
+
+
+def plain(model: Module) -> PlainGPT | None:
+    """The same model as arrays, where all its layers are plain ones that no hook watches, of one dtype; else None."""
+    if not (isinstance(model, GPTModel) and all(map(_is_plain, model.modules()))):
+        return None
+    forwards = [[type(layer) for layer in block.ff.layers] for block in model.trf_blocks]
+    dtypes = {p.dtype.itemsize for p in model.parameters()}
+    if any(layers != [Linear, GELU, Linear] for layers in forwards) or len(dtypes) > 1 or min(dtypes) < 4:
+        return None
+    return PlainGPT(model)
+
+
+def _is_plain(module: Module) -> bool:
+    kind = type(module)
+    affine = not isinstance(module, LayerNorm) or len(module.normalized_shape) == 1
+    return affine and kind in (*KNOWN, Dropout, Sequential) and module.is_plainly(kind)
+
+
+def _norm(layer: LayerNorm) -> Layer:
+    return Layer(layer.weight, layer.bias, layer.eps)
+
+
+def _linear(layer: Linear) -> Layer:
+    return Layer(layer.weight, layer.bias, 0.0)
+
+
+def _normal(k: Kernels, x: Any, layer: Layer) -> Any:
+    weight, bias = (None if p is None else p.array for p in layer[:2])
+    return k.layer_norm(x, weight, bias, layer.eps)[0]
+
+
+def _product(k: Kernels, x: Any, layer: Layer) -> Any:
+    assert layer.weight is not None
+    y = k.matmul(x, layer.weight.array.T)
+    if layer.bias is not None:
+        y += layer.bias.array
+    return y
