@@ -27,8 +27,8 @@ Group = tuple[slice, slice]  # of sequences and of their heads
 class Saved(NamedTuple):
     """What the way back needs.
 
-    y; and p = softmax(scores) (B, H, T, S) or, to compute it again, lse = ln sum exp(scores) (B, H, T, 1) and what was
-    added to the scores.
+    y; and p = softmax(scores) (B, H, T, S), or None: then, to compute it again, lse = ln sum exp(scores) (B, H, T, 1)
+    and what was added to the scores.
     """
 
     y: Any
@@ -47,8 +47,8 @@ def attention(
     """
     batch, heads, t, _ = q.shape
     if t == 1 and not causal and keep is None:
-        y, weights, lse = attention_of_one(q, k, v, None if mask is None else _added(mask, q.dtype), scale)
-        return y, Saved(y, weights, lse, None, False)
+        y, weights = attention_of_one(q, k, v, None if mask is None else _added(mask, q.dtype), scale)
+        return y, Saved(y, weights, None, None, False)
     y = np.empty_like(q, shape=(batch, heads, t, v.shape[-1]))
     lse = np.empty((batch, heads, t, 1), q.dtype)
     count = batch * heads * t * k.shape[-2]
@@ -108,7 +108,7 @@ def attention_backward(
     def work(group: Group) -> None:
         of_group = scores.of(group)
         queries, keys, values_t = q[group] * scale, k[group] * scale, transposed(v[group])
-        towards, lse = g[group], saved.lse[group]
+        towards = g[group]
         delta = row_dots(towards, saved.y[group])
         dkeys, dvalues = np.zeros(keys.shape, q.dtype), np.zeros(v[group].shape, q.dtype)
         for rows, seen in scores.blocks:
@@ -116,7 +116,7 @@ def attention_backward(
                 p = saved.p[group][..., rows, seen]
             else:
                 p = of_group(rows, seen)
-                p -= lse[..., rows, :]
+                p -= saved.lse[group][..., rows, :]
                 np.exp(p, out=p)
             ds = towards[..., rows, :] @ values_t[..., seen]
             kept = p

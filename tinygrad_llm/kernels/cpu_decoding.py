@@ -103,10 +103,8 @@ class _Spinning:
 _spinning = _Spinning()
 
 
-def attention_of_one(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, added: Any, scale: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """softmax(q k^T scale + added) v for one query a head: q (B, H, 1, D), k, v (B, H, S, D) -> y, p, ln sum exp.
+def attention_of_one(q: np.ndarray, k: np.ndarray, v: np.ndarray, added: Any, scale: float) -> tuple[Any, Any]:
+    """softmax(q k^T scale + added) v for one query a head: q (B, H, 1, D), k, v (B, H, S, D) -> y, the softmax.
 
     Keys are read where they lie, heads shared out among the threads. What may look nowhere gets 0.
     """
@@ -114,7 +112,6 @@ def attention_of_one(
     s = k.shape[-2]
     y = np.empty_like(q, shape=(batch, heads, 1, v.shape[-1]))
     p = np.empty((batch, heads, 1, s), q.dtype)
-    lse = np.empty((batch, heads, 1, 1), q.dtype)
     added = None if added is None else np.broadcast_to(added, p.shape)
 
     def work(group: tuple[slice, slice]) -> None:
@@ -123,14 +120,14 @@ def attention_of_one(
         if added is not None:
             e += added[group]
         shift = e.max(axis=-1, keepdims=True, initial=-np.inf)
-        shift[np.isneginf(shift)] = 0
+        if added is not None:
+            shift[np.isneginf(shift)] = 0
         e -= shift
         sums = row_sums(np.exp(e, out=e))
-        nowhere = sums == 0
-        sums[nowhere] = 1
+        if added is not None:
+            sums[sums == 0] = 1
         e /= sums
         np.matmul(e, v[group], out=y[group])
-        lse[group] = np.where(nowhere, np.inf, np.log(sums) + shift)
 
     number = max(1, min(PARTS, k.nbytes // PART))
     if batch >= number:
@@ -138,4 +135,4 @@ def attention_of_one(
     else:
         each = -(-heads // number)
         for_each(work, [(slice(b, b + 1), part) for b in range(batch) for part in tiles(heads, each)], each=1)
-    return y, p, lse
+    return y, p

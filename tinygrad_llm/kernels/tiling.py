@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,11 +15,16 @@ MODERATE = 50.0  # numbers between minus this and this, unless
 FAINT = 1e-30  # the exponentials of a row sum to less: it lies too far below the others
 
 
-def tiles(count: int, size: int | None = None) -> list[slice]:
+def tiles(count: int, size: int | None = None) -> Sequence[slice]:
     """Slices that cut count elements into tiles of equal size, TILE at most."""
-    number = -(-count // (size or TILE))
+    return _tiles(count, size or TILE)
+
+
+@lru_cache(maxsize=1024)
+def _tiles(count: int, size: int) -> tuple[slice, ...]:
+    number = -(-count // size)
     bounds = [count * i // number for i in range(number + 1)] if number else []
-    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+    return tuple(slice(a, b) for a, b in itertools.pairwise(bounds))
 
 
 def cut(length: int, number: int, multiple: int) -> list[slice]:
@@ -31,7 +37,7 @@ def cut(length: int, number: int, multiple: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
-def row_tiles(rows: int, columns: int) -> list[slice]:
+def row_tiles(rows: int, columns: int) -> Sequence[slice]:
     """Slices that cut rows into tiles of about TILE elements, one row at least."""
     return tiles(rows, max(1, TILE // max(columns, 1)))
 

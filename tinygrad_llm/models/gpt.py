@@ -252,7 +252,7 @@ class GPTModel(Module):
             return F.linear_cross_entropy(x, head.weight, targets, ignore_index=ignore_index, reduction=reduction)
         return F.cross_entropy(head(x), targets, ignore_index=ignore_index, reduction=reduction)
 
-    def _parts(self, ids: Tensor) -> list[slice]:
+    def _parts(self, ids: Tensor) -> Sequence[slice]:
         """The sequences of a batch in parts for threads of their own, or all in one."""
         sequences = len(ids.array)
         simple = (

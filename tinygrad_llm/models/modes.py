@@ -16,9 +16,9 @@ def evaluating(model: Module, modules: Sequence[Module] | None = None) -> Iterat
     """
     training = [module for module in (model.modules() if modules is None else modules) if module.training]
     for module in training:
-        module.training = False
+        vars(module)["training"] = False  # a plain attribute, past what assigning to a module looks for
     try:
         yield model
     finally:
         for module in training:
-            module.training = True
+            vars(module)["training"] = True
