@@ -7,31 +7,35 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.kernels.cpu_decoding import few_rows, is_few_rows
-from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each
+from tinygrad_llm.kernels.threads import blas_on_one_thread, for_each, threads_here
 from tinygrad_llm.kernels.tiling import cut
 
 PART = 40_000_000  # operations that are worth waking a thread for, some 0.2 ms
-PARTS = 4  # at most: each part packs the whole of the other factor for itself
+PARTS = 4  # of a long inner axis, at most: their sum depends on their number, which the threads must not change
 LONG = 8  # times as long as the result's sides are, the inner axis is the one to cut
 STEP = 64  # parts begin at its multiples: whole cache lines, and whole rows of the BLAS' inner kernels
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
-    """a @ b, cut along the rows or the columns of the result, whichever are more, a long inner or a leading axis."""
+    """a @ b, cut along the rows or the columns of the result, whichever are more, a long inner or a leading axis.
+
+    Into one part a thread, since each packs the whole of the other factor for itself.
+    """
     blas_on_one_thread()
     if is_few_rows(a, b):
         return few_rows(a, b, out)
     columns = b.shape[-1]
     operations = 2 * a.size * columns if a.ndim == 2 else 2 * max(a.size * columns, b.size * a.shape[-2])
-    number = min(PARTS, operations // PART)
+    flat = a.ndim == b.ndim == 2
+    if flat and a.shape[1] > LONG * max(len(a), columns) and operations >= 2 * PART:
+        return _added(a, b, min(PARTS, operations // PART), out)
+    number = min(threads_here(), operations // PART)
     if number < 2:
         return np.matmul(a, b, out=out)
-    if a.ndim > 2 or b.ndim > 2:
+    if not flat:
         return _stacked(a, b, number, out)
-    rows, inner = a.shape
+    rows = len(a)
     y = np.empty((rows, columns), np.result_type(a, b)) if out is None else out
-    if inner > LONG * max(rows, columns):
-        return _added(a, b, number, y)
     if rows >= columns:
         for_each(lambda part: np.matmul(a[part], b, out=y[part]), cut(rows, number, STEP), each=1)
     else:
@@ -39,8 +43,9 @@ def matmul(a: np.ndarray, b: np.ndarray, out: Any = None) -> np.ndarray:
     return y
 
 
-def _added(a: np.ndarray, b: np.ndarray, number: int, y: np.ndarray) -> np.ndarray:
+def _added(a: np.ndarray, b: np.ndarray, number: int, out: Any) -> np.ndarray:
     """A product over a long inner axis, which is cut: the parts are added in their order."""
+    y = np.empty((len(a), b.shape[1]), np.result_type(a, b)) if out is None else out
     parts = cut(a.shape[1], number, STEP)
     terms = [y, *(np.empty_like(y, order="C") for _ in parts[1:])]
     for_each(lambda i: np.matmul(a[:, parts[i]], b[parts[i]], out=terms[i]), range(len(parts)), each=1)

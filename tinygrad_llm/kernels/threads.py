@@ -48,6 +48,11 @@ def set_num_threads(count: int) -> None:
     _count = count
 
 
+def threads_here() -> int:
+    """How many threads the calling one may share work with, itself included: fewer inside a part of other work."""
+    return _share.threads or _count
+
+
 class _Share(threading.local):
     threads: int | None = None  # what work inside a part may use; None outside of any
 
@@ -77,7 +82,7 @@ def on_blas_threads(work: Callable[[int], Any]) -> None:
     For a stream of small products alone: its threads spin from one to the next, and so begin at once where ours,
     asleep, would have to be woken. A product that another thread computes meanwhile is shared out, too.
     """
-    count = _share.threads or _count
+    count = threads_here()
     try:
         for library in blas_on_one_thread():
             library.set_num_threads(count)
@@ -105,7 +110,7 @@ def for_each(work: Callable[[Any], Any], parts: Sequence[Any], each: int = PARTS
 
     each: so many parts a thread, at least, are worth waking it. An exception in one is raised here, after all ended.
     """
-    available = _share.threads or _count
+    available = threads_here()
     workers = min(available, len(parts) // each)
     if workers <= 1:
         for part in parts:
