@@ -11,9 +11,25 @@ from typing import Any, NamedTuple
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Kernels, as_rows, of
-from tinygrad_llm.nn import GELU, Dropout, LayerNorm, Linear, Module, Sequential
+from tinygrad_llm.nn import (
+    GELU,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    Module,
+    MultiHeadAttention,
+    Sequential,
+    TransformerBlock,
+)
 
-from .gpt import KNOWN, GPTModel
+from .gpt import GPTModel
+
+PLAIN = (
+    GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding,
+    Dropout,
+)  # fmt: skip
 
 
 class Layer(NamedTuple):
@@ -80,7 +96,7 @@ def plain(model: Module) -> PlainGPT | None:
 def _is_plain(module: Module) -> bool:
     kind = type(module)
     affine = not isinstance(module, LayerNorm) or len(module.normalized_shape) == 1
-    return affine and kind in (*KNOWN, Dropout, Sequential) and module.is_plainly(kind)
+    return affine and kind in PLAIN and module.is_plainly(kind)
 
 
 def _norm(layer: LayerNorm) -> Layer:
