@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import itertools
 import json
 import sys
 import time
@@ -29,6 +28,7 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
+from tinygrad_llm.training.out_folder import check_out, open_out
 
 PROGRAM = "finetune_classifier.py"
 DESCRIBED = "classifier.json"
@@ -213,20 +213,6 @@ def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) 
     return str(trainable(model))
 
 
-def open_out(out: Path) -> None:
-    """Make the folder, and move an earlier run's files in it out of the way."""
-    present = [name for name in FILES if (out / name).exists()]
-    if out.exists() and (not out.is_dir() or (present and "metrics.jsonl" not in present)):
-        raise ValueError(f"--out {out}: holds {', '.join(present) or 'a file'} of something else; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if present:
-        aside = next(p for n in itertools.count(1) if not (p := out / f"earlier-{n}").exists())
-        aside.mkdir()
-        for name in present:
-            (out / name).rename(aside / name)
-        print(f"{out} held an earlier run; its files are now in {aside}")
-
-
 def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
     """Learn, show and record; then measure on the test texts and write all files."""
     out, start = Path(args.out), time.monotonic()
@@ -324,13 +310,14 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
     args = parser().parse_args(argv)
+    out = Path(args.out)
     try:
         if args.predict is not None:
             predict(args)
             return 0
+        check_out(out, FILES)
         run = prepare(args)
-        open_out(Path(args.out))
-        with StopOnInterrupt() as stop:
+        with open_out(out, FILES), StopOnInterrupt() as stop:
             train(run, args, stop)
         return 130 if stop() else 0
     except OSError as error:

@@ -56,7 +56,7 @@ def run(path, out, *flags):
 def test_a_run_learns_writes_its_files_and_predicts(reviews, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     assert run(reviews, out, *SMALL, "--epochs=25", "--lr=1e-2") == 0
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert names == {
         "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "tokenizer.json",
         "classifier.json",
