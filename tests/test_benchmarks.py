@@ -129,3 +129,13 @@ def test_a_story_that_is_too_short_is_refused(tmp_path):
     done = verdict(tmp_path, "--context=2000")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "tokens to the training part do not fill 2 windows of 2000" in done.stderr
+
+
+def test_the_trainers_own_cost_is_told_apart_from_the_mathematics():
+    done = bench("trainer.py", "--steps", "2", "--times", "1")
+    assert done.returncode == 0, done.stderr
+    shown = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.endswith("%")}
+    assert {"step", "evaluation", "checkpoint", "sample"} < shown.keys()
+    assert sum(float(shown[name][-1][:-1]) for name in shown if name != "of") == pytest.approx(100, abs=0.3)
+    assert float(shown["of"][-3]) < float(shown["step"][1])
+    assert bench("trainer.py", "--steps", "0").returncode == 2
