@@ -458,7 +458,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused(book, tmp_path, capsys,
 
 def test_tensorboard_gets_the_losses_and_the_samples_and_a_resume_repeats_none(book, tmp_path, capsys):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    shown = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")  # texts, as it has them
+    shown = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")  # texts
     out = tmp_path / "run"
     assert main("--data", book, "--out", out, *TINY, "--tensorboard") == 0
     assert pretrain.main(["--out", str(out), "--resume", "--steps", "12", "--samples", "4"]) == 0
