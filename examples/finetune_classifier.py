@@ -2,10 +2,10 @@
 
 import argparse
 import io
-import itertools
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
-from tinygrad_llm.training import MetricsFile, NonFiniteLoss, StopOnInterrupt, console
+from tinygrad_llm.training import EventsFile, MetricsFile, NonFiniteLoss, StopOnInterrupt, console
 from tinygrad_llm.training.classifier import (
     ClassifierRecipe,
     ClassifierTrainer,
@@ -29,12 +29,13 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
+from tinygrad_llm.training.out_folder import check_out, open_out
 
 PROGRAM = "finetune_classifier.py"
 DESCRIBED = "classifier.json"
 FILES = (
     "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "adapter_model.safetensors",
-    "adapter_config.json", "tokenizer.json", DESCRIBED,
+    "adapter_config.json", "tokenizer.json", DESCRIBED, "tensorboard",
 )  # fmt: skip
 TRAIN = ("head", "last", "all", "lora")
 VOCABULARY = 1000  # byte pairs of a model that begins with nothing
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--train", choices=TRAIN, help="what learns [all, with --model last]")
     run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
+    run.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
@@ -122,6 +124,8 @@ def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
     if find_spec("matplotlib") is None:
         raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
+    if args.tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("tensorboard is not installed; pip install -e '.[tensorboard]' brings it")
     if args.device == "cuda" and (problem := cuda_problem()):
         raise ValueError(f"--device cuda: {problem}")
     if args.train is None:
@@ -213,20 +217,6 @@ def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) 
     return str(trainable(model))
 
 
-def open_out(out: Path) -> None:
-    """Make the folder, and move an earlier run's files in it out of the way."""
-    present = [name for name in FILES if (out / name).exists()]
-    if out.exists() and (not out.is_dir() or (present and "metrics.jsonl" not in present)):
-        raise ValueError(f"--out {out}: holds {', '.join(present) or 'a file'} of something else; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if present:
-        aside = next(p for n in itertools.count(1) if not (p := out / f"earlier-{n}").exists())
-        aside.mkdir()
-        for name in present:
-            (out / name).rename(aside / name)
-        print(f"{out} held an earlier run; its files are now in {aside}")
-
-
 def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
     """Learn, show and record; then measure on the test texts and write all files."""
     out, start = Path(args.out), time.monotonic()
@@ -234,11 +224,17 @@ def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
           f"{len(run.test):,} to test; classes {', '.join(run.classes)}")  # fmt: skip
     print(f"model      {run.counts}, {run.context} tokens of a text, {run.tokenizer.vocab_size:,} different ones")
 
-    with MetricsFile(out / "metrics.jsonl") as metrics:
+    with ExitStack() as files:
+        metrics = files.enter_context(MetricsFile(out / "metrics.jsonl"))
+        events = files.enter_context(EventsFile(out / "tensorboard")) if args.tensorboard else None
 
         def on_epoch(record: dict) -> None:
             record["seconds"] = round(time.monotonic() - start, 2)
             metrics.write(record)
+            if events:
+                tags = ("loss/training", "loss/validation", "accuracy/training", "accuracy/validation")
+                keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+                events.scalars(record["step"], {tag: record[key] for tag, key in zip(tags, keys, strict=True)})
             print(
                 f"epoch {record['epoch']:>3}/{args.epochs}   training {record['train_loss']:.4f} "
                 f"{record['train_accuracy']:6.1%}   validation {record['val_loss']:.4f} {record['val_accuracy']:6.1%}",
@@ -324,13 +320,14 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
     args = parser().parse_args(argv)
+    out = Path(args.out)
     try:
         if args.predict is not None:
             predict(args)
             return 0
+        check_out(out, FILES)
         run = prepare(args)
-        open_out(Path(args.out))
-        with StopOnInterrupt() as stop:
+        with open_out(out, FILES), StopOnInterrupt() as stop:
             train(run, args, stop)
         return 130 if stop() else 0
     except OSError as error:

@@ -100,3 +100,42 @@ def test_generate_prints_a_row_a_peer_and_batch(tmp_path):
     assert all(len(rounds) == 1 for rounds in speeds.values())
     assert "batch 3: " in done.stdout and "times batch 1" in done.stdout
     assert bench("generate.py", "--tokens", "2000").returncode == 2
+
+
+def verdict(tmp_path, *flags):
+    (tmp_path / "story.txt").write_text("the cat sat on the mat, and the dog sat on the cat; it was late.\n" * 16)
+    size = ["--layers=2", "--heads=2", "--channels=32", "--context=16", "--epochs=1", "--words=10", "--threads=1"]
+    files = [f"--data={tmp_path}/story.txt", f"--json={tmp_path}/v.json", f"--plot={tmp_path}/v.png"]
+    return bench("verdict.py", "--tokenizer=char", *size, *files, *flags)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dropout", ["0", "0.1"])
+def test_one_listing_learns_the_same_with_either_library(tmp_path, dropout):
+    pytest.importorskip("torch")
+    done = verdict(tmp_path, "--dropout", dropout)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "v.json").read_text())
+    ours, torch = record["curves"]["ours"], record["curves"]["torch"]
+    assert len(ours) == len(torch) > 4 and ours[-1]["validation"] < ours[0]["validation"] - 0.1
+    for a, b in zip(ours, torch, strict=True):
+        assert a["step"] == b["step"]
+        assert (a["train"], a["validation"]) == pytest.approx((b["train"], b["validation"]), abs=1e-4)
+    assert max(record["difference"].values()) < 1e-4 and record["same_text"]
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_story_that_is_too_short_is_refused(tmp_path):
+    done = verdict(tmp_path, "--context=2000")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "tokens to the training part do not fill 2 windows of 2000" in done.stderr
+
+
+def test_the_trainers_own_cost_is_told_apart_from_the_mathematics():
+    done = bench("trainer.py", "--steps", "2", "--times", "1")
+    assert done.returncode == 0, done.stderr
+    shown = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.endswith("%")}
+    assert {"step", "evaluation", "checkpoint", "sample"} < shown.keys()
+    assert sum(float(shown[name][-1][:-1]) for name in shown if name != "of") == pytest.approx(100, abs=0.3)
+    assert float(shown["of"][-3]) < float(shown["step"][1])
+    assert bench("trainer.py", "--steps", "0").returncode == 2

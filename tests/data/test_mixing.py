@@ -124,7 +124,7 @@ def test_an_empty_source_is_named():
     "change",
     [
         {"seed": 5}, {"examples": {"a": 11, "b": 7}}, {"shares": {"a": 0.5, "b": 0.5}}, {"drawn": {"a": 1}},
-        {"drawn": {"a": -1, "b": 0}}, {"last": "c"}, {"more": 1},
+        {"drawn": {"a": -1, "b": 0}}, {"last": "c"}, {"more": 1}, {"texts": {"a": "0", "b": "0"}},
     ],
 )  # fmt: skip
 def test_the_state_of_another_mixture_is_refused(change):

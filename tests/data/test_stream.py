@@ -130,7 +130,8 @@ def test_random_windows_are_those_that_windows_draw():
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"), [("random", {"batch": 3}), ("shuffled", {"windows": 9}), ("shuffled", {"seed": 1})]
+    ("kind", "change"),
+    [("random", {"batch": 3}), ("shuffled", {"windows": 9}), ("shuffled", {"seed": 1}), ("random", {"text": "0"})],
 )
 def test_a_state_of_another_stream_is_refused(kind, change):
     stream = KINDS[kind](windows(), 2)

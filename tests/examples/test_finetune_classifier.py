@@ -56,7 +56,7 @@ def run(path, out, *flags):
 def test_a_run_learns_writes_its_files_and_predicts(reviews, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     assert run(reviews, out, *SMALL, "--epochs=25", "--lr=1e-2") == 0
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert names == {
         "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "tokenizer.json",
         "classifier.json",
@@ -232,3 +232,14 @@ def test_an_empty_text_to_predict_and_a_folder_of_something_else(reviews, tmp_pa
     (other / "config.json").write_text("{}")
     assert run(reviews, other, *SMALL, "--epochs=1") == 2
     assert "of something else" in capsys.readouterr().err and (other / "config.json").read_text() == "{}"
+
+
+def test_tensorboard_gets_losses_and_accuracies(reviews, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "out"
+    assert run(reviews, out, *SMALL, "--epochs=2", "--tensorboard") == 0
+    found = accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
+    records = read_metrics(out / "metrics.jsonl")[:2]
+    for tag, key in (("loss/training", "train_loss"), ("accuracy/validation", "val_accuracy")):
+        assert [e.step for e in found.Scalars(tag)] == [r["step"] for r in records]
+        assert [e.value for e in found.Scalars(tag)] == pytest.approx([r[key] for r in records])

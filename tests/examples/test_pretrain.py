@@ -1,5 +1,6 @@
 """examples/pretrain.py, in this process for messages and files, as a process of its own for the rest."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -15,7 +16,9 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import models, text
-from tinygrad_llm.training import memory, read_metrics
+from tinygrad_llm.data import corpora
+from tinygrad_llm.training import cli, memory, read_metrics
+from tinygrad_llm.training.configuration import effective_flags
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "pretrain.py"
@@ -99,7 +102,7 @@ def test_the_same_seed_gives_the_same_run(book, tmp_path):
 
 
 def test_the_stories_come_with_their_floor(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pretrain.data.corpora, "STORIES_CHARACTERS", 40_000)
+    monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 40_000)
     assert main("--out", tmp_path / "run", *TINY) == 0
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if "no model can pay less than" in line)
@@ -172,13 +175,13 @@ def test_a_preset_without_a_text_asks_for_one(tmp_path, capsys):
 
 
 def test_a_gpu_that_is_not_there_is_refused(book, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pretrain, "cuda_problem", lambda: "this machine has no CUDA device; use device cpu")
+    monkeypatch.setattr(cli, "cuda_problem", lambda: "this machine has no CUDA device; use device cpu")
     error = refused(capsys, tmp_path / "run", "--data", book, "--device", "cuda", *TINY)
     assert "--device cuda: this machine has no CUDA device" in error
 
 
 def test_a_missing_library_is_named_before_training(book, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pretrain, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "matplotlib" else object())
     error = refused(capsys, tmp_path / "run", "--data", book, *TINY)
     assert "matplotlib is not installed; pip install -e '.[examples]'" in error
 
@@ -444,10 +447,63 @@ def test_a_configuration_that_says_nothing_is_refused(book, tmp_path, capsys, na
 def test_flags_go_before_the_file_that_goes_before_the_preset(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("lr = 0.5\nlayers = 7\ntie_weights = false\nsave-every = 9\n")
-    args = pretrain.flags(["--config", str(path), "--layers", "3"])
+    args = effective_flags(pretrain.parser(), ["--config", str(path), "--layers", "3"], pretrain.FREE)
     assert (args.lr, args.layers, args.tie_weights, args.save_every, args.heads) == (0.5, 3, False, 9, None)
 
 
 def test_a_disk_too_small_for_the_checkpoints_is_refused(book, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     assert "4 checkpoints need" in refused(capsys, tmp_path / "run", "--data", book, *TINY)
+
+
+def test_tensorboard_gets_the_losses_and_the_samples_and_a_resume_repeats_none(book, tmp_path, capsys):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")  # texts
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY, "--tensorboard") == 0
+    assert pretrain.main(["--out", str(out), "--resume", "--steps", "12", "--samples", "4"]) == 0
+    found = accumulator.EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert [e.step for e in found.Scalars("loss/step")] == list(range(1, 13))
+    records = read_metrics(out / "metrics.jsonl")
+    assert [(e.step, pytest.approx(e.value)) for e in found.Scalars("loss/validation")] == [
+        (r["step"], r["val_loss"]) for r in records
+    ]
+    texts = shown.EventAccumulator(str(out / "tensorboard"), tensor_size_guidance={"text": 0})
+    samples = texts.Reload().Tensors("sample")
+    assert [e.step for e in samples] == [3, 6, 9, 12]
+    assert samples[0].tensor_proto.string_val[0].decode().splitlines()[-1] in capsys.readouterr().out
+    assert main("--data", book, "--out", out, *TINY) == 0
+    assert names(out / "earlier-1") == ALL_FILES | {"tensorboard"} and "tensorboard" not in names(out)
+
+
+def test_tensorboard_that_is_not_there_is_named_before_training(book, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "tensorboard" else object())
+    error = refused(capsys, tmp_path / "run", "--data", book, *TINY, "--tensorboard")
+    assert "tensorboard is not installed; pip install -e '.[tensorboard]'" in error
+
+
+def test_the_end_says_what_the_time_went_to_and_where_the_best_model_is(book, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY, "--steps", 9, "--lr", 0.02) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("spent on"))
+    assert [word for word in ("steps", "evaluation", "samples", "checkpoints") if f"{word} " in line] == [
+        "steps", "evaluation", "samples", "checkpoints"
+    ]  # fmt: skip
+    shares = [float(part) for part in line.replace("(", " ").replace("%", " ").split() if part.count(".") == 1]
+    assert sum(shares[1::2]) == pytest.approx(100, abs=0.3)
+
+
+def test_the_end_names_the_best_model_where_it_is_not_the_last(book, tmp_path, capsys, monkeypatch):
+    real, losses = pretrain.Trainer.evaluate, iter([9.0, 1.0, 2.0, 3.0])
+
+    def evaluate(trainer):
+        real(trainer)
+        trainer.evaluations[-1] = dataclasses.replace(trainer.evaluations[-1], val_loss=next(losses))
+        return trainer.evaluations[-1]
+
+    monkeypatch.setattr(pretrain.Trainer, "evaluate", evaluate)
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY, "--steps", 9, "--keep", 1) == 0
+    path = out / "checkpoints" / "step-00000003"
+    assert f"best         validation 1.0000 after step 3, in {path}" in capsys.readouterr().out
+    assert names(out / "checkpoints") == {"step-00000003", "step-00000009"} and models.load(path)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def numbers(t):
     """All that a run has come to, to the last bit."""
     state = t.state_dict()
     for record in (state, *state["evaluations"]):
-        for name in ("seconds", "marked", "tokens_per_second"):
+        for name in ("seconds", "beside", "marked", "tokens_per_second"):
             record.pop(name, None)
     arrays = [p.array.tobytes() for p in t.model.parameters()]
     for p in t.model.parameters():
@@ -92,6 +93,90 @@ def test_the_newest_and_the_best_are_kept_and_nothing_else_is_left(tmp_path):
     checkpoints = Checkpoints(tmp_path, every=1)
     t.run(lambda t: checkpoints.save(t), stop=lambda: t.step == 15)
     assert checkpoints.steps() == [11, 14, 15]
+
+
+def in_folder(out, t, stop=12, resume=False):
+    """Train in a folder as examples/pretrain.py does."""
+    with RunFolder(Checkpoints(out / "checkpoints", keep=1), t, resume, refuse) as folder:
+        t.run(folder.on_step, folder.on_evaluation, lambda: t.step >= stop)
+        folder.save(t)
+        return folder.checkpoints
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation_as_soon_as_it_is_made(tmp_path, monkeypatch):
+    losses = iter([3.0, 2.0, 1.0, 1.5, 0.5, 0.7])
+    t = trainer(RECIPE.replace(steps=20))
+    real = Trainer.evaluate
+
+    def evaluate(t):
+        real(t)
+        t.evaluations[-1] = replace(t.evaluations[-1], val_loss=next(losses))
+        return t.evaluations[-1]
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    kept = []
+
+    class Watched(RunFolder):
+        def on_evaluation(self, trainer, evaluation):
+            super().on_evaluation(trainer, evaluation)
+            best = self.checkpoints.best(trainer)
+            kept.append((best and best.name, self.checkpoints.steps()))
+
+    with Watched(Checkpoints(tmp_path / "checkpoints", keep=1), t, False, refuse) as folder:
+        t.run(folder.on_step, folder.on_evaluation)
+    four, eight, sixteen = "step-00000004", "step-00000008", "step-00000016"
+    assert kept == [(None, []), (four, [4]), (eight, [8]), (eight, [8, 12]), (sixteen, [16]), (sixteen, [16, 20])]
+    state = json.loads((tmp_path / "checkpoints" / sixteen / "state.json").read_text())["state"]["trainer"]
+    assert (state["evaluations"][-1]["step"], state["evaluations"][-1]["val_loss"]) == (16, 0.5)
+
+
+@pytest.mark.parametrize("stop", [4, 6, 8, 12])
+def test_no_step_is_judged_twice_and_the_numbers_are_those_without_a_stop(tmp_path, monkeypatch, stop):
+    whole, judged, real = trainer(), [], Trainer.evaluate
+    whole.run()
+    expected = numbers(whole)
+    monkeypatch.setattr(Trainer, "evaluate", lambda t: judged.append(t.step) or real(t))
+    in_folder(tmp_path, trainer(), stop)
+    again = trainer(seed=3)
+    in_folder(tmp_path, again, resume=True)
+    assert judged == [0, 4, 8, 12] and numbers(again) == expected
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [0, 4, 8, 12]
+
+
+def test_a_model_that_cannot_be_judged_leaves_no_checkpoint_to_go_on_from(tmp_path):
+    t, ruined = trainer(), []
+
+    def on_step(t):
+        if t.step == 8 and not ruined:
+            ruined.append(t.model.out_head.weight.array.copy())
+            t.model.out_head.weight.array[:] = 3e38  # finite, and no logit is
+        folder.on_step(t)
+
+    with RunFolder(Checkpoints(tmp_path / "checkpoints"), t, False, refuse) as folder:
+        with np.errstate(all="ignore"), pytest.raises(NonFiniteLoss) as caught:
+            t.run(on_step, folder.on_evaluation)
+        assert folder.checkpoints.steps() == [4, 8]
+        assert folder.rewind(t, caught.value) == 4 and folder.checkpoints.steps() == [4]
+        assert t.run(on_step, folder.on_evaluation)
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [0, 4, 8, 12]
+
+
+def test_what_a_kill_left_of_a_states_replacement_goes_with_the_next_checkpoint(tmp_path):
+    stopped(tmp_path, 3)
+    (Checkpoints(tmp_path).path(3) / ".state.json.x7a").write_text("half")
+    again, checkpoints = trainer(), Checkpoints(tmp_path)
+    assert checkpoints.restore(again, refuse) == 3
+    again.train_step()
+    checkpoints.save(again)
+    assert sorted(path.name for path in checkpoints.path(3).iterdir()) == FILES
+
+
+def test_a_checkpoint_of_another_validation_text_is_refused(tmp_path):
+    stopped(tmp_path, 3)
+    other = IDS.copy()
+    other[300:] = other[300:][::-1]
+    with pytest.raises(ValueError, match="judged on another validation text"):
+        Checkpoints(tmp_path).restore(trainer(ids=other), refuse)
 
 
 def test_a_checkpoint_is_due_by_steps_by_time_and_before_an_evaluation(tmp_path, monkeypatch):

@@ -88,6 +88,17 @@ def test_a_tables_columns_stand_under_each_other():
     ]
 
 
+@given(st.dictionaries(st.sampled_from(["steps", "evaluation", "samples"]), st.floats(0.1, 1e6), min_size=1))
+def test_shares_are_of_all(parts):
+    shown = console.shares(parts)
+    percent = [float(part.split("(")[1].rstrip("%)")) for part in shown.split(", ")]
+    assert sum(percent) == pytest.approx(100, abs=0.16) and all(name in shown for name in parts)
+
+
+def test_nothing_was_spent():
+    assert console.shares({"steps": 0.0}) == "steps 0.0 s (0.0%)"
+
+
 def test_the_first_interrupt_asks_and_the_second_insists():
     before = signal.getsignal(signal.SIGINT)
     with StopOnInterrupt() as stop:

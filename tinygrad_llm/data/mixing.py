@@ -5,20 +5,12 @@ Source: Conneau and Lample, Cross-lingual language model pretraining (2019), sec
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.data.fingerprint import Examples, fingerprint
 from tinygrad_llm.data.permutation import Permutation
-
-
-class Source(Protocol):
-    """What can be mixed: Windows, PackedRows or anything else with numbered examples."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: np.ndarray, /) -> tuple[np.ndarray, ...]:
-        """The examples with these indices as arrays (B, ...)."""
 
 
 class Mixture:
@@ -38,7 +30,7 @@ class Mixture:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Examples],
         weights: Mapping[str, float] | None = None,
         alpha: float = 0.7,
         seed: int = 0,
@@ -56,6 +48,7 @@ class Mixture:
             raise ValueError(f"Mixture: alpha {alpha} and seed {seed} must be at least 0")
         self.alpha, self.seed = alpha, seed
         self._shares = self._from(weights)
+        self._texts = {name: fingerprint(sources[name]) for name in self.names}
         self._drawn = [0] * len(self.names)
         self._last: int | None = None
 
@@ -126,6 +119,7 @@ class Mixture:
             "seed": self.seed,
             "shares": self.shares,
             "examples": {name: len(source) for name, source in zip(self.names, self.sources, strict=True)},
+            "texts": self._texts,
             "drawn": self.drawn,
             "last": None if self._last is None else self.names[self._last],
         }
@@ -138,7 +132,7 @@ class Mixture:
         mine = self.state_dict()
         if set(state) != set(mine):
             raise ValueError(f"Mixture: a state has the keys {sorted(mine)}, found {sorted(state)}")
-        for key in ("seed", "examples", "shares"):
+        for key in ("seed", "examples", "shares", "texts"):
             if state[key] != mine[key]:
                 raise ValueError(f"Mixture: the state's {key} {state[key]} differ from those here, {mine[key]}")
         drawn, last = state["drawn"], state["last"]

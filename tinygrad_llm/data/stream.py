@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tinygrad_llm.data.fingerprint import fingerprint
 from tinygrad_llm.data.permutation import Permutation
 from tinygrad_llm.data.windows import Windows
 
@@ -36,7 +37,8 @@ class RandomWindows:
     """Batches of windows drawn with replacement by rng: x (B, T), y (B, T). The state is the generator's."""
 
     def __init__(self, windows: Windows, batch: int, rng: np.random.Generator) -> None:
-        self.windows, self.batch, self.rng = windows, _checked(windows, batch), rng
+        self.windows, self.batch, self.rng = windows, batch, rng
+        self._facts = {"kind": "random", **_facts(windows, batch)}
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -46,11 +48,11 @@ class RandomWindows:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator."""
-        return {"kind": "random", **_facts(self.windows, self.batch), "rng": self.rng.bit_generator.state}
+        return {**self._facts, "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the generator into a state. Raises: ValueError for a state of another stream."""
-        _check_state(state, {"kind": "random", **_facts(self.windows, self.batch)})
+        _check_state(state, self._facts)
         try:
             self.rng.bit_generator.state = state["rng"]
         except (KeyError, TypeError, ValueError) as error:
@@ -66,7 +68,8 @@ class ShuffledWindows:
     """
 
     def __init__(self, windows: Windows, batch: int, seed: int) -> None:
-        self.windows, self.batch, self.seed = windows, _checked(windows, batch), seed
+        self.windows, self.batch, self.seed = windows, batch, seed
+        self._facts = {"kind": "shuffled", **_facts(windows, batch), "seed": seed}
         self.position = 0  # windows that have come, over all epochs
         self._order = (-1, Permutation(1, 0))
 
@@ -92,26 +95,25 @@ class ShuffledWindows:
 
     def state_dict(self) -> dict[str, Any]:
         """The seed and the number of windows that have come."""
-        return {"kind": "shuffled", **_facts(self.windows, self.batch), "seed": self.seed, "position": self.position}
+        return {**self._facts, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the windows that had come. Raises: ValueError for a state of another stream or seed."""
-        _check_state(state, {"kind": "shuffled", **_facts(self.windows, self.batch), "seed": self.seed})
+        _check_state(state, self._facts)
         position = state.get("position")
         if not isinstance(position, int) or position < 0:
             raise ValueError(f"ShuffledWindows: the position of the state is {position!r}, not a number of windows")
         self.position = position
 
 
-def _checked(windows: Windows, batch: int) -> int:
+def _facts(windows: Windows, batch: int) -> dict[str, Any]:
+    """What a state belongs to."""
     if batch < 1:
         raise ValueError(f"a batch of {batch} windows: it must have at least 1")
-    return batch
-
-
-def _facts(windows: Windows, batch: int) -> dict[str, int]:
-    """What a state belongs to."""
-    return {"windows": len(windows), "context": windows.context, "stride": windows.stride, "batch": batch}
+    return {
+        "windows": len(windows), "context": windows.context, "stride": windows.stride, "batch": batch,
+        "text": fingerprint(windows),
+    }  # fmt: skip
 
 
 def _check_state(state: dict[str, Any], expected: dict[str, Any]) -> None:

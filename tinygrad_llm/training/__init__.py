@@ -9,6 +9,7 @@ from tinygrad_llm.training.plots import plot_loss, plot_runs
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, preset
 from tinygrad_llm.training.spikes import BadStep, LossSpike, NonFiniteLoss, SpikeGuard
 from tinygrad_llm.training.steps import StepsFile, read_steps
+from tinygrad_llm.training.tensorboard import EventsFile
 from tinygrad_llm.training.trainer import Trainer, adamw, mean_loss, next_token_loss, rate_factor, targets_in
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoints",
     "Damaged",
     "Evaluation",
+    "EventsFile",
     "LossSpike",
     "MetricsFile",
     "NonFiniteLoss",

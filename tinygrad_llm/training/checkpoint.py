@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.graph import note_write
-from tinygrad_llm.files import sync, sync_folder
+from tinygrad_llm.files import sync, sync_folder, write_atomically
 from tinygrad_llm.models.checkpoint import CONFIG, WEIGHTS, aliases
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.optim.optimizer import moment
@@ -27,7 +27,7 @@ from tinygrad_llm.serialization.tensors import read_header, read_tensors, sha256
 from tinygrad_llm.training.spikes import NonFiniteLoss
 from tinygrad_llm.training.trainer import Trainer
 
-MOMENTS, STATE, FORMAT = "optimizer.safetensors", "state.json", 1
+MOMENTS, STATE, FORMAT = "optimizer.safetensors", "state.json", 2
 NAME = re.compile(r"step-(\d{8,})")
 AT_ONCE = 2**22  # numbers that are checked at a time
 LONGEST_STATE = 2**28  # bytes of a state.json that is worth reading
@@ -58,6 +58,7 @@ class Checkpoints:
         self.about = about or {}
         self.folder, self.keep, self.every, self.minutes = Path(folder), keep, every, minutes
         self.last: int | None = None  # the step that was saved or restored last
+        self._files: dict[str, str] = {}  # the checksums of its files
         self._time = time.monotonic()
 
     def path(self, step: int) -> Path:
@@ -89,7 +90,7 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        weights, moments, values = _arrays(trainer)
+        weights, moments, _ = _arrays(trainer)
         for name, array in weights.items():
             if not _finite(array):
                 raise NonFiniteLoss(f"step {trainer.step}: {name} holds nan or infinity; no checkpoint was written")
@@ -104,25 +105,39 @@ class Checkpoints:
             if isinstance(trainer.model, GPTModel):
                 content = json.dumps(trainer.model.config.to_dict(), indent=2) + "\n"
                 sums[CONFIG] = _write(temporary / CONFIG, content.encode())
-            state = {
-                "format": FORMAT,
-                "files": sums,
-                "about": self.about,
-                "optimizer": values,
-                "trainer": trainer.state_dict(),
-            }
-            _write(temporary / STATE, _sealed(state))
+            _write(temporary / STATE, self._state(trainer, sums))
             sync_folder(temporary)
             if path.exists():  # one that was damaged, or of a course that was given up
-                self._discard(path)
+                self.discard(trainer.step)
             temporary.rename(path)
             sync_folder(self.folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self.last, self._time = trainer.step, time.monotonic()
+        self.last, self._files, self._time = trainer.step, sums, time.monotonic()
         self._prune(trainer)
         return path
+
+    def judged(self, trainer: Trainer) -> None:
+        """Take an evaluation into the checkpoint of its step, which was saved before it; a best one of before may go.
+
+        The file of the state alone is replaced, by the same state and the evaluation: whoever goes on from here need
+        not evaluate again. Raises: OSError, the checkpoint being what it was.
+        """
+        if trainer.step == self.last:
+            write_atomically(self.path(trainer.step) / STATE, self._state(trainer, self._files), durable=True)
+        self._prune(trainer)
+
+    def best(self, trainer: Trainer) -> Path | None:
+        """The checkpoint of the best evaluation so far; None before there is one, or where it was not saved."""
+        path = self.path(trainer.best.step) if trainer.best else None
+        return path if path and path.is_dir() else None
+
+    def _state(self, trainer: Trainer, sums: dict[str, str]) -> bytes:
+        _, _, values = _arrays(trainer)
+        return _sealed({
+            "format": FORMAT, "files": sums, "about": self.about, "optimizer": values, "trainer": trainer.state_dict(),
+        })  # fmt: skip
 
     def restore(self, trainer: Trainer, warn: Callable[[str], None]) -> int | None:
         """Put a trainer into the state of the newest whole checkpoint. Returns its step, None where there is none.
@@ -144,7 +159,7 @@ class Checkpoints:
                 if state["about"].get(name) != value:
                     raise ValueError(f"{path} is of another {name}; go on with the same one, or start in a new folder")
             _load(trainer, path, state)
-            self.last, self._time = step, time.monotonic()
+            self.last, self._files, self._time = step, state["files"], time.monotonic()
             return step
         if steps:
             raise Damaged(f"{self.folder}: none of the {len(steps)} checkpoints is whole")
@@ -157,10 +172,11 @@ class Checkpoints:
         best = trainer.best
         for step in self.steps():
             if step not in wanted and not (best and step == best.step):
-                self._discard(self.path(step))
+                self.discard(step)
 
-    def _discard(self, path: Path) -> None:
+    def discard(self, step: int) -> None:
         """Remove a checkpoint: by one rename it is none any more, whatever happens to its files then."""
+        path = self.path(step)
         away = self.folder / f".removed-{path.name}"
         shutil.rmtree(away, ignore_errors=True)
         path.rename(away)
@@ -170,6 +186,8 @@ class Checkpoints:
         """Remove what a killed process left half written or half removed."""
         for path in (*self.folder.glob(".saving-step-*"), *self.folder.glob(".removed-step-*")):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob(f"step-*/.{STATE}.*"):
+            path.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> dict[str, Any]:

@@ -1,21 +1,63 @@
-"""Command lines of the examples: flags made from a recipe; `commandline` has what they share with others."""
+"""Command lines of the examples: flags made from a recipe, flags of every run, and what is refused before any work."""
 
 import argparse
 import dataclasses
-import json
-import os
-import tomllib
-from collections.abc import Collection, Sequence
-from pathlib import Path
+import math
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
+from tinygrad_llm import text
 from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, flag, preset
 
 __all__ = [
-    "Parser", "add_recipe_flags", "check_same", "chosen_recipe", "fail", "file_flags", "given_flags", "os_reason",
+    "Parser", "add_recipe_flags", "add_run_flags", "check_flags", "chosen_recipe", "fail", "os_reason", "warner",
 ]  # fmt: skip
-LARGEST_CONFIGURATION = 2**20  # bytes
+
+
+def add_run_flags(group: Any, out: str) -> None:
+    """Where a run computes, where its files go, and when it is saved; out: the folder that --out names by default."""
+    add = group.add_argument
+    add("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    add("--out", default=out, metavar="FOLDER", help=f"for the files [{out}]")
+    add("--config", metavar="FILE", help="TOML or JSON file of flags; those given here go before it")
+    add("--resume", action="store_true", help="go on with the run in --out; starts it if there is none")
+    add("--save-every", type=int, default=0, metavar="N", help="steps between checkpoints [0]")
+    add("--save-minutes", type=float, default=5.0, metavar="X", help="minutes between checkpoints [5]")
+    add("--keep", type=int, default=2, metavar="N", help="newest checkpoints to keep, beside the best [2]")
+    about = "write TensorBoard's event files, too [no]"
+    add("--tensorboard", action=argparse.BooleanOptionalAction, default=False, help=about)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse what this machine cannot do, and values outside their bounds, before any work is put into it.
+
+    Raises: ValueError naming the flag, and what is allowed or how to get what is missing.
+    """
+    if args.device == "cuda" and (problem := cuda_problem()):
+        raise ValueError(f"--device cuda: {problem}")
+    for library, extra in (("matplotlib", "examples"), ("tqdm", "examples"), ("tensorboard", "tensorboard")):
+        if find_spec(library) is None and (library != "tensorboard" or args.tensorboard):
+            raise ValueError(f"{library} is not installed; pip install -e '.[{extra}]' brings it")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
+    if not 0 < args.val_fraction < 1:
+        raise ValueError(f"--val-fraction {args.val_fraction}: must lie between 0 and 1")
+    if args.tokenizer is not None and args.tokenizer not in text.names():
+        raise ValueError(f"--tokenizer {args.tokenizer}: unknown; choose one of {', '.join(text.names())}")
+    if args.save_every < 0 or not 0 <= args.save_minutes < math.inf:
+        raise ValueError(f"--save-every {args.save_every} and --save-minutes {args.save_minutes:g} must be at least 0")
+    if args.data == "" or args.out == "":
+        raise ValueError(f"--{'data' if args.data == '' else 'out'} is empty; name a path (. is the current folder)")
+
+
+def warner(program: str) -> Callable[[str], None]:
+    """Says what must not be overlooked, on stderr."""
+    return lambda text: print(f"{program}: warning: {text}", file=sys.stderr, flush=True)
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -50,51 +92,3 @@ def chosen_recipe(args: argparse.Namespace) -> tuple[Preset, Recipe]:
     chosen = preset(args.preset)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
     return chosen, chosen.recipe.replace(**given)
-
-
-def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """The flags of a command line, by default this process's, that were given, without the defaults of the others."""
-    nothing = argparse.Namespace(**{action.dest: None for action in parser._actions if action.dest != "help"})
-    return {name: value for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
-
-
-def file_flags(parser: argparse.ArgumentParser, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The flags that a TOML or JSON file gives: a table like `lr = 1e-3`, `tie_weights = true`, without leading dashes.
-
-    Raises: OSError; ValueError naming the file and the key or value that is wrong.
-    """
-    path = Path(path)
-    if path.stat().st_size > LARGEST_CONFIGURATION:
-        raise ValueError(f"{path}: {path.stat().st_size:,} bytes are too many for a configuration")
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    try:
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a table of flags and values")
-    argv = []
-    for key, value in values.items():
-        name = flag(key)
-        action = parser._option_string_actions.get(name)
-        if action is None or action.dest in ("help", "config", "resume"):
-            raise ValueError(f"{path}: {key}: there is no such flag that a file may give; {parser.prog} --help has all")
-        if isinstance(value, bool) != isinstance(action, argparse.BooleanOptionalAction) or not isinstance(
-            value, str | int | float
-        ):
-            raise ValueError(f"{path}: {key} = {value!r}: not a value of {name}, {action.help}")
-        argv.append(f"{name}={value}" if not isinstance(value, bool) else name if value else flag(f"no_{key}"))
-    return given_flags(parser, argv)
-
-
-def check_same(before: dict[str, Any], given: dict[str, Any], free: Collection[str], folder: Path) -> None:
-    """Refuse a flag that says otherwise than the run in a folder, unless it is among the free ones.
-
-    Raises: ValueError naming the flag and both values.
-    """
-    for name, value in given.items():
-        if name not in free and value != before.get(name):
-            raise ValueError(
-                f"{flag(name)} {value}: the run in {folder} has {before.get(name)}; leave the flag out to go on with "
-                f"it, or start a new run in another --out"
-            )

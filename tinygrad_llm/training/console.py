@@ -121,6 +121,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def shares(parts: dict[str, float]) -> str:
+    """Seconds of each part, and its share of all: {"steps": 9, "evaluation": 1} -> "steps 9.0 s (90.0%), ..."."""
+    whole = sum(parts.values()) or 1.0
+    return ", ".join(f"{name} {seconds:.1f} s ({seconds / whole:.1%})" for name, seconds in parts.items())
+
+
 def sample_block(text: str, step: int) -> str:
     """A sample of generated text, set apart from the numbers; characters that would steer a terminal are escaped."""
     shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.strip("\n"))

@@ -3,7 +3,8 @@
 import base64
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.data.fingerprint import fingerprint
 from tinygrad_llm.data.packing import IGNORED, PackedBatch
 from tinygrad_llm.data.stream import RandomWindows, Stream
 from tinygrad_llm.data.windows import Windows
@@ -136,9 +138,11 @@ class Trainer:
         self.first_loss: float | None = None
         self.last_loss: float | None = None
         self.last_norm = 0.0  # of the gradient, before clipping
-        self.seconds = 0.0  # spent in training steps, evaluations and callbacks apart
+        self.seconds = 0.0  # spent in training steps
+        self.beside: dict[str, float] = {}  # seconds spent in evaluations and whatever else was `timed`
         self.evaluations: list[Evaluation] = []
         self._marked = (0, 0.0)  # tokens and seconds at the last evaluation
+        self._judged_on = fingerprint(validation)
 
     def run(
         self,
@@ -217,8 +221,9 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Both losses on fixed windows, without dropout, and how fast training was since the evaluation before."""
         count, batch = self.recipe.eval_windows, self.recipe.batch
-        train_loss = mean_loss(self.model, self.train_judged.spread(count, batch), self.device)
-        val_loss = mean_loss(self.model, self.validation.spread(count, batch), self.device)
+        with self.timed("evaluation"):
+            train_loss = mean_loss(self.model, self.train_judged.spread(count, batch), self.device)
+            val_loss = mean_loss(self.model, self.validation.spread(count, batch), self.device)
         self._check_finite("the training loss", train_loss, self.step)
         self._check_finite("the validation loss", val_loss, self.step)
         tokens, seconds = self.tokens - self._marked[0], self.seconds - self._marked[1]
@@ -235,6 +240,15 @@ class Trainer:
         self.evaluations.append(evaluation)
         return evaluation
 
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Count the time of the block as spent on `what`, beside the steps; it is kept in the state."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.beside[what] = self.beside.get(what, 0.0) + time.perf_counter() - start
+
     @property
     def best(self) -> Evaluation | None:
         """The evaluation with the lowest validation loss so far, the first of them if there are several."""
@@ -250,10 +264,12 @@ class Trainer:
         """Everything but the arrays of model and optimizer that decides how the run goes on, as JSON values."""
         return {
             **{name: getattr(self, name) for name in COUNTERS},
+            "beside": dict(self.beside),
             "marked": list(self._marked),
             "evaluations": [asdict(e) for e in self.evaluations],
             "guard": self.guard.state_dict(),
             "stream": self.stream.state_dict(),
+            "judged_on": self._judged_on,
             "random": base64.b64encode(get_rng_state().array.tobytes()).decode(),
         }
 
@@ -264,12 +280,14 @@ class Trainer:
         """
         if state["step"] > self.recipe.steps:
             raise ValueError(f"--steps {self.recipe.steps}: {state['step']} steps have been done; give more of them")
+        if state["judged_on"] != self._judged_on:
+            raise ValueError("the state was judged on another validation text; resume with the same one")
         self.stream.load_state_dict(state["stream"])
         set_rng_state(from_numpy(np.frombuffer(base64.b64decode(state["random"]), np.uint8).copy()))
         self.guard.load_state_dict(state["guard"])
         for name in COUNTERS:
             setattr(self, name, state[name])
-        self._marked = tuple(state["marked"])
+        self.beside, self._marked = dict(state["beside"]), tuple(state["marked"])
         self.evaluations[:] = [Evaluation(**e) for e in state["evaluations"]]
         self.schedule = LambdaLR(self.optimizer, rate_factor(self.recipe), last_epoch=self.step - 1)
 
