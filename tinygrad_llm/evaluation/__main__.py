@@ -104,11 +104,9 @@ def loaded(args: argparse.Namespace) -> tuple[GPTModel, text.Tokenizer]:
         raise ValueError(f"--device cuda: {problem}")
     if Path(args.model, commandline.TOKENIZER).is_file():
         model, tokenizer = commandline.load_run(args.model)
-        return model.to(args.device), tokenizer
-    model, tokenizer = GPTModel.from_pretrained(args.model), text.build("gpt2", "")
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(f"{args.model}: {model.config.vocab_size:,} tokens are not GPT-2's {tokenizer.vocab_size:,}; "
-                         f"give the folder its {commandline.TOKENIZER}")  # fmt: skip
+    else:
+        model, tokenizer = GPTModel.from_pretrained(args.model), commandline.tokenizer_of(args.model)
+        commandline.check_tokenizer(args.model, model, tokenizer)
     return model.to(args.device), tokenizer
 
 
