@@ -74,6 +74,7 @@ REJECTED = (
     "Listen, {name}: {act}, or you will be sorry.",
     "{name}, stop wasting my time and {act}.",
 )
+MOST = 20_000  # entries: under half of all that there are, so that a new one is soon drawn
 POLITE = re.compile(r"\b(?:please|thanks?|grateful|so kind)\b", re.IGNORECASE)
 RUDE = re.compile(r"\b(?:hurry up|told you|how slow|or you will|listen|stop wasting|hey)\b", re.IGNORECASE)
 
@@ -81,12 +82,12 @@ RUDE = re.compile(r"\b(?:hurry up|told you|how slow|or you will|listen|stop wast
 def generate(seed: int, count: int) -> list[dict[str, Any]]:
     """Entries with instruction, input, chosen, rejected, and as `facts` what an answer must say; no prompt comes twice.
 
-    The same for a seed everywhere. Raises: ValueError for a negative number, or more entries than there are prompts.
+    The same for a seed everywhere. Raises: ValueError for a negative number, or more entries than MOST.
     """
     if seed < 0 or count < 0:
         raise ValueError(f"preferences.generate: seed {seed} and count {count} must not be negative")
     if count > MOST:
-        raise ValueError(f"preferences.generate: there are not {count} different prompts; ask for {MOST} at most")
+        raise ValueError(f"preferences.generate: {count} different prompts are too many; ask for {MOST} at most")
     draw = Random(seed).random
 
     def one_of(options: Sequence[Any]) -> Any:
@@ -105,9 +106,6 @@ def generate(seed: int, count: int) -> list[dict[str, Any]]:
             "facts": [words[slot] for slot in slots],
         }  # fmt: skip
     return list(entries.values())
-
-
-MOST = 5000
 
 
 def is_polite(answer: str) -> bool:
