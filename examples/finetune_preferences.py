@@ -216,10 +216,12 @@ def learn_to_answer(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -
     """The next token's loss on the chosen answers, or on both of each pair, as if people had written either."""
     if args.answers == "none":
         return
-    parts = [[p.chosen for p in part] + ([p.rejected for p in part] if args.answers == "both" else [])
-             for part in run.pairs[:2]]  # fmt: skip
-    trainer = AnswerTrainer(run.model, answer_recipe(args), *parts, run.end)
-    print(f"first      {len(parts[0]):,} answers, {args.answer_epochs} times: what an answer looks like", flush=True)
+    train, validation = (
+        [p.chosen for p in part] + ([p.rejected for p in part] if args.answers == "both" else [])
+        for part in run.pairs[:2]
+    )
+    trainer = AnswerTrainer(run.model, answer_recipe(args), train, validation, run.end)
+    print(f"first      {len(train):,} answers, {args.answer_epochs} times: what an answer looks like", flush=True)
     trainer.run(
         lambda r: print(f"epoch {r['epoch']:>3}/{args.answer_epochs}   validation {r['val_loss']:.4f}", flush=True),
         stop,

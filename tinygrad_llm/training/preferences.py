@@ -126,7 +126,7 @@ class PreferenceTrainer(EpochTrainer[Referred]):
 
     def judge(self) -> dict[str, Any]:
         """Loss, reward accuracy, margin and rewards on the validation pairs, and on as many of the others."""
-        record = {}
+        record: dict[str, Any] = {}
         for part, rows in (("train", self.rows[: max(len(self.validation), 1)]), ("val", self.validation)):
             found = measure_pairs(self.model, rows, self.pad_id, self.beta)
             record |= {
