@@ -101,10 +101,8 @@ def generate(seed: int, count: int) -> list[dict[str, Any]]:
         instruction, given, chosen, rejected = (
             part.format(**words) for part in (*one_of(INSTRUCTIONS), one_of(CHOSEN), one_of(REJECTED))
         )
-        entries[instruction, given] = {
-            "instruction": instruction, "input": given, "chosen": chosen, "rejected": rejected,
-            "facts": [words[slot] for slot in slots],
-        }  # fmt: skip
+        entry = {"instruction": instruction, "input": given, "chosen": chosen, "rejected": rejected}
+        entries.setdefault((instruction, given), {**entry, "facts": [words[slot] for slot in slots]})
     return list(entries.values())
 
 

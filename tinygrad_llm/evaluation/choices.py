@@ -67,13 +67,14 @@ class Pair(NamedTuple):
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
-    """A context and its continuation as ids, cut where the ids of the context alone would end.
+    """A context's ids, and those that follow them where it is encoded as one text with its continuation.
 
-    Both are encoded as one text, since that is what the model was trained on; spaces at the context's end are taken for
-    the continuation's beginning, as most tokenizers do. An empty context is the end of the text before it.
+    Spaces at the context's end are taken for the continuation's beginning, as most tokenizers do. An empty context is
+    the end of the text before it. Where a token would lie across the border (a context that ends within a word), what
+    the continuation has of it is not judged; all this is as the harness has it, so that the numbers are the same.
 
     Raises: ValueError for an empty continuation, or an empty context where the tokenizer has no end of text.
-    Source: Gao et al., The language model evaluation harness, whose numbers these are.
+    Source: Gao et al., The language model evaluation harness (2024).
     """
     if not continuation:
         raise ValueError("encode_pair: the continuation is empty; there is nothing to judge")
@@ -83,10 +84,10 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
         return Pair([tokenizer.special_tokens[END], *tokenizer.encode_ordinary(continuation)], 1)
     kept = context.rstrip()
     continuation, context = context[len(kept) :] + continuation, kept
-    before, ids = tokenizer.encode_ordinary(context), tokenizer.encode_ordinary(context + continuation)
-    if not before or len(ids) < 2:
+    before, whole = tokenizer.encode_ordinary(context), tokenizer.encode_ordinary(context + continuation)
+    if not before:
         raise ValueError(f"encode_pair: {context + continuation!r:.80} has no token before the one to judge")
-    return Pair(ids, min(len(before), len(ids) - 1))  # of a token across the border the continuation has its share
+    return Pair(before + (whole[len(before) :] or whole[-1:]), len(before))
 
 
 def score_pairs(model: Module, pairs: Sequence[Pair], batch: int = 8) -> list[Scored]:
