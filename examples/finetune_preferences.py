@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--epochs", type=int, default=1, metavar="N", help="times through the pairs [1]")
     how.add_argument("--batch", type=int, default=16, metavar="N", help="pairs a step [16]")
     how.add_argument(
-        "--lr", type=float, metavar="X", help="highest learning rate [1e-4, lora 1e-3; --model 5e-6, 5e-5]"
+        "--lr", type=float, metavar="X", help="highest learning rate [5e-5, lora 3e-4; --model 5e-6, 5e-5]"
     )
     how.add_argument("--weight-decay", type=float, default=0.0, metavar="X", help="of the matrices [0]")
     how.add_argument("--rank", type=int, default=8, metavar="N", help="of the adapters of --train lora [8]")
@@ -129,7 +129,7 @@ def check(args: argparse.Namespace) -> None:
     fresh, lora = args.model is None, args.train == "lora"
     usual = {
         "style": "phi3" if args.data is None else "alpaca", "beta": 1.0 if fresh else 0.1,
-        "lr": (1e-3 if lora else 1e-4) if fresh else (5e-5 if lora else 5e-6), "answer_lr": 3e-3 if fresh else 5e-5,
+        "lr": (3e-4 if lora else 5e-5) if fresh else (5e-5 if lora else 5e-6), "answer_lr": 3e-3 if fresh else 5e-5,
         "answers": "none" if not fresh else "both" if args.data is None else "chosen",
     }  # fmt: skip
     for name, value in usual.items():

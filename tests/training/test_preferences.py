@@ -78,6 +78,8 @@ def test_sums_are_over_the_answer_and_its_end_and_padding_changes_nothing(rows):
             logp = model(tg.tensor([row[:-1]]))[0].log_softmax(-1).numpy()
         start = example.answers.index(True)
         assert sum_ == pytest.approx(sum(logp[t - 1, row[t]] for t in range(start, len(row))), abs=1e-9)
+    referred = [sum_ for row in refer(model, rows, END, batch=2) for sum_ in (row.chosen, row.rejected)]
+    np.testing.assert_allclose(referred, found, atol=1e-9)
 
 
 def test_the_gradient_of_a_models_loss():
@@ -172,7 +174,7 @@ def test_two_runs_are_one_and_judgements_come_evenly():
 
 
 def test_a_run_that_is_stopped_is_judged_and_says_so():
-    trainer = PreferenceTrainer(gpt(), PreferenceRecipe(batch=4), preferring(40), preferring(9, 1), END)
+    trainer = PreferenceTrainer(gpt(), PreferenceRecipe(batch=4), preferring(40), preferring(9, 1), END, 1)
     assert not trainer.run(stop=lambda: trainer.step >= 2)
     assert trainer.step == 2 and trainer.history[-1]["step"] == 2
 
