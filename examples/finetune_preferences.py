@@ -40,6 +40,7 @@ FILES = (
 )  # fmt: skip
 VOCABULARY = 600  # byte pairs of a model that begins with nothing
 CONTEXT = 96  # tokens of it
+VALIDATION, TEST = 100, 200  # generated pairs
 SHARES = (0.85, 0.05, 0.1)  # of a file's pairs: to learn from, to choose by, to test
 
 DESCRIPTION = """\
@@ -152,8 +153,8 @@ def recipe_of(args: argparse.Namespace) -> PreferenceRecipe:
 def entries_of(args: argparse.Namespace) -> tuple[list[dict[str, Any]], ...]:
     """Entries to learn from, to choose by and to test."""
     if args.data is None:
-        found = preferences.generate(args.seed, args.pairs + 300)
-        return found[300:], found[:100], found[100:300]
+        found = preferences.generate(args.seed, TEST + VALIDATION + args.pairs)
+        return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
     try:
         found = read_records(args.data)
         for place, entry in enumerate(found):
@@ -260,6 +261,9 @@ def tune(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
     learn_to_answer(run, args, stop)
     if args.model is None:
         save_model(run, out / BASE)
+    if stop():
+        print("stopped before the preferences")
+        return
     if args.train == "lora":
         nn.apply_lora(run.model, rank=args.rank, alpha=args.alpha)
     print(f"model      {trainable(run.model)}", flush=True)

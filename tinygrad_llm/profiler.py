@@ -100,7 +100,9 @@ class profile:
             if stack:
                 stack[-1] += duration
             nbytes, shape = _size(result, kind)
-            self.events.append(Event(name, kind, start, duration, inside, nbytes, shape, threading.get_ident()))
+            self.events.append(
+                Event(name, kind, start, duration, inside, nbytes, shape, threading.get_ident())
+            )
 
     def rows(self, sort_by: str = "self") -> list[Row]:
         """A row for each name and kind, the largest first by "self" time, "total" time, "calls" or "bytes".

@@ -72,11 +72,12 @@ def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
     assert not (out / "model.safetensors").exists()
 
 
-def test_generated_pairs_count_the_models_own_answers(tmp_path, capsys):
+def test_generated_pairs_count_the_models_own_answers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, "TEST", 20)
     out = tmp_path / "out"
     assert run(out, "--pairs=40", "--answer-epochs=1") == 0
     last = read_metrics(out / "metrics.jsonl")[-1]
-    assert last["tested"] == 200 and set(last["own_before"]) == set(last["own_after"]) == {"polite", "whole", "both"}
+    assert last["tested"] == 20 and set(last["own_before"]) == set(last["own_after"]) == {"polite", "whole", "both"}
     answers = json.loads((out / "answers.json").read_text())
     assert example.obeyed(answers, [a["before"] for a in answers]) == last["own_before"]
     assert example.obeyed(answers, [a["chosen"] for a in answers]) == {"polite": 1, "whole": 1, "both": 1}

@@ -53,10 +53,7 @@ WIKITEXT = RemoteFile(
     "wikitext-2-raw-v1.zip",
     4_721_645,
     "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11",
-    (
-        *_hugging_face("ggml-org/ci", "main", "wikitext-2-raw-v1.zip"),
-        "https://wikitext.smerity.com/wikitext-2-raw-v1.zip",
-    ),
+    (*_hugging_face("ggml-org/ci", "main", "wikitext-2-raw-v1.zip"), "https://wikitext.smerity.com/wikitext-2-raw-v1.zip"),
 )
 SPAM = RemoteFile(
     "sms+spam+collection.zip",

@@ -85,11 +85,9 @@ class Grammar:
                 self.tables_of.setdefault(slot.fact, set()).add(slot.table)
         for slot in slots:
             self._check(slot)
-        TopologicalSorter(
-            {  # refuses a table within itself, which would have no end
-                table: {row.table for slot in self.slots(table) for row in self.rows_of(slot)} for table in self.tables
-            }
-        ).prepare()
+        TopologicalSorter({  # refuses a table within itself, which would have no end
+            table: {row.table for slot in self.slots(table) for row in self.rows_of(slot)} for table in self.tables
+        }).prepare()
         self.start = self.push((STORY,), None)
 
     def _check(self, slot: Slot) -> None:
@@ -101,13 +99,8 @@ class Grammar:
 
     def slots(self, table: str) -> list[Slot]:
         """Every slot in the rows of a table."""
-        return [
-            piece
-            for row in self.tables[table]
-            for template in row.columns.values()
-            for piece in template
-            if isinstance(piece, Slot)
-        ]
+        return [piece for row in self.tables[table] for template in row.columns.values()
+                for piece in template if isinstance(piece, Slot)]
 
     def rows_of(self, slot: Slot) -> list[Row]:
         """Every row that the slot may print."""
@@ -208,10 +201,8 @@ class Grammar:
         while at < len(text):
             found, furthest = self.derivations(text, at)
             if not found:
-                raise ValueError(
-                    f"stories: no story reads {text[at:furthest][-30:]!r} and then "
-                    f"{text[furthest : furthest + 30]!r} (character {furthest})"
-                )
+                raise ValueError(f"stories: no story reads {text[at:furthest][-30:]!r} and then "
+                                 f"{text[furthest:furthest + 30]!r} (character {furthest})")
             (derivation,) = found  # one, because every slot is a prefix code
             at = derivation.end
             yield derivation
@@ -270,33 +261,25 @@ class Grammar:
     def slot_needs(self, piece: str | float | Slot) -> frozenset[str]:
         if not isinstance(piece, Slot):
             return frozenset()
-        facts = (
-            [piece.fact]
-            if not piece.table
-            else [fact for fact, tables in self.tables_of.items() if piece.table in tables]
-        )
-        return frozenset(facts).union(
-            *(self.slot_needs(inner) for row in self.rows_of(piece) for inner in row.columns[piece.column])
-        )
+        facts = [piece.fact] if not piece.table else [fact for fact, tables in self.tables_of.items()
+                                                      if piece.table in tables]
+        return frozenset(facts).union(*(self.slot_needs(inner) for row in self.rows_of(piece)
+                                        for inner in row.columns[piece.column]))
 
     def kinds(self, table: str) -> list[Kind]:
         """The rows of a table, those that differ in their words alone put together."""
         alike: dict[object, list[Row]] = {}
         for row in self.tables[table]:
-            shape = [
-                [astuple(piece) if isinstance(piece, Slot) else None for piece in template]
-                for template in row.columns.values()
-            ]
+            shape = [[astuple(piece) if isinstance(piece, Slot) else None for piece in template]
+                     for template in row.columns.values()]
             alike.setdefault((row.weight, str(shape)), []).append(row)
         return [Kind(rows[0].weight, tuple(rows)) for rows in alike.values()]
 
     def outline(self, kind: Kind, slot: Slot) -> tuple[float | Slot, ...]:
         """What the slot prints for a row of this kind, each word replaced by the mean length of such words."""
         templates = [self.template(row, slot) for row in kind.rows]
-        return tuple(
-            pieces[0] if isinstance(pieces[0], Slot) else sum(map(len, pieces)) / len(pieces)
-            for pieces in zip(*templates, strict=True)
-        )
+        return tuple(pieces[0] if isinstance(pieces[0], Slot) else sum(map(len, pieces)) / len(pieces)
+                     for pieces in zip(*templates, strict=True))
 
     # --- proof ----------------------------------------------------------------------------------------------------
 
@@ -309,12 +292,8 @@ class Grammar:
         Returns the number of slots.
         Raises: ValueError naming the slot and the text that two of its rows share.
         """
-        slots = {
-            (slot.table, slot.column, slot.fact if self.slots(slot.table) else ""): slot  # words read no facts
-            for table in self.tables
-            for slot in self.slots(table)
-            if slot.table
-        }
+        slots = {(slot.table, slot.column, slot.fact if self.slots(slot.table) else ""): slot  # words read no facts
+                 for table in self.tables for slot in self.slots(table) if slot.table}
         for slot in [STORY, *slots.values()]:
             for one, two in combinations(self.tables[slot.table], 2):
                 shared = self._clash(("", *self.after(slot, one, None, {})), ("", *self.after(slot, two, None, {})))

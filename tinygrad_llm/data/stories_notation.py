@@ -97,7 +97,7 @@ def read_rows(table: str, columns: list[str], lines: list[str], facts: set[str])
             raise ValueError(f"stories: a row of {table!r} is empty")
         texts = dict(zip(columns, [weighted[2], *others], strict=True))
         for own in columns[1:]:  # {.name} is the row's own column, which stands further left
-            for left in columns[: columns.index(own)]:
+            for left in columns[:columns.index(own)]:
                 texts[own] = texts[own].replace(f"{{.{left}}}", texts[left])
         templates = {column: read_template(text, facts) for column, text in texts.items()}
         rows.append(Row(table, index, float(weighted[1] or 1), {**templates, "": templates[columns[0]]}))
@@ -116,7 +116,7 @@ def read_template(text: str, facts: set[str]) -> Template:
             fact = uncapitalised(fact)
         elif (name := uncapitalised(name)) in facts:
             fact, name = name, ""
-        pieces += [text[at : match.start()], Slot(fact, name, column, bool(article), capital)]
+        pieces += [text[at:match.start()], Slot(fact, name, column, bool(article), capital)]
         at = match.end()
     pieces.append(text[at:])
     if any(isinstance(piece, str) and set(piece) & set("{}") for piece in pieces):

@@ -256,7 +256,10 @@ class GPTModel(Module):
         """The sequences of a batch in parts for threads of their own, or all in one."""
         sequences = len(ids.array)
         simple = (
-            ids.ndim == 2 and ids.is_cpu and self._computes_only() and not any(p.node.hooks for p in self._trained())  # type: ignore[union-attr]
+            ids.ndim == 2
+            and ids.is_cpu
+            and self._computes_only()
+            and not any(p.node.hooks for p in self._trained())  # type: ignore[union-attr]
         )
         number = parts_of_batch(sequences, ids.array.shape[1], self.num_parameters()) if simple else 1
         return tiles(sequences, -(-sequences // number))

@@ -121,7 +121,7 @@ def _judged(model: Module, rows: Sequence[Sequence[int]], part: Sequence[Window]
 
 def _logits(model: Module, ids: Tensor, places: tuple[np.ndarray, np.ndarray]) -> Iterator[Tensor]:
     """The logits at some places (row, column) of ids (B, T), a few (N, V) at a time; elsewhere the head is spared."""
-    if not isinstance(model, GPTModel):
+    if not model.is_plainly(GPTModel):
         yield model(ids)[places]
         return
     features, rows = model.features(ids)[places], max(1, BLOCK // len(model.out_head.weight))

@@ -228,7 +228,9 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Tensor]) -> Self:
         """Add parameters at the end; returns self."""
         if isinstance(values, Tensor) or not isinstance(values, Iterable):
-            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
+            raise TypeError(
+                f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}"
+            )
         for value in list(values):
             self.append(value)
         return self

@@ -305,7 +305,9 @@ class Module:
         own = self.state_dict(keep_vars=True)
         errors = states.complaints(own, state_dict, strict)
         if errors:
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
+            raise RuntimeError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors)
+            )
         with no_grad():
             for key, tensor in own.items():
                 if key in state_dict:
@@ -465,3 +467,4 @@ def _join(path: str, name: str) -> str:
 
 def _typename(value: Any) -> str:
     return type(value).__name__
+
