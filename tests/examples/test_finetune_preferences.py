@@ -53,8 +53,7 @@ def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
     assert first["val_loss"] == pytest.approx(np.log(2), abs=1e-3) and abs(first["val_margin"]) < 1e-3
     assert last["test_accuracy"] == 1 and last["test_margin"] > 1 and last["tested"] == 7 and "own_after" not in last
     answers = json.loads((out / "answers.json").read_text())
-    told = sum(a["after"].startswith("yes") for a in answers)
-    assert told > sum(a["before"].startswith("yes") for a in answers) or told == len(answers)
+    assert sum(a["after"].startswith("no") for a in answers) <= 1 and all(a["before"] for a in answers)
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     before, after = (GPTModel.from_pretrained(folder).out_head.weight.array for folder in (out / "base", out))
     assert not np.array_equal(before, after)
