@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("cupy", "torch", "matplotlib", "tqdm", "tiktoken", "hypothesis", "pytest")
+HEAVY = ("cupy", "torch", "matplotlib", "tqdm", "tiktoken", "hypothesis", "pytest", "lm_eval")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -18,9 +18,9 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["tinygrad_llm", "tinygrad_llm.training", "tinygrad_llm.text", "tinygrad_llm.data"])
-def test_import_loads_nothing_heavy(module):
-    loaded = loaded_by(f"import {module}")
+@pytest.mark.parametrize("part", ["", ".training", ".text", ".data", ".evaluation"])
+def test_import_loads_nothing_heavy(part):
+    loaded = loaded_by(f"import tinygrad_llm{part}")
     assert "numpy" in loaded
     assert loaded.isdisjoint(HEAVY)
 

@@ -15,7 +15,7 @@ LAYERS = {
     "random": 1, "autograd": 1, "profiler": 1,
     "nn": 2, "optim": 2, "utils": 2, "serialization": 2, "amp": 2,
     "text": 3, "data": 3, "models": 3,
-    "training": 4, "testing": 4,
+    "training": 4, "testing": 4, "evaluation": 4,
     "compat": 6,
 }  # fmt: skip
 FACE = 5

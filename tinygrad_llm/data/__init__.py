@@ -1,6 +1,6 @@
 """Texts and windows over them: what a language model is trained on."""
 
-from tinygrad_llm.data import messages
+from tinygrad_llm.data import messages, preferences
 from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch, partition
 from tinygrad_llm.data.cleaning import Finding, Step, clean, read_report, replay, summary
 from tinygrad_llm.data.corpora import Corpus, Floor, load, read
@@ -26,6 +26,7 @@ from tinygrad_llm.data.mixing import MixedBatches, Mixture
 from tinygrad_llm.data.packing import PackedBatch, PackedRows, PackingReport, documents_of
 from tinygrad_llm.data.patterns import PersonalData
 from tinygrad_llm.data.permutation import Permutation
+from tinygrad_llm.data.preferences import Pair, encode_pairs
 from tinygrad_llm.data.preparation import Progress, Settings, prepare
 from tinygrad_llm.data.readers import read_records
 from tinygrad_llm.data.robust import gradient_similarity, gradient_sketches, mask_tokens
@@ -47,4 +48,5 @@ __all__ = [
     "Labelled", "LabelledBatch", "classification_batch",
     "CHATML", "PHI3_CHAT", "STYLES", "ChatTemplate", "Example", "InstructionBatch", "Prompt", "alpaca",
     "encode_entries", "instruction_batch", "phi3",
+    "preferences", "Pair", "encode_pairs",
 ]  # fmt: skip

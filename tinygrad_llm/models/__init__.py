@@ -8,12 +8,12 @@ from .generation import generate, generate_batch, generate_text_simple, stream
 from .gpt import GPTConfig, GPTModel
 from .pretrained import from_pretrained
 from .sampling import Sampling
-from .scoring import log_probabilities, perplexity
+from .scoring import Scored, log_probabilities, perplexity, score_rows
 from .streaming import TextDecoder, stream_text
 
 __all__ = [
     "GPTConfig", "GPTModel", "from_pretrained", "load", "load_adapter", "save_adapter", "save_pretrained",
     "generate", "generate_batch", "generate_text_simple", "stream", "stream_text", "Sampling", "TextDecoder",
     "KVCache", "Reader", "beam_search",
-    "log_probabilities", "perplexity",
+    "Scored", "log_probabilities", "perplexity", "score_rows",
 ]  # fmt: skip

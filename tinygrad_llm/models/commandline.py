@@ -37,6 +37,22 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
     return model, tokenizer
 
 
+def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:
+    """The tokenizer of the model that `from_pretrained` reads: the one beside its weights, else GPT-2's."""
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    beside = folder / TOKENIZER
+    return text.load(beside) if beside.is_file() else text.build("gpt2", "")
+
+
+def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: text.Tokenizer) -> None:
+    """Raise a ValueError for a tokenizer with more tokens than the model that it is to serve."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"--model {source}: has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}; give the "
+            f"folder its own {TOKENIZER}"
+        )
+
+
 def add_sampling_flags(page: argparse.ArgumentParser) -> None:
     """The flags that `sampling` and its neighbours read."""
     choice = page.add_argument_group("how tokens are chosen")

@@ -1,9 +1,9 @@
 """Training a GPT to classify texts: batches, the loss, its measures, and the model of the best epoch."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,18 +14,14 @@ from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.nn.utils import clip_grad_norm_
-from tinygrad_llm.optim import AdamW
-from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
-from tinygrad_llm.random import fast_masks
 from tinygrad_llm.text import Tokenizer
-from tinygrad_llm.training.trainer import NonFiniteLoss
+from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 
 Row = tuple[list[int], int]  # ids of a text, number of its class
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierRecipe:
+class ClassifierRecipe(EpochRecipe):
     """How a classifier is trained.
 
     drop_tokens: the probability that a token of a text is replaced by padding in training, so that no single word
@@ -34,23 +30,10 @@ class ClassifierRecipe:
     generative pre-training (2018), equation 5, for the second.
     """
 
-    epochs: int = 8
-    batch: int = 8
-    lr: float = 1e-3
-    weight_decay: float = 0.1
-    clip: float = 1.0
     drop_tokens: float = 0.0
     language: float = 0.0
-    seed: int = 123
 
-    def __post_init__(self) -> None:
-        for name, low, below in (
-            ("epochs", 1, math.inf), ("batch", 1, math.inf), ("lr", 0, math.inf), ("weight_decay", 0, math.inf),
-            ("clip", 0, math.inf), ("drop_tokens", 0, 1), ("language", 0, math.inf), ("seed", 0, 2**63),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value < below:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least {low} and below {below}")
+    BOUNDS: ClassVar = {**EpochRecipe.BOUNDS, "drop_tokens": (0, 1), "language": (0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -122,11 +105,10 @@ def _batches(rows: Sequence[Row], batch: int) -> Iterator[LabelledBatch]:
         yield classification_batch(rows[start : start + batch], 0)
 
 
-class ClassifierTrainer:
+class ClassifierTrainer(EpochTrainer[Row]):
     """Trains what of a model learns, and keeps the weights of the epoch that was best on the validation texts.
 
-    Best is the highest accuracy, of equal ones the lowest loss. Two runs with the same model, rows and recipe give the
-    same weights to the last bit.
+    Best is the highest accuracy, of equal ones the lowest loss.
     """
 
     def __init__(
@@ -139,69 +121,25 @@ class ClassifierTrainer:
         language_head: Module | None = None,
         device: str = "cpu",
     ) -> None:
-        self.model, self.recipe, self.classes, self.device = model, recipe, classes, device
-        self.train, self.validation, self.language_head = train, validation, language_head
-        self.rng = np.random.default_rng(recipe.seed)
         own = list(model.parameters()) + (list(language_head.parameters()) if language_head is not None else [])
-        self.parameters = list({id(p): p for p in own if p.requires_grad}.values())
-        groups = [
-            {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
-        steps = recipe.epochs * -(-len(train) // recipe.batch)
-        self.schedule = LambdaLR(self.optimizer, warmup_cosine(min(50, steps // 10), steps, 0.0))
-        self.step = 0
-        self.history: list[dict[str, Any]] = []
-        self._best: tuple[tuple[float, float], list[Any]] | None = None
+        super().__init__(model, own, recipe, train)
+        self.model: GPTModel = model
+        self.recipe, self.classes, self.device = recipe, classes, device
+        self.train, self.validation, self.language_head = train, validation, language_head
 
-    def run(
-        self,
-        on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """All epochs, or until stop() is true after a step; the best weights are put back. Whether all ran.
-
-        Raises: NonFiniteLoss naming the step.
-        """
-        for epoch in range(1, self.recipe.epochs + 1):
-            order = self.rng.permutation(len(self.train))
-            for start in range(0, len(order), self.recipe.batch):
-                self.train_step([self.train[i] for i in order[start : start + self.recipe.batch]])
-                if stop():
-                    break
-            on_epoch(self._judged(epoch))
-            if stop():
-                break
-        assert self._best is not None
-        for parameter, array in zip(self.parameters, self._best[1], strict=True):
-            parameter.array[...] = array
-        return not stop()
-
-    def train_step(self, rows: Sequence[Row]) -> float:
-        """One step on some texts; returns the loss of their classes."""
-        self.model.train()
+    def loss(self, rows: Sequence[Row]) -> Tensor:
+        """The loss of the classes, and perhaps of the next tokens, of some texts."""
         given = classification_batch(rows, 0)
         hidden = self.rng.random(given.ids.shape) < self.recipe.drop_tokens
         hidden[np.arange(len(rows)), given.last] = False  # there is what is judged
         ids = from_numpy(np.where(hidden, 0, given.ids)).to(self.device)
         last = from_numpy(given.last).to(self.device)
-        with fast_masks():
-            features = self.model.features(ids)  # (B, T, C)
-            at_last = features[arange(len(rows), device=self.device), last]
-            loss = F.cross_entropy(self.model.out_head(at_last), from_numpy(given.labels).to(self.device))
-            value = loss.item()
-            if self.language_head is not None:
-                loss = loss + self.recipe.language * self._language_loss(features, given)
-        if not math.isfinite(value):
-            raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
-        self.optimizer.zero_grad()
-        loss.backward()
-        clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
-        self.optimizer.step()
-        self.schedule.step()
-        self.step += 1
-        return value
+        features = self.model.features(ids)  # (B, T, C)
+        at_last = features[arange(len(rows), device=self.device), last]
+        loss = F.cross_entropy(self.model.out_head(at_last), from_numpy(given.labels).to(self.device))
+        if self.language_head is not None:
+            loss = loss + self.recipe.language * self._language_loss(features, given)
+        return loss
 
     def _language_loss(self, features: Tensor, given: LabelledBatch) -> Tensor:
         """The next token's loss at the real tokens."""
@@ -212,20 +150,18 @@ class ClassifierTrainer:
         logits = self.language_head(features).flatten(0, 1)
         return F.cross_entropy(logits, from_numpy(targets).flatten().to(self.device))
 
-    def _judged(self, epoch: int) -> dict[str, Any]:
+    def judge(self) -> dict[str, Any]:
+        """Loss and accuracy on the validation texts, and on as many of the others."""
         train = measure(self.model, self.train[: max(len(self.validation), 1)], self.classes, device=self.device)
         validation = measure(self.model, self.validation, self.classes, device=self.device)
-        record = {
-            "epoch": epoch, "step": self.step, "train_loss": train.loss, "val_loss": validation.loss,
+        return {
+            "train_loss": train.loss, "val_loss": validation.loss,
             "train_accuracy": train.accuracy, "val_accuracy": validation.accuracy,
         }  # fmt: skip
-        if not (math.isfinite(train.loss) and math.isfinite(validation.loss)):
-            raise NonFiniteLoss(f"the loss is no number after step {self.step}; lower --lr")
-        self.history.append(record)
-        worth = (validation.accuracy, -validation.loss)
-        if self._best is None or worth > self._best[0]:
-            self._best = (worth, [p.array.copy() for p in self.parameters])
-        return record
+
+    def worth(self, record: dict[str, Any]) -> tuple[float, ...]:
+        """The accuracy, then the loss."""
+        return (record["val_accuracy"], -record["val_loss"])
 
 
 def language_head_of(model: GPTModel) -> Linear:
