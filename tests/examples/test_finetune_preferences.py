@@ -43,7 +43,7 @@ def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["--data", str(pairs), "--style=phi3", "--answers=both", "--answer-epochs=10", "--answer-lr=1e-2"]
     assert run(out, *flags, "--lr=3e-3", "--epochs=2", "--batch=8") == 0
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {
         "metrics.jsonl", "curves.png", "answers.json", "model.safetensors", "config.json", "tokenizer.json", "base",
     }  # fmt: skip
