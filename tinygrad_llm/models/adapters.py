@@ -19,6 +19,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.nn import Parameter
+from tinygrad_llm.nn.int8 import Int8Weight
 from tinygrad_llm.nn.lora import (
     QKV_PARTS,
     Adapted,
@@ -27,6 +28,7 @@ from tinygrad_llm.nn.lora import (
     adapted,
     add_adapter,
     freeze,
+    put,
 )
 
 from .gpt import GPTModel
@@ -194,7 +196,7 @@ def load_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str = "d
 def _by_layer(model: GPTModel, stored: Mapping[str, Stored]) -> tuple[dict[str, Found], list[str]]:
     paths = {}
     for path, module in model.named_modules():
-        own = isinstance(module, Adapted) or (module._parameters and "linear" not in path.split("."))
+        own = isinstance(module, (Adapted, Int8Weight)) or (module._parameters and "linear" not in path.split("."))
         if path and own and ".adapters." not in f".{path}.":
             paths[theirs(path)[0]] = path
     paths |= {"score": "out_head", "lm_head": "out_head"}
@@ -282,6 +284,9 @@ def _put(model: GPTModel, path: str, kinds: dict[str, np.ndarray], values: Mappi
         model.replace_head(len(kinds["weight"]), bias="bias" in kinds)
     module: Any = model.get_submodule(path)
     base = module.linear if isinstance(module, Adapted) else module
+    if isinstance(base, Int8Weight) and "weight" in kinds:  # it will learn
+        base = base.unpacked()
+        put(model, f"{path}.linear" if isinstance(module, Adapted) else path, base)
     for kind in ("weight", "bias"):
         if kind in kinds:
             setattr(base, kind, Parameter(Tensor(kinds[kind]).to(base.weight)))

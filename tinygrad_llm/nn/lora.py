@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -10,15 +11,14 @@ from typing import Any, NamedTuple
 from tinygrad_llm.autograd import no_grad
 
 from .attention import MultiHeadAttention
-from .embedding import Embedding
-from .linear import Linear
+from .int8 import LINEAR, TABLE, Int8Weight
 from .lora_layers import QKV_PARTS, Adapted, EmbeddingWithLoRA, LinearWithLoRA, LoRALayer, LoRASettings
 from .module import Module
 
 __all__ = [
     "BLOCK_LAYERS", "QKV_PARTS", "Adapted", "EmbeddingWithLoRA", "LinearWithLoRA", "LoRALayer", "LoRASettings",
-    "Trainable", "adapted", "add_adapter", "apply_lora", "freeze", "matches", "merge_lora", "remove_lora",
-    "replace_linear_with_lora", "set_adapter", "trainable", "unmerge_lora",
+    "Trainable", "adapted", "add_adapter", "apply_lora", "freeze", "matches", "merge_lora", "owners", "put",
+    "remove_lora", "replace_linear_with_lora", "set_adapter", "trainable", "unmerge_lora",
 ]  # fmt: skip
 
 BLOCK_LAYERS = ("qkv", "out_proj", "ff.layers.0", "ff.layers.2")  # all products of a block
@@ -30,7 +30,7 @@ def replace_linear_with_lora(model: Module, rank: int, alpha: float) -> None:
     Queries, keys and values, which are one layer here, get an adapter each, as if they were three.
     """
     for name, module in list(model.named_children()):
-        if isinstance(module, Linear):
+        if isinstance(module, LINEAR):
             parts = QKV_PARTS if isinstance(model, MultiHeadAttention) and name == "qkv" else 1
             setattr(model, name, LinearWithLoRA(module, rank, alpha, parts))
         elif not isinstance(module, Adapted):
@@ -66,7 +66,7 @@ def apply_lora(
         )
     if dora and split_qkv:
         raise ValueError("apply_lora: dora and split_qkv do not go together")
-    layers = {path: m for path, m in _own_layers(model) if isinstance(m, (Linear, Embedding, Adapted))}
+    layers = {path: m for path, m in _own_layers(model) if isinstance(m, (*LINEAR, *TABLE, Adapted))}
     found = {path: [p for p in targets if matches(path, p)] for path in layers}
     if idle := [p for p in targets if not any(p in patterns for patterns in found.values())]:
         raise ValueError(f"apply_lora: no layer matches {', '.join(idle)}; there are {', '.join(layers)}")
@@ -87,8 +87,8 @@ def add_adapter(model: Module, path: str, name: str, settings: LoRASettings) -> 
     """One more adapter at the layer with this dotted name, which becomes an adapted one if it is none."""
     layer = model.get_submodule(path)
     if not isinstance(layer, Adapted):
-        wrapped = LinearWithLoRA(layer) if isinstance(layer, Linear) else EmbeddingWithLoRA(layer)
-        _put(model, path, wrapped.train(layer.training))
+        wrapped = LinearWithLoRA(layer) if isinstance(layer, LINEAR) else EmbeddingWithLoRA(layer)
+        put(model, path, wrapped.train(layer.training))
         layer = wrapped
     layer.add(name, settings)
     return layer
@@ -117,19 +117,19 @@ def set_adapter(model: Module, name: str | None) -> None:
 
 
 def merge_lora(model: Module) -> None:
-    """Add the products of the adapter at work to the weights, so that it costs no time; unmerge_lora undoes it."""
-    owners: dict[int, int] = {}
-    for _, module in model.named_modules():
-        if isinstance(module, (Linear, Embedding)):
-            owners[id(module.weight)] = owners.get(id(module.weight), 0) + 1
+    """Add the products of the adapter at work to the weights, so that it costs no time; unmerge_lora undoes it.
+
+    Weights in eight bits are unpacked, since the sum would not fit into their steps.
+    """
+    counts = owners(model)
     with no_grad():
         for layer in adapted(model).values():
-            layer.merge(shared=owners[id(layer.weight)] > 1)
+            layer.merge(shared=counts[id(layer.weight)] > 1)
     _tell_ties(model)
 
 
 def unmerge_lora(model: Module) -> None:
-    """The weights as before `merge_lora`, up to rounding."""
+    """The weights as before `merge_lora`, up to rounding; those in eight bits to the last bit."""
     with no_grad():
         for layer in adapted(model).values():
             layer.unmerge()
@@ -139,7 +139,7 @@ def unmerge_lora(model: Module) -> None:
 def remove_lora(model: Module) -> None:
     """Put the plain layers back; what was merged stays in their weights, what was not is gone."""
     for path, layer in adapted(model).items():
-        _put(model, path, layer.linear)
+        put(model, path, layer.linear)
 
 
 def adapted(model: Module) -> dict[str, Adapted]:
@@ -159,9 +159,15 @@ class Trainable(NamedTuple):
 
 
 def trainable(model: Module) -> Trainable:
-    """How many parameters learn; tied ones count once."""
+    """How many parameters learn; tied ones count once, those in eight bits as the numbers that they are."""
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return Trainable(sum(n for n, learns in counts if learns), sum(n for n, _ in counts))
+    packed = sum(module.codes.numel() for module in model.modules() if isinstance(module, Int8Weight))
+    return Trainable(sum(n for n, learns in counts if learns), sum(n for n, _ in counts) + packed)
+
+
+def owners(model: Module) -> Counter[int]:
+    """How many layers have a weight, by the weight's id: two have that of a tied head."""
+    return Counter(id(m._parameters.get("weight")) for m in model.modules() if isinstance(m, (*LINEAR, *TABLE)))
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -178,7 +184,8 @@ def _own_layers(module: Module, prefix: str = "") -> Iterator[tuple[str, Module]
             yield from _own_layers(child, f"{path}.")
 
 
-def _put(model: Module, path: str, layer: Module) -> None:
+def put(model: Module, path: str, layer: Module) -> None:
+    """A layer in the place with this dotted name."""
     parent, _, name = path.rpartition(".")
     owner: Any = model.get_submodule(parent)
     owner._modules[name] = layer

@@ -16,7 +16,8 @@ from . import functional as F
 from . import init
 from .containers import ModuleDict
 from .dropout import Dropout
-from .functional.layers import lora_linear
+from .functional.layers import int8_linear, lora_linear
+from .int8 import Int8Linear, Int8Weight
 from .linear import Linear
 from .module import Module
 from .parameter import Parameter
@@ -76,7 +77,10 @@ class LoRASettings:
 
 
 class Adapted(Module):
-    """A layer with adapters by name, of which one or none is at work. merged: the factor that it was merged with."""
+    """A layer with adapters by name, of which one or none is at work. merged: the factor that it was merged with.
+
+    A weight in eight bits is unpacked to be merged into; `packed` then keeps it, for unmerging.
+    """
 
     linear: Any
     settings: dict[str, LoRASettings]
@@ -89,6 +93,7 @@ class Adapted(Module):
         self.active: str | None = None
         self.merged: np.ndarray | float | None = None
         self.untied: Parameter | None = None  # the weight that was shared before merging
+        self.packed: Int8Weight | None = None
 
     @property
     def lora(self) -> Any:
@@ -96,8 +101,8 @@ class Adapted(Module):
         return None if self.active is None else self.adapters[self.active]
 
     @property
-    def weight(self) -> Parameter:
-        """The layer's own."""
+    def weight(self) -> Any:
+        """The layer's own; of one in eight bits what they stand for."""
         return self.linear.weight
 
     def use(self, name: str | None) -> None:
@@ -112,12 +117,13 @@ class Adapted(Module):
         """Add the adapter's product to the weight; shared: to a copy, since another layer has the same weight."""
         if self.lora is None or self.merged is not None:
             return
-        weight = self.weight.array
         factor = self._factor()
-        if shared:
+        if isinstance(self.linear, Int8Weight):
+            self.packed, self.linear = self.linear, self.linear.unpacked()
+        elif shared:
             self.untied = self.weight
-            weight = weight.copy()
-            self.linear.weight = Parameter(Tensor(weight), requires_grad=False)
+            self.linear.weight = Parameter(Tensor(self.weight.array.copy()), requires_grad=False)
+        weight = self.weight.array
         weight += self._delta().astype(weight.dtype, copy=False)
         weight *= factor
         self.merged = factor
@@ -126,7 +132,9 @@ class Adapted(Module):
         """Take it away again."""
         if self.merged is None:
             return
-        if self.untied is not None:
+        if self.packed is not None:
+            self.linear, self.packed = self.packed, None
+        elif self.untied is not None:
             self.linear.weight, self.untied = self.untied, None
         else:
             weight = self.weight.array
@@ -144,7 +152,9 @@ class Adapted(Module):
 class LinearWithLoRA(Adapted):
     """linear(x) + lora(x). Here the weight of `linear` counts alone; whether it learns is for its owner to say."""
 
-    def __init__(self, linear: Linear, rank: int | None = None, alpha: float = 1.0, parts: int = 1) -> None:
+    def __init__(
+        self, linear: Linear | Int8Linear, rank: int | None = None, alpha: float = 1.0, parts: int = 1
+    ) -> None:
         super().__init__(linear)
         if rank is not None:
             self.adapters["default"] = LoRALayer(linear.in_features, linear.out_features, rank, alpha, parts)
@@ -169,7 +179,9 @@ class LinearWithLoRA(Adapted):
         dora = "magnitude" in lora._parameters
         drop = self.training and "drop" in lora._modules and lora.drop.p > 0
         bias = None if dora else linear.bias
-        if drop:
+        if isinstance(linear, Int8Linear):
+            y = int8_linear(x, linear.codes, linear.scales, bias) + lora(lora.drop(x) if drop else x)
+        elif drop:
             y = F.linear(x, linear.weight, bias) + lora(lora.drop(x))
         else:
             y = lora_linear(x, linear.weight, bias, lora.A, lora.B, lora.alpha, lora.parts)
