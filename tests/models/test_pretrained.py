@@ -208,6 +208,45 @@ class TestBook:
             tg.save(kept, tmp_path / "model.pth")
             assert same(GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2), gpt)
 
+    def test_a_tied_head_stays_tied_and_a_copy_of_the_table_is_a_head_of_its_own(self, tmp_path):
+        gpt = model(tie_weights=True)
+        for clone, tied in ((False, True), (True, False)):
+            state = gpt.state_dict()
+            if clone:
+                state["out_head.weight"] = state["out_head.weight"].clone()
+            tg.save(state, tmp_path / "model.pth")
+            again = GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+            assert again.config.tie_weights == tied and (again.out_head.weight is again.tok_emb.weight) == tied
+            np.testing.assert_array_equal(again(IDS).detach().array, gpt(IDS).detach().array)
+
+    def test_tensors_whose_numbers_lie_in_another_order_or_with_others_between(self, tmp_path):
+        gpt = model()
+        state = gpt.state_dict()
+        state["out_head.weight"] = state["out_head.weight"].T.contiguous().T
+        state["final_norm.weight"] = tg.cat([state["final_norm.weight"], tg.ones(8)]).reshape(2, 8).T.contiguous()[:, 0]
+        tg.save(state, tmp_path / "model.pth")
+        assert same(GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2), gpt)
+
+    def test_the_model_does_not_need_the_file_any_more(self, tmp_path):
+        gpt = model()
+        tg.save(gpt.state_dict(), tmp_path / "model.pth")
+        again = GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+        (tmp_path / "model.pth").write_bytes(b"")
+        assert same(again, gpt)
+
+    def test_a_damaged_file(self, tmp_path):
+        gpt = model()
+        tg.save(gpt.state_dict(), tmp_path / "model.pth")
+        good = (tmp_path / "model.pth").read_bytes()
+        (tmp_path / "model.pth").write_bytes(good[:-8])
+        with pytest.raises(ValueError, match=r"model\.pth: no zip archive"):
+            GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+        spoilt = bytearray(good)
+        spoilt[good.index(gpt.tok_emb.weight.array.tobytes())] ^= 255
+        (tmp_path / "model.pth").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"data/0 is damaged: its checksum"):
+            GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+
     def test_what_the_file_does_not_tell_must_be_said(self, tmp_path):
         state = book_names(model())
         tg.save(state, tmp_path / "model.pth")

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tinygrad_llm import devices, dtypes, serialization
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm import devices, dtypes
 
 from .gpt import GPTConfig, GPTModel
-from .stored import Held, Piece, Stored, filled, listed, parameters
+from .stored import Piece, Stored, filled, listed, parameters, pickled
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"  # of older folders
@@ -146,7 +145,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     if (folder / INDEX).is_file():
         return _read_shards(folder)
     if (folder / PICKLED).is_file():
-        return held(folder / PICKLED, serialization.load(folder / PICKLED, map_location="cpu"))
+        return pickled(folder / PICKLED)
     raise FileNotFoundError(f"{folder}: has none of {WEIGHTS}, {INDEX} and {PICKLED}, which hold the weights")
 
 
@@ -192,16 +191,6 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         )
         for name, entry in header.items()
     }  # fmt: skip
-
-
-def held(path: Path, values: Any) -> dict[str, Held]:
-    """The tensors of a state dict that was loaded.
-
-    Raises: ValueError if it is none.
-    """
-    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise ValueError(f"{path}: holds no state dict, names with a tensor each; save model.state_dict()")
-    return {str(name): Held(path, tensor.array) for name, tensor in values.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
