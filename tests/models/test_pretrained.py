@@ -1,6 +1,8 @@
 """Weights from elsewhere: every format gives the same model, and what is wrong with one is told at once."""
 
+import hashlib
 import json
+import logging
 import re
 import struct
 import sys
@@ -154,6 +156,12 @@ class TestHuggingFace:
             GPTModel.from_pretrained(folder)
         cut(folder / "model.safetensors")
         with pytest.raises(ValueError, match="not a whole safetensors file"):
+            GPTModel.from_pretrained(folder)
+
+    @pytest.mark.parametrize("labels", [{"x": "a"}, ["a", "b"]])
+    def test_classes_without_numbers_are_refused(self, folder, labels):
+        change_config(folder, architectures=["GPT2ForSequenceClassification"], id2label=labels)
+        with pytest.raises(ValueError, match=r"config\.json: id2label must give the name of each number"):
             GPTModel.from_pretrained(folder)
 
     def test_a_classifier_keeps_its_classes(self, tmp_path):
@@ -377,21 +385,45 @@ class TestHub:
     def test_a_name_is_downloaded_and_checked(self, folder, monkeypatch, tmp_path):
         asked = []
 
-        def hf_hub_download(repository, file):
-            asked.append((repository, file))
+        def hf_hub_download(repository, file, local_files_only=False):
+            asked.append((repository, file, local_files_only))
+            if local_files_only and len(asked) < 3:
+                raise OSError("not in the cache")
             return str(folder / file)
 
         monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
         assert same(GPTModel.from_pretrained("gpt2-medium"), model(tie_weights=True))
-        assert [repository for repository, _ in asked] == ["openai-community/gpt2-medium"] * 2
+        gpt2 = "openai-community/gpt2-medium"
+        assert asked[:2] == [(gpt2, "config.json", True), (gpt2, "config.json", False)]
+        assert asked[2:] == [(gpt2, "model.safetensors", True)]  # which is in the cache
         wrong = folder / ("0" * 64)
         (folder / "model.safetensors").rename(wrong)
         (folder / "model.safetensors").symlink_to(wrong)
         with pytest.raises(ValueError, match="damaged"):
             GPTModel.from_pretrained("gpt2")
 
-    def test_without_a_network_it_says_what_to_do(self, monkeypatch):
-        def hf_hub_download(repository, file):
+    def test_a_cache_as_the_library_lays_it_out_needs_no_network(self, folder, monkeypatch, tmp_path):
+        constants = pytest.importorskip("huggingface_hub.constants")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        root, commit = tmp_path / "hub" / "models--openai-community--gpt2", "a" * 40
+        snapshot = root / "snapshots" / commit
+        for path in (root / "refs", root / "blobs", snapshot):
+            path.mkdir(parents=True)
+        (root / "refs" / "main").write_text(commit)
+        for name in ("config.json", "model.safetensors"):
+            content = (folder / name).read_bytes()
+            blob = root / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            (snapshot / name).symlink_to(blob)
+        assert same(GPTModel.from_pretrained("gpt2"), model(tie_weights=True))
+        assert same(GPTModel.from_pretrained("openai-community/gpt2"), model(tie_weights=True))
+        blob.write_bytes(content[:-1] + b"?")
+        with pytest.raises(ValueError, match="damaged, its SHA-256"):
+            GPTModel.from_pretrained("gpt2")
+
+    def test_without_a_network_it_says_what_to_do(self, monkeypatch, caplog):
+        def hf_hub_download(repository, file, local_files_only=False):
+            logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
             raise OSError("no route\nand more")
 
         monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
@@ -399,6 +431,7 @@ class TestHub:
             ConnectionError, match=r"config\.json and model\.safetensors of .*gpt2-xl .*no route.*that folder"
         ):
             GPTModel.from_pretrained("gpt2-xl")
+        assert len(caplog.records) == 1  # the look into the cache alone
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(ImportError, match=r"tinygrad_llm\[hub\]"):
             GPTModel.from_pretrained("gpt2")

@@ -219,8 +219,12 @@ def _strange(values: Mapping[str, Any]) -> list[str]:
     if values.get("peft_type") != "LORA":
         wrong.append(f"peft_type is {values.get('peft_type')!r}, and only 'LORA' is known")
     numbers = (values.get("r"), values.get("lora_alpha"))
-    if not all(isinstance(x, (int, float)) and x > 0 for x in numbers):
-        wrong.append(f"r and lora_alpha must be positive numbers, not {numbers}")
+    if not (_positive(numbers[0], int) and _positive(numbers[1])):
+        wrong.append(f"r and lora_alpha must be positive numbers, r a whole one, not {numbers}")
+    wrong += [problem for name in ("rank_pattern", "alpha_pattern") for problem in _no_pattern(name, values.get(name))]
+    dropout = values.get("lora_dropout") or 0.0
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        wrong.append(f"lora_dropout must lie in [0, 1), not {dropout!r}")
     asked = [key for key, value in values.items() if key not in KNOWN and value not in PLAIN]
     if asked:
         wrong.append(f"it asks for {', '.join(f'{key}={values[key]!r}' for key in asked)}, which is not known here")
@@ -229,6 +233,26 @@ def _strange(values: Mapping[str, Any]) -> list[str]:
         wrong.append(
             f"init_lora_weights={start!r} changed the model it was trained on; save it with PEFT as plain LoRA"
         )
+    return wrong
+
+
+def _positive(value: Any, kind: Any = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+
+
+def _no_pattern(name: str, patterns: Any) -> list[str]:
+    """What stands against numbers by patterns of names; a pattern that is none matches nothing and is told too."""
+    if not patterns:
+        return []
+    if not isinstance(patterns, dict):
+        return [f"{name} must be an object, not {type(patterns).__name__}"]
+    kind: Any = int if name == "rank_pattern" else (int, float)
+    wrong = [f"{name} must hold positive numbers, not {n!r}" for n in patterns.values() if not _positive(n, kind)]
+    for key in patterns:
+        try:
+            re.compile(key)
+        except re.error as error:
+            wrong.append(f"{name} has {key!r}, which is no pattern ({error})")
     return wrong
 
 

@@ -84,7 +84,7 @@ def read(path: Path, dtype: dtypes.dtype | None, drop_rate: float | None) -> GPT
     tensors = read_tensors(folder) if file is None else read_safetensors(file)
     tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not BUFFERS.fullmatch(name)}
-    classes = len(class_names(values)) or None
+    classes = len(class_names(folder / CONFIG, values)) or None
     if config.n_layers > max(len(tensors), 1):
         raise ValueError(f"{folder}: {CONFIG} promises {config.n_layers} layers, but there are {len(tensors)} tensors")
     head = tensors.pop("lm_head.weight", None) if config.tie_weights else None
@@ -99,11 +99,13 @@ def plain_name(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
-def class_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes of a model that classifies, none for a language model."""
+def class_names(path: Path, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of a model that classifies, none for a language model. Raises: ValueError naming the file."""
     if CLASSIFIER not in (values.get("architectures") or []):
         return ()
     labels = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # those are transformers' defaults
+    if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+        raise ValueError(f"{path}: id2label must give the name of each number, not {labels!r:.80}")
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
