@@ -223,12 +223,15 @@ def test_several_adapters_take_turns():
         ({"rank": 0}, "rank 0 must be"),
         ({"dropout": 1.0}, r"dropout 1.0 in \[0, 1\)"),
         ({"dora": True, "split_qkv": True}, "do not go together"),
-        ({"dora": True, "targets": ("tok_emb",)}, "not for an embedding"),
+        ({"dora": True, "targets": ("qkv", "tok_emb")}, "not for an embedding; leave out tok_emb"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused(options, message):
+    gpt = model()
+    names = set(gpt.state_dict())
     with pytest.raises(ValueError, match=message):
-        nn.apply_lora(model(), **options)
+        nn.apply_lora(gpt, **options)
+    assert set(gpt.state_dict()) == names and all(p.requires_grad for p in gpt.parameters())
 
 
 def test_names_and_states_that_do_not_fit():

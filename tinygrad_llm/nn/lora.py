@@ -70,6 +70,8 @@ def apply_lora(
     found = {path: [p for p in targets if matches(path, p)] for path in layers}
     if idle := [p for p in targets if not any(p in patterns for patterns in found.values())]:
         raise ValueError(f"apply_lora: no layer matches {', '.join(idle)}; there are {', '.join(layers)}")
+    if dora and (tables := [path for path, patterns in found.items() if patterns and _is_table(layers[path])]):
+        raise ValueError(f"apply_lora: dora is for products, not for an embedding; leave out {', '.join(tables)}")
     taken = [path for path, layer in layers.items() if isinstance(layer, Adapted) and name in layer.adapters]
     if taken:
         raise ValueError(f"apply_lora: there is an adapter {name!r} already; give another name=")
@@ -81,6 +83,10 @@ def apply_lora(
             add_adapter(model, path, name, dataclasses.replace(settings, split_qkv=split_qkv and path.endswith("qkv")))
     freeze(model, name, train)
     return trainable(model)
+
+
+def _is_table(layer: Module) -> bool:
+    return isinstance(layer, (*TABLE, EmbeddingWithLoRA))
 
 
 def add_adapter(model: Module, path: str, name: str, settings: LoRASettings) -> Adapted:

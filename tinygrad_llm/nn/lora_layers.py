@@ -211,8 +211,6 @@ class EmbeddingWithLoRA(Adapted):
 
     def add(self, name: str, settings: LoRASettings) -> None:
         """A new adapter."""
-        if settings.dora:
-            raise ValueError("apply_lora: dora is for products, not for an embedding; leave it out of targets")
         layer = self.linear
         adapter = LoRALayer(layer.num_embeddings, layer.embedding_dim, settings.rank, settings.factor())
         init.zeros_(adapter.A)
