@@ -1,6 +1,7 @@
 """Adapters on disk: no bit changes, PEFT reads ours and we read PEFT's, and what does not fit is told at once."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -124,6 +125,8 @@ def test_all_that_does_not_fit_is_told_and_the_model_stays(folder):
         ({"lora_dropout": 1.5}, r"lora_dropout must lie in \[0, 1\)"),
         ({"rank_pattern": ["a"]}, "rank_pattern must be an object, not list"),
         ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no pattern"),
+        ({"rank_pattern": {"(?i)a": 3}}, "which is no pattern"),
+        ({"lora_alpha": math.inf}, "must be positive numbers"),
         ({"rank_pattern": {".*": "x"}}, "rank_pattern must hold positive numbers, not 'x'"),
         ({"alpha_pattern": {".*": -1}}, "alpha_pattern must hold positive numbers, not -1"),
     ],

@@ -117,6 +117,18 @@ def test_adapters_learn_as_beside_plain_weights_of_the_same_values(options, firs
         close(found[name], gradient)
 
 
+def test_a_packed_layer_that_shall_learn_is_a_plain_one_again():
+    gpt = packed()
+    nn.apply_lora(gpt, rank=2, train=("tok_emb", "trf_blocks.1"))
+    found = {path for path, module in gpt.named_modules() if isinstance(module, Int8Weight)}
+    block = "trf_blocks.0."
+    assert found == {"pos_emb", *(f"{block}{name}.linear" for name in lora.BLOCK_LAYERS[2:]),
+                     *(f"{block}att.{name}.linear" for name in lora.BLOCK_LAYERS[:2])}  # fmt: skip
+    learning = gradients(gpt)
+    assert {"tok_emb.weight", "trf_blocks.1.att.qkv.linear.weight", "trf_blocks.1.norm1.weight"} <= learning.keys()
+    np.testing.assert_allclose(logits(gpt), logits(packed()), atol=1e-5)
+
+
 def test_dropout_before_the_adapter_is_drawn_as_beside_plain_weights():
     gpt = model()
     nn.apply_lora(gpt, rank=2, dropout=0.5)

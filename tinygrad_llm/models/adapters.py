@@ -41,6 +41,7 @@ KEY = re.compile(
     r"base_model\.model\.(?:transformer\.)?(.+?)\.(?:(lora_A|lora_B)\.weight|(lora_embedding_[AB])"
     r"|(lora_magnitude_vector)(?:\.weight)?|(?:base_layer\.|modules_to_save\.)?(weight|bias))"
 )
+LAYER = r"(.*\.)?{}"  # a pattern is of what a name ends in
 PLAIN: tuple[Any, ...] = (None, False, [], {}, "", "none")  # values of what is not asked for
 KNOWN = {  # keys that are read, or say nothing about what the adapter computes
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
@@ -237,7 +238,7 @@ def _strange(values: Mapping[str, Any]) -> list[str]:
 
 
 def _positive(value: Any, kind: Any = (int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _no_pattern(name: str, patterns: Any) -> list[str]:
@@ -250,8 +251,8 @@ def _no_pattern(name: str, patterns: Any) -> list[str]:
     wrong = [f"{name} must hold positive numbers, not {n!r}" for n in patterns.values() if not _positive(n, kind)]
     for key in patterns:
         try:
-            re.compile(key)
-        except re.error as error:
+            re.compile(LAYER.format(key))
+        except (re.error, OverflowError, RecursionError) as error:
             wrong.append(f"{name} has {key!r}, which is no pattern ({error})")
     return wrong
 
@@ -260,7 +261,7 @@ def _pattern(values: Mapping[str, Any], patterns: str, usual: str, path: str) ->
     """A number of a layer: that of the pattern which its name ends in, else the usual one."""
     names = ["score", "lm_head"] if path == "out_head" else [PREFIX + theirs(path)[0]]
     for key, number in (values.get(patterns) or {}).items():
-        if any(re.fullmatch(rf"(.*\.)?{key}", name) for name in names):
+        if any(re.fullmatch(LAYER.format(key), name) for name in names):
             return number
     return values[usual]
 

@@ -101,12 +101,14 @@ def add_adapter(model: Module, path: str, name: str, settings: LoRASettings) -> 
 
 
 def freeze(model: Module, name: str | None, train: Sequence[str] = ()) -> None:
-    """Let only the adapter of this name learn, and the layers that match `train`."""
+    """Let only the adapter of this name learn, and the layers that match `train`; those in eight bits are unpacked."""
     model.requires_grad_(False)
     set_adapter(model, name)
-    for path, module in model.named_modules():
-        if any(matches(path, pattern) for pattern in train):
-            module.requires_grad_(True)
+    for path in [path for path, _ in model.named_modules() if any(matches(path, pattern) for pattern in train)]:
+        for below, packed in list(model.get_submodule(path).named_modules(prefix=path)):
+            if isinstance(packed, Int8Weight):
+                put(model, below, packed.unpacked())
+        model.get_submodule(path).requires_grad_(True)
 
 
 def set_adapter(model: Module, name: str | None) -> None:
