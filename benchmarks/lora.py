@@ -2,7 +2,8 @@
 
 GPT-2 in float32, next-token loss, forward, backward, clipping and AdamW. All sides have weights of the same shapes, and
 the same adapters beside all products of the blocks; each is a process of its own and they take turns, so that only one
-computes at a time. Memory is what the process held at most, beyond what it held before its first step.
+computes at a time. int8 is LoRA with the frozen weights in eight bits. Memory is what the process held at most, in all
+and beyond what it held before its first step.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 from machine import cores, describe
 
-SIDES = ("lora", "full", "peft")
 SIZES = {"124m": (50257, 768, 12, 12), "small": (5000, 384, 6, 6)}  # vocabulary, channels, heads, layers
 
 
@@ -38,8 +38,10 @@ def ours(side: str, order: dict) -> tuple[Callable[[Any], Any], list[Any], Any]:
         "vocab_size": vocab, "context_length": order["context"], "emb_dim": channels, "n_heads": heads,
         "n_layers": layers, "drop_rate": 0.0, "qkv_bias": True, "tie_weights": True,
     })  # fmt: skip
-    if side == "lora":
+    if side in ("lora", "int8"):
         nn.apply_lora(model, rank=order["rank"], alpha=order["rank"])
+    if side == "int8":
+        nn.quantize_frozen(model)
     return lambda ids: model.loss(ids[:, :-1], ids[:, 1:]), [p for p in model.parameters() if p.requires_grad], lib
 
 
@@ -82,7 +84,7 @@ def serve(order: dict) -> None:
             lib.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             times.append(1e3 * (time.perf_counter() - start))
-        print(json.dumps({"ms": times, "loss": loss.item(), "mb": _peak() - before}), flush=True)
+        print(json.dumps({"ms": times, "loss": loss.item(), "mb": _peak() - before, "peak": _peak()}), flush=True)
 
 
 def _peak() -> float:
@@ -101,13 +103,13 @@ def measure(order: dict, sides: list[str], rounds: int, steps: int) -> dict[str,
             running[side] = subprocess.Popen(
                 [*command, asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | limits
             )
-            results[side] = {"learns": _answer(running[side])["learns"], "ms": [], "mb": 0.0}
+            results[side] = {"learns": _answer(running[side])["learns"], "ms": []}
             _ask(running[side], 1)
         for _ in range(rounds):
             for side, process in running.items():
                 answer = _ask(process, steps)
                 results[side]["ms"] += answer["ms"]
-                results[side]["mb"] = answer["mb"]
+                results[side] |= {"mb": answer["mb"], "peak": answer["peak"]}
                 time.sleep(0.3)  # idle threads of a BLAS keep a core busy for a while
     finally:
         for process in running.values():
@@ -151,13 +153,14 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
     against = args.against or ("peft" if find_spec("peft") and find_spec("transformers") else "none")
-    sides = ["lora", "full", *([] if against == "none" else [against])]
+    sides = ["lora", "int8", "full", *([] if against == "none" else [against])]
     order = {name: getattr(args, name) for name in ("size", "batch", "context", "rank", "threads")}
     results = measure(order, sides, args.rounds, args.steps)
     print("\n".join(f"{name:10} {fact}" for name, fact in describe("cpu").items()))
-    print(f"step       {order}\n\n{'':6} {'learns':>12} {'median ms':>10} {'fastest ms':>10} {'MB beyond':>10}")
+    columns = " ".join(f"{name:>10}" for name in ("median ms", "fastest ms", "MB beyond", "MB in all"))
+    print(f"step       {order}\n\n{'':6} {'learns':>12} {columns}")
     for side, r in results.items():
-        print(f"{side:6} {r['learns']:12,} {r['ms']:10.1f} {r['fastest']:10.1f} {r['mb']:10.0f}")
+        print(f"{side:6} {r['learns']:12,} {r['ms']:10.1f} {r['fastest']:10.1f} {r['mb']:10.0f} {r['peak']:10.0f}")
     for side in sides[1:]:
         times = results["lora"]["ms"] / results[side]["ms"], results["lora"]["fastest"] / results[side]["fastest"]
         print(f"lora / {side}: time {times[0]:.2f} (fastest {times[1]:.2f}), "

@@ -79,9 +79,10 @@ def test_lora_prints_a_row_a_side_and_learns_less():
     flags = ["--size", "small", "--batch", "1", "--context", "8", "--rounds", "1", "--against", "none"]
     done = bench("lora.py", *flags)
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("lora ", "full "))]
-    learns = {row[0]: int(row[1].replace(",", "")) for row in rows if len(row) == 5}
-    assert learns["lora"] == 6 * 16 * 384 * (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1) and learns["lora"] < learns["full"] / 5
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("lora ", "int8 ", "full "))]
+    learns = {row[0]: int(row[1].replace(",", "")) for row in rows if len(row) == 6}
+    assert learns["lora"] == 6 * 16 * 384 * (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1) == learns["int8"]
+    assert learns["lora"] < learns["full"] / 5
 
 
 def test_data_prints_a_row_a_stream():

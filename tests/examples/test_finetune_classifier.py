@@ -90,15 +90,20 @@ def test_a_run_learns_writes_its_files_and_predicts(reviews, tmp_path, capsys, m
     assert read_metrics(out / "earlier-1" / "metrics.jsonl") == records
 
 
-@pytest.mark.parametrize("kind", ["head", "last", "all", "lora"])
-def test_what_learns_and_what_stays(reviews, tmp_path, capsys, kind):
-    """A model of this project's own, with its tokenizer, goes on as a classifier."""
+@pytest.fixture
+def folder(reviews, tmp_path):
+    """A language model with its tokenizer, in Hugging Face's layout."""
     assert run(reviews, tmp_path / "first", *SMALL, "--epochs=1") == 0
     first = GPTModel.from_pretrained(tmp_path / "first")
-    gpt = GPTModel({**first.config.to_dict(), "tie_weights": True})
     folder = tmp_path / "base"
-    gpt.save_pretrained(folder, layout="huggingface")
+    GPTModel({**first.config.to_dict(), "tie_weights": True}).save_pretrained(folder, layout="huggingface")
     (tmp_path / "first" / "tokenizer.json").rename(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["head", "last", "all", "lora"])
+def test_what_learns_and_what_stays(reviews, folder, tmp_path, capsys, kind):
+    """A model of this project's own, with its tokenizer, goes on as a classifier."""
     base = GPTModel.from_pretrained(folder).state_dict()
     out = tmp_path / "out"
     assert run(reviews, out, "--model", str(folder), "--train", kind, "--epochs=1", "--lr=1e-2", "--rank=2") == 0
@@ -118,6 +123,30 @@ def test_what_learns_and_what_stays(reviews, tmp_path, capsys, kind):
     capsys.readouterr()
     assert example.main(["--predict", "it was bad", "--out", str(out)]) == 0
     assert "badness" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["last", "lora"])
+def test_frozen_weights_in_eight_bits(reviews, folder, tmp_path, capsys, kind):
+    """What is predicted is what was measured: by the model as it was packed."""
+    out = tmp_path / "out"
+    assert run(reviews, out, "--model", str(folder), "--train", kind, "--epochs=1", "--frozen=int8") == 0
+    assert "layers in eight bits" in capsys.readouterr().out
+    test = tmp_path / "all.txt"
+    lines = [line.split(",")[1].strip('"') for line in reviews.read_text().splitlines()[1:]]
+    test.write_text("\n".join(lines))
+    assert example.main(["--predict", str(test), "--out", str(out)]) == 0
+    found = capsys.readouterr().out.splitlines()
+    model = GPTModel.from_pretrained(folder if kind == "lora" else out)
+    if kind == "lora":
+        example.load_adapter(model, out)
+        example.nn.quantize_frozen(model)
+    tokenizer = example.text.load(out / "tokenizer.json")
+    expected = probabilities(model, [tokenizer.encode_ordinary(line) for line in lines])
+    shown = [[float(part.split()[1]) for part in line.split("\t")[1].split("  ")] for line in found]
+    np.testing.assert_allclose(shown, expected, atol=6e-4)
+    if kind == "last":  # its first layers were rounded and written as such
+        before = GPTModel.from_pretrained(folder).tok_emb.weight.array
+        assert 0 < np.abs(model.tok_emb.weight.array - before).max() <= np.abs(before).max() / 250
 
 
 def test_generated_messages_are_balanced_repeatable_and_share_their_words():
@@ -203,6 +232,7 @@ def test_a_text_without_tokens_is_refused():
         ("label,text\na,x\nb,\n", [], "the text in column 'text' is empty"),
         ("label,text\na,x\nb,y\n", [], "leave a part empty"),
         ("label,text\na,x\nb,y\n", ["--train=lora"], "without --model nothing has been learned"),
+        ("label,text\na,x\nb,y\n", ["--frozen=int8"], "nothing is frozen with --train all"),
         ("label,text\na,x\nb,y\n", ["--epochs=0"], "--epochs 0: must be at least 1"),
         ("label,text\na,x\nb,y\n", ["--train=some"], "invalid choice"),
         (None, [], "No such file"),

@@ -35,6 +35,10 @@ def ints(n: int, below: int) -> np.ndarray:
     return np.random.default_rng(n).integers(0, below, n)
 
 
+def codes(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(-127, 128, shape).astype(np.int8)
+
+
 def bools(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).random(shape) < 0.7
 
@@ -193,6 +197,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "sum_squares": (lambda k, x: k.sum_squares(x), lambda n: [floats(n, C)]),
     "clip": (clip, lambda n: [floats(n, C), floats(C, n).T]),
     "column_sums": (lambda k, x: k.column_sums(x), lambda n: [floats(n, C)]),
+    "int8_pack": (lambda k, w: k.int8_pack(w)[1], lambda n: [floats(n, 70)]),
+    "int8_unpack": (lambda k, c, s: k.int8_unpack(c, s), lambda n: [codes(n, 70), floats(n, 2)]),
 }
 
 

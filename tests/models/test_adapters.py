@@ -1,6 +1,7 @@
 """Adapters on disk: no bit changes, PEFT reads ours and we read PEFT's, and what does not fit is told at once."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import safetensors.numpy
 import tinygrad_llm as tg
 from tests.nn.test_lora import EVERY, IDS, logits, model, stir
 from tinygrad_llm import nn
-from tinygrad_llm.models import load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.models import generate, load_adapter, save_adapter, save_pretrained
 
 FORMS = [
     {}, {"dora": True}, {"rslora": True, "dropout": 0.25}, {"split_qkv": True}, {"split_qkv": True, "rslora": True},
@@ -118,6 +119,16 @@ def test_all_that_does_not_fit_is_told_and_the_model_stays(folder):
         ({"use_qalora": True}, "use_qalora=True"),
         ({"init_lora_weights": "pissa_niter_4"}, "changed the model"),
         ({"r": "two"}, "must be positive numbers"),
+        ({"r": 2.0}, r"r a whole one, not \(2.0, 16.0\)"),
+        ({"r": True}, "must be positive numbers"),
+        ({"lora_dropout": "much"}, r"lora_dropout must lie in \[0, 1\), not 'much'"),
+        ({"lora_dropout": 1.5}, r"lora_dropout must lie in \[0, 1\)"),
+        ({"rank_pattern": ["a"]}, "rank_pattern must be an object, not list"),
+        ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no pattern"),
+        ({"rank_pattern": {"(?i)a": 3}}, "which is no pattern"),
+        ({"lora_alpha": math.inf}, "must be positive numbers"),
+        ({"rank_pattern": {".*": "x"}}, "rank_pattern must hold positive numbers, not 'x'"),
+        ({"alpha_pattern": {".*": -1}}, "alpha_pattern must hold positive numbers, not -1"),
     ],
 )
 def test_another_kind_or_rank_is_refused(folder, values, message):
@@ -192,7 +203,7 @@ class TestPEFT:
         ids=str,
     )
     def test_we_open_its_and_go_on(self, peft, base, tmp_path, options):
-        """Five steps there, the same five here."""
+        """Twenty steps there, the same twenty here, and the gradients of the first."""
         import torch
 
         torch.manual_seed(0)
@@ -209,15 +220,74 @@ class TestPEFT:
         assert nn.lora.trainable(gpt).trainable == count
         a = torch.optim.AdamW([p for p in there.parameters() if p.requires_grad], lr=1e-2)
         b = tg.optim.AdamW([p for p in gpt.parameters() if p.requires_grad], lr=1e-2)
+        assert self.step_both(a, there, b, gpt) <= 1e-4
+        self.check_gradients(there, gpt, tmp_path)
+        for _ in range(19):
+            assert self.step_both(a, there, b, gpt) <= 1e-3
+        assert gpt.loss(IDS, IDS).item() < 2.5
+
+    def step_both(self, theirs, there, ours, gpt) -> float:
+        """A step of AdamW on each side; returns how far the losses before it were apart."""
+        import torch
+
+        ids = torch.tensor(IDS.array)
+        expected = torch.nn.functional.cross_entropy(there(ids).logits.flatten(0, 1), ids.flatten())
+        loss = gpt.loss(IDS, IDS)
+        for optimizer, value in ((theirs, expected), (ours, loss)):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        return abs(loss.item() - expected.item())
+
+    def check_gradients(self, there, gpt, tmp_path):
+        """Every gradient within 1e-4: ours, written as an adapter's numbers, against theirs under the same names."""
+        kept = [(p, p.data) for p in gpt.parameters() if p.requires_grad]
+        for parameter, _ in kept:
+            parameter.data = parameter.grad
+        save_adapter(gpt, tmp_path / "gradients")
+        for parameter, value in kept:
+            parameter.data = value
+        found = safetensors.numpy.load_file(tmp_path / "gradients" / "adapter_model.safetensors")
+        expected = {}
+        for name, parameter in there.named_parameters():
+            if parameter.grad is not None:
+                name = name.replace(".default.weight", ".weight").replace(".default", "")
+                name = name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector").replace(
+                    "modules_to_save.", ""
+                )
+                expected[name] = parameter.grad.numpy()
+        assert set(found) == set(expected)
+        for name, gradient in expected.items():
+            assert np.linalg.norm(found[name] - gradient) <= 1e-4 * np.linalg.norm(gradient) + 1e-7, name
+
+    @pytest.mark.parametrize("options", [{}, {"dora": True}, {"rslora": True}], ids=str)
+    def test_ours_goes_on_there(self, peft, base, tmp_path, options):
+        """Some steps here, then twenty on each side: equal losses, and equal texts at the end."""
+        import torch
+
+        gpt = model(tie_weights=True, drop_rate=0.0, context_length=64)
+        save_pretrained(gpt, base, layout="huggingface")
+        nn.apply_lora(gpt, rank=2, alpha=4, **options)
+        b = tg.optim.AdamW([p for p in gpt.parameters() if p.requires_grad], lr=1e-2)
         for _ in range(5):
-            ids = torch.tensor(IDS.array)
-            expected = torch.nn.functional.cross_entropy(there(ids).logits.flatten(0, 1), ids.flatten())
             loss = gpt.loss(IDS, IDS)
-            assert abs(loss.item() - expected.item()) <= 1e-3
-            for optimizer, value in ((a, expected), (b, loss)):
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
+            b.zero_grad()
+            loss.backward()
+            b.step()
+        save_adapter(gpt, tmp_path / "ours")
+        there = peft.PeftModel.from_pretrained(self.theirs(base), tmp_path / "ours", is_trainable=True)
+        learning = [p for p in there.parameters() if p.requires_grad]
+        assert nn.lora.trainable(gpt).trainable == sum(p.numel() for p in learning)
+        a = torch.optim.AdamW(learning, lr=1e-2)
+        b = tg.optim.AdamW([p for p in gpt.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(20):
+            assert self.step_both(a, there, b, gpt) <= 1e-3
+        prompt = IDS[:, :3]
+        expected = there.eval().generate(
+            input_ids=torch.tensor(prompt.array), attention_mask=torch.ones(2, 3, dtype=torch.long), max_new_tokens=50,
+            do_sample=False, eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+        np.testing.assert_array_equal(generate(gpt.eval(), prompt, 50).array, expected.numpy())
 
     def test_a_classifiers_head_goes_both_ways(self, peft, base, tmp_path):
         import torch

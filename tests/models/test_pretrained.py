@@ -1,6 +1,8 @@
 """Weights from elsewhere: every format gives the same model, and what is wrong with one is told at once."""
 
+import hashlib
 import json
+import logging
 import re
 import struct
 import sys
@@ -156,6 +158,12 @@ class TestHuggingFace:
         with pytest.raises(ValueError, match="not a whole safetensors file"):
             GPTModel.from_pretrained(folder)
 
+    @pytest.mark.parametrize("labels", [{"x": "a"}, ["a", "b"]])
+    def test_classes_without_numbers_are_refused(self, folder, labels):
+        change_config(folder, architectures=["GPT2ForSequenceClassification"], id2label=labels)
+        with pytest.raises(ValueError, match=r"config\.json: id2label must give the name of each number"):
+            GPTModel.from_pretrained(folder)
+
     def test_a_classifier_keeps_its_classes(self, tmp_path):
         gpt = model(tie_weights=True).replace_head(3, bias=False)
         save_pretrained(gpt, tmp_path, layout="huggingface", classes=("ham", "spam", "tea"))
@@ -207,6 +215,45 @@ class TestBook:
             kept = {"model_state_dict": state, "optimizer_state_dict": {"lr": 1.0}} if nested else state
             tg.save(kept, tmp_path / "model.pth")
             assert same(GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2), gpt)
+
+    def test_a_tied_head_stays_tied_and_a_copy_of_the_table_is_a_head_of_its_own(self, tmp_path):
+        gpt = model(tie_weights=True)
+        for clone, tied in ((False, True), (True, False)):
+            state = gpt.state_dict()
+            if clone:
+                state["out_head.weight"] = state["out_head.weight"].clone()
+            tg.save(state, tmp_path / "model.pth")
+            again = GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+            assert again.config.tie_weights == tied and (again.out_head.weight is again.tok_emb.weight) == tied
+            np.testing.assert_array_equal(again(IDS).detach().array, gpt(IDS).detach().array)
+
+    def test_tensors_whose_numbers_lie_in_another_order_or_with_others_between(self, tmp_path):
+        gpt = model()
+        state = gpt.state_dict()
+        state["out_head.weight"] = state["out_head.weight"].T.contiguous().T
+        state["final_norm.weight"] = tg.cat([state["final_norm.weight"], tg.ones(8)]).reshape(2, 8).T.contiguous()[:, 0]
+        tg.save(state, tmp_path / "model.pth")
+        assert same(GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2), gpt)
+
+    def test_the_model_does_not_need_the_file_any_more(self, tmp_path):
+        gpt = model()
+        tg.save(gpt.state_dict(), tmp_path / "model.pth")
+        again = GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+        (tmp_path / "model.pth").write_bytes(b"")
+        assert same(again, gpt)
+
+    def test_a_damaged_file(self, tmp_path):
+        gpt = model()
+        tg.save(gpt.state_dict(), tmp_path / "model.pth")
+        good = (tmp_path / "model.pth").read_bytes()
+        (tmp_path / "model.pth").write_bytes(good[:-8])
+        with pytest.raises(ValueError, match=r"model\.pth: no zip archive"):
+            GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+        spoilt = bytearray(good)
+        spoilt[good.index(gpt.tok_emb.weight.array.tobytes())] ^= 255
+        (tmp_path / "model.pth").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"data/0 is damaged: its checksum"):
+            GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
 
     def test_what_the_file_does_not_tell_must_be_said(self, tmp_path):
         state = book_names(model())
@@ -338,21 +385,45 @@ class TestHub:
     def test_a_name_is_downloaded_and_checked(self, folder, monkeypatch, tmp_path):
         asked = []
 
-        def hf_hub_download(repository, file):
-            asked.append((repository, file))
+        def hf_hub_download(repository, file, local_files_only=False):
+            asked.append((repository, file, local_files_only))
+            if local_files_only and len(asked) < 3:
+                raise OSError("not in the cache")
             return str(folder / file)
 
         monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
         assert same(GPTModel.from_pretrained("gpt2-medium"), model(tie_weights=True))
-        assert [repository for repository, _ in asked] == ["openai-community/gpt2-medium"] * 2
+        gpt2 = "openai-community/gpt2-medium"
+        assert asked[:2] == [(gpt2, "config.json", True), (gpt2, "config.json", False)]
+        assert asked[2:] == [(gpt2, "model.safetensors", True)]  # which is in the cache
         wrong = folder / ("0" * 64)
         (folder / "model.safetensors").rename(wrong)
         (folder / "model.safetensors").symlink_to(wrong)
         with pytest.raises(ValueError, match="damaged"):
             GPTModel.from_pretrained("gpt2")
 
-    def test_without_a_network_it_says_what_to_do(self, monkeypatch):
-        def hf_hub_download(repository, file):
+    def test_a_cache_as_the_library_lays_it_out_needs_no_network(self, folder, monkeypatch, tmp_path):
+        constants = pytest.importorskip("huggingface_hub.constants")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        root, commit = tmp_path / "hub" / "models--openai-community--gpt2", "a" * 40
+        snapshot = root / "snapshots" / commit
+        for path in (root / "refs", root / "blobs", snapshot):
+            path.mkdir(parents=True)
+        (root / "refs" / "main").write_text(commit)
+        for name in ("config.json", "model.safetensors"):
+            content = (folder / name).read_bytes()
+            blob = root / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            (snapshot / name).symlink_to(blob)
+        assert same(GPTModel.from_pretrained("gpt2"), model(tie_weights=True))
+        assert same(GPTModel.from_pretrained("openai-community/gpt2"), model(tie_weights=True))
+        blob.write_bytes(content[:-1] + b"?")
+        with pytest.raises(ValueError, match="damaged, its SHA-256"):
+            GPTModel.from_pretrained("gpt2")
+
+    def test_without_a_network_it_says_what_to_do(self, monkeypatch, caplog):
+        def hf_hub_download(repository, file, local_files_only=False):
+            logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
             raise OSError("no route\nand more")
 
         monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
@@ -360,6 +431,7 @@ class TestHub:
             ConnectionError, match=r"config\.json and model\.safetensors of .*gpt2-xl .*no route.*that folder"
         ):
             GPTModel.from_pretrained("gpt2-xl")
+        assert len(caplog.records) == 1  # the look into the cache alone
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(ImportError, match=r"tinygrad_llm\[hub\]"):
             GPTModel.from_pretrained("gpt2")

@@ -8,6 +8,7 @@ from tinygrad_llm import nn
 from tinygrad_llm.autograd import gradcheck
 from tinygrad_llm.autograd.graph import _captured
 from tinygrad_llm.models import GPTConfig, GPTModel
+from tinygrad_llm.models import gpt as gpt_module
 from tinygrad_llm.nn import lora
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.0, qkv_bias=True)
@@ -171,6 +172,34 @@ def test_a_frozen_weight_keeps_no_activation_and_makes_no_gradient():
     assert frozen.weight.grad is None
 
 
+def gradients_in_parts(monkeypatch, number, options, pack):
+    """A model's gradients where batches of 4 tokens and more may be computed in so many parts; and in how many."""
+    monkeypatch.setattr(gpt_module, "PARTS", number)
+    monkeypatch.setattr(gpt_module, "PART_TOKENS", 4)
+    gpt = model()
+    nn.apply_lora(gpt, rank=2, **options)
+    if pack:
+        nn.quantize_frozen(gpt)
+    stir(gpt)
+    gpt.train()
+    tg.manual_seed(0)
+    gpt.loss(IDS, IDS).backward()
+    learning = {name: p.grad.array for name, p in gpt.named_parameters() if p.requires_grad}
+    return learning, len(gpt._parts(IDS))
+
+
+@pytest.mark.parametrize("pack", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("options", [*FORMS, {"dropout": 0.5}], ids=str)
+def test_a_batch_in_two_parts_gives_the_gradients_of_the_whole(monkeypatch, options, pack):
+    """But for dropout, whose draws have an order."""
+    whole, one = gradients_in_parts(monkeypatch, 1, options, pack)
+    found, two = gradients_in_parts(monkeypatch, 2, options, pack)
+    assert (one, two) == (1, 1 if "dropout" in options else 2)
+    assert whole.keys() == found.keys()
+    for name, gradient in whole.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-4, atol=1e-5 * (1 + np.abs(gradient).max()))
+
+
 def test_several_adapters_take_turns():
     gpt, before = model(), logits(model())
     nn.apply_lora(gpt, rank=2, name="a")
@@ -194,12 +223,15 @@ def test_several_adapters_take_turns():
         ({"rank": 0}, "rank 0 must be"),
         ({"dropout": 1.0}, r"dropout 1.0 in \[0, 1\)"),
         ({"dora": True, "split_qkv": True}, "do not go together"),
-        ({"dora": True, "targets": ("tok_emb",)}, "not for an embedding"),
+        ({"dora": True, "targets": ("qkv", "tok_emb")}, "not for an embedding; leave out tok_emb"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused(options, message):
+    gpt = model()
+    names = set(gpt.state_dict())
     with pytest.raises(ValueError, match=message):
-        nn.apply_lora(model(), **options)
+        nn.apply_lora(gpt, **options)
+    assert set(gpt.state_dict()) == names and all(p.requires_grad for p in gpt.parameters())
 
 
 def test_names_and_states_that_do_not_fit():

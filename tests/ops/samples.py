@@ -393,6 +393,14 @@ def lora_linear(draw):
     return sample(*args, draw(array((k, parts * rank))), draw(array((rank, n))), scale=0.5, parts=parts)
 
 
+@samples_of("int8_linear")
+def int8_linear(draw):
+    k, n, lead = draw(st.integers(0, 4) | st.integers(63, 65)), draw(st.integers(0, 4)), draw(LEAD)
+    codes = seeded(draw).integers(-127, 128, (n, k)).astype(np.int8)
+    scales = draw(array((n, -(-k // 64)))) / 64
+    return sample(draw(array((*lead, k))), codes, scales, optional(draw, array((n,))), constant=(2,))
+
+
 @samples_of("gelu_linear")
 def gelu_linear(draw):
     k, n, lead = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(LEAD)

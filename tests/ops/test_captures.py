@@ -56,6 +56,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "linear": ("1", "0", ""),
     "gelu_linear": ("01",),
     "lora_linear": ("0134",),
+    "int8_linear": ("12", "", "", ""),
     "einsum": ("12", "02", "01"),
     "layer_norm": ("01",),
     "rms_norm": ("01",),

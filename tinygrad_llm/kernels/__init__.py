@@ -20,6 +20,7 @@ from tinygrad_llm.kernels.reductions import SUMMED_AT_ONCE, column_sums, in_orde
 __all__ = [
     "CPU",
     "CUDA",
+    "INT8_BLOCK",
     "REFERENCE",
     "SUMMED_AT_ONCE",
     "Kernels",
@@ -31,6 +32,9 @@ __all__ = [
     "sums",
     "use",
 ]
+
+
+INT8_BLOCK = 64  # neighbours in a row that share a scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,13 @@ class Kernels:
     """
     column_sums: Callable[..., Any]
     """(x (N, C)) -> the sums over the rows (C,)."""
+    int8_pack: Callable[..., Any]
+    """(w (N, C)) -> codes (N, C) int8, scales (N, ceil(C / INT8_BLOCK)): each block of a row in 127ths of its largest.
+
+    |w - codes scale| <= 127 scale / 254 up to rounding; a block whose scale is no normal number becomes 0.
+    """
+    int8_unpack: Callable[..., Any]
+    """(codes (N, C) int8, scales (N, ceil(C / INT8_BLOCK))) -> w (N, C) in the dtype of the scales."""
 
 
 def as_rows(x: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from tinygrad_llm.kernels.cpu_attention import attention, attention_backward
+from tinygrad_llm.kernels.cpu_int8 import int8_pack, int8_unpack
 from tinygrad_llm.kernels.cpu_loss import (
     cross_entropy,
     cross_entropy_backward,
@@ -179,4 +180,6 @@ CPU = dataclasses.replace(
     adamw=adamw,
     sum_squares=sum_squares,
     clip=clip,
+    int8_pack=int8_pack,
+    int8_unpack=int8_unpack,
 )

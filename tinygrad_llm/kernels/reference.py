@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, special
-from tinygrad_llm.kernels import Kernels, as_rows
+from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
 from tinygrad_llm.kernels.reductions import largest
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -213,6 +213,25 @@ def column_sums(x: Any) -> Any:
     return x.sum(axis=0)
 
 
+def int8_pack(w: Any) -> Any:
+    """Rounded to 127ths of the largest of each block.
+
+    Source: Dettmers et al., 8-bit optimizers via block-wise quantization (2022), section 2.1, with equal steps.
+    """
+    rows, columns = w.shape
+    padded = np.pad(w, ((0, 0), (0, -columns % INT8_BLOCK)))
+    blocks = padded.reshape(rows, padded.shape[1] // INT8_BLOCK, INT8_BLOCK)
+    scales = np.abs(blocks).max(axis=-1) / 127
+    scales[scales < np.finfo(w.dtype).tiny] = 0
+    steps = np.rint(blocks / np.where(scales == 0, np.inf, scales)[..., None])
+    return steps.reshape(padded.shape)[:, :columns].astype(np.int8), scales
+
+
+def int8_unpack(codes: Any, scales: Any) -> Any:
+    """Each code times its block's scale."""
+    return codes * np.repeat(scales, INT8_BLOCK, axis=1)[:, : codes.shape[1]]
+
+
 REFERENCE = Kernels(
     matmul=np.matmul,
     erf=erf,
@@ -234,4 +253,6 @@ REFERENCE = Kernels(
     sum_squares=sum_squares,
     clip=clip,
     column_sums=column_sums,
+    int8_pack=int8_pack,
+    int8_unpack=int8_unpack,
 )

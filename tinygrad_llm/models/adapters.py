@@ -19,6 +19,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.nn import Parameter
+from tinygrad_llm.nn.int8 import Int8Weight
 from tinygrad_llm.nn.lora import (
     QKV_PARTS,
     Adapted,
@@ -27,6 +28,7 @@ from tinygrad_llm.nn.lora import (
     adapted,
     add_adapter,
     freeze,
+    put,
 )
 
 from .gpt import GPTModel
@@ -39,6 +41,7 @@ KEY = re.compile(
     r"base_model\.model\.(?:transformer\.)?(.+?)\.(?:(lora_A|lora_B)\.weight|(lora_embedding_[AB])"
     r"|(lora_magnitude_vector)(?:\.weight)?|(?:base_layer\.|modules_to_save\.)?(weight|bias))"
 )
+LAYER = r"(.*\.)?{}"  # a pattern is of what a name ends in
 PLAIN: tuple[Any, ...] = (None, False, [], {}, "", "none")  # values of what is not asked for
 KNOWN = {  # keys that are read, or say nothing about what the adapter computes
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
@@ -194,7 +197,7 @@ def load_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str = "d
 def _by_layer(model: GPTModel, stored: Mapping[str, Stored]) -> tuple[dict[str, Found], list[str]]:
     paths = {}
     for path, module in model.named_modules():
-        own = isinstance(module, Adapted) or (module._parameters and "linear" not in path.split("."))
+        own = isinstance(module, (Adapted, Int8Weight)) or (module._parameters and "linear" not in path.split("."))
         if path and own and ".adapters." not in f".{path}.":
             paths[theirs(path)[0]] = path
     paths |= {"score": "out_head", "lm_head": "out_head"}
@@ -217,8 +220,12 @@ def _strange(values: Mapping[str, Any]) -> list[str]:
     if values.get("peft_type") != "LORA":
         wrong.append(f"peft_type is {values.get('peft_type')!r}, and only 'LORA' is known")
     numbers = (values.get("r"), values.get("lora_alpha"))
-    if not all(isinstance(x, (int, float)) and x > 0 for x in numbers):
-        wrong.append(f"r and lora_alpha must be positive numbers, not {numbers}")
+    if not (_positive(numbers[0], int) and _positive(numbers[1])):
+        wrong.append(f"r and lora_alpha must be positive numbers, r a whole one, not {numbers}")
+    wrong += [problem for name in ("rank_pattern", "alpha_pattern") for problem in _no_pattern(name, values.get(name))]
+    dropout = values.get("lora_dropout") or 0.0
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        wrong.append(f"lora_dropout must lie in [0, 1), not {dropout!r}")
     asked = [key for key, value in values.items() if key not in KNOWN and value not in PLAIN]
     if asked:
         wrong.append(f"it asks for {', '.join(f'{key}={values[key]!r}' for key in asked)}, which is not known here")
@@ -230,11 +237,31 @@ def _strange(values: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
+def _positive(value: Any, kind: Any = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _no_pattern(name: str, patterns: Any) -> list[str]:
+    """What stands against numbers by patterns of names; a pattern that is none matches nothing and is told too."""
+    if not patterns:
+        return []
+    if not isinstance(patterns, dict):
+        return [f"{name} must be an object, not {type(patterns).__name__}"]
+    kind: Any = int if name == "rank_pattern" else (int, float)
+    wrong = [f"{name} must hold positive numbers, not {n!r}" for n in patterns.values() if not _positive(n, kind)]
+    for key in patterns:
+        try:
+            re.compile(LAYER.format(key))
+        except (re.error, OverflowError, RecursionError) as error:
+            wrong.append(f"{name} has {key!r}, which is no pattern ({error})")
+    return wrong
+
+
 def _pattern(values: Mapping[str, Any], patterns: str, usual: str, path: str) -> Any:
     """A number of a layer: that of the pattern which its name ends in, else the usual one."""
     names = ["score", "lm_head"] if path == "out_head" else [PREFIX + theirs(path)[0]]
     for key, number in (values.get(patterns) or {}).items():
-        if any(re.fullmatch(rf"(.*\.)?{key}", name) for name in names):
+        if any(re.fullmatch(LAYER.format(key), name) for name in names):
             return number
     return values[usual]
 
@@ -282,6 +309,9 @@ def _put(model: GPTModel, path: str, kinds: dict[str, np.ndarray], values: Mappi
         model.replace_head(len(kinds["weight"]), bias="bias" in kinds)
     module: Any = model.get_submodule(path)
     base = module.linear if isinstance(module, Adapted) else module
+    if isinstance(base, Int8Weight) and "weight" in kinds:  # it will learn
+        base = base.unpacked()
+        put(model, f"{path}.linear" if isinstance(module, Adapted) else path, base)
     for kind in ("weight", "bias"):
         if kind in kinds:
             setattr(base, kind, Parameter(Tensor(kinds[kind]).to(base.weight)))

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm import dtypes, serialization
+from tinygrad_llm import dtypes
 
 from .gpt import GPTConfig, GPTModel
-from .huggingface import held
-from .stored import Piece, filled, parameters
+from .stored import Piece, filled, parameters, pickled
 
 WITHIN = "model_state_dict"  # where a checkpoint keeps it beside the optimizer's
 PARTS = ("W_query", "W_key", "W_value")
 MASK = re.compile(r"trf_blocks\.\d+\.att\.mask")
+TABLE, HEAD = "tok_emb.weight", "out_head.weight"
 HEAD_WIDTH = 64  # of every GPT-2
 
 
@@ -24,19 +24,16 @@ def read(path: Path, dtype: dtypes.dtype | None, drop_rate: float | None, n_head
 
     n_heads: the file does not say it; by default heads are 64 wide, as GPT-2's are.
     """
-    values = serialization.load(path, map_location="cpu")
-    if isinstance(values, Mapping) and isinstance(values.get(WITHIN), Mapping):
-        values = values[WITHIN]
-    tensors = held(path, values)
-    del values
-    tensors = {name: tensor for name, tensor in tensors.items() if not MASK.fullmatch(name)}
+    tensors = {name: tensor for name, tensor in pickled(path, WITHIN).items() if not MASK.fullmatch(name)}
+    if HEAD in tensors and tensors[HEAD] == tensors.get(TABLE):  # one place in the file: they were tied
+        del tensors[HEAD]
     config = _config(path, tensors, drop_rate, n_heads)
     return filled(path, config, tensors, pieces(config, tensors), dtype)
 
 
 def _config(path: Path, tensors: Mapping[str, Any], drop_rate: float | None, n_heads: int | None) -> GPTConfig:
     """What the tensors' names and shapes say."""
-    tables = [tensors[name].shape for name in ("tok_emb.weight", "pos_emb.weight") if name in tensors]
+    tables = [tensors[name].shape for name in (TABLE, "pos_emb.weight") if name in tensors]
     if [len(shape) for shape in tables] != [2, 2]:
         raise ValueError(f"{path}: has no matrices tok_emb.weight and pos_emb.weight; its names are not the book's")
     (vocab_size, emb_dim), context_length = tables[0], tables[1][0]
@@ -53,7 +50,7 @@ def _config(path: Path, tensors: Mapping[str, Any], drop_rate: float | None, n_h
             n_layers=len(layers),
             drop_rate=0.1 if drop_rate is None else drop_rate,
             qkv_bias=any(name.endswith(("att.W_query.bias", "att.qkv.bias")) for name in tensors),
-            tie_weights="out_head.weight" not in tensors,
+            tie_weights=HEAD not in tensors,
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

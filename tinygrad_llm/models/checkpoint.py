@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module, init
+from tinygrad_llm.nn.int8 import Int8Weight
 from tinygrad_llm.serialization.tensors import write_tensors
 
 from . import huggingface
@@ -36,6 +37,11 @@ def save_pretrained(
     older files are then what they were.
     """
     folder = Path(folder)
+    if any(isinstance(module, Int8Weight) for module in model.modules()):
+        raise ValueError(
+            "save_pretrained: weights are packed in eight bits, which no layout has; unpack_frozen(model) gives plain "
+            "ones back, or save_adapter writes an adapter alone"
+        )
     if layout == "huggingface":
         arrays, values = huggingface.converted(model, classes)
     elif layout == "own" and classes is None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from tinygrad_llm import text
 from tinygrad_llm.random import Generator
 
-from .checkpoint import load
+from .adapters import classifies
 from .gpt import GPTModel
+from .pretrained import from_pretrained
 from .sampling import Sampling
 
 TOKENIZER = "tokenizer.json"
@@ -18,17 +19,19 @@ END = "<|endoftext|>"
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
-    """The model and the tokenizer in a folder that a run wrote.
+    """The model and the tokenizer in a folder that a run wrote, or any other that `from_pretrained` reads.
 
-    Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, or where the two do not
-    belong together; RuntimeError for weights that do not fit the configuration.
+    Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, for weights that do not
+    fit the configuration, for a classifier, or where model and tokenizer do not belong together.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; examples/pretrain.py --out makes one")
     path = Path(folder, TOKENIZER)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
-    tokenizer, model = text.load(path), load(folder)
+    tokenizer, model = text.load(path), from_pretrained(folder, dtype=None)
+    if classifies(model):
+        raise ValueError(f"{folder}: the model tells classes apart and writes no text; use the one it was made from")
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "

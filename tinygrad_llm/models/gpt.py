@@ -22,12 +22,15 @@ from tinygrad_llm.nn import (
     LayerNorm,
     Linear,
     Module,
+    ModuleDict,
     MultiHeadAttention,
     Sequential,
     TransformerBlock,
     init,
 )
 from tinygrad_llm.nn import functional as F
+from tinygrad_llm.nn.int8 import Int8Embedding, Int8Linear
+from tinygrad_llm.nn.lora_layers import EmbeddingWithLoRA, LinearWithLoRA, LoRALayer
 from tinygrad_llm.utils.checkpoint import checkpoint as run_again_in_backward
 
 PARTS = 2  # of a batch that are computed side by side: with more, each product is too small to run at full speed
@@ -316,7 +319,10 @@ def parts_of_batch(sequences: int, tokens: int, parameters: int) -> int:
     return max(1, min(PARTS, sequences, sequences * tokens // PART_TOKENS))
 
 
-KNOWN = (GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding)
+KNOWN = (
+    GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding,
+    Int8Linear, Int8Embedding, LinearWithLoRA, EmbeddingWithLoRA, LoRALayer, ModuleDict,
+)  # fmt: skip
 
 
 def _keeps_to_itself(module: Module) -> bool:

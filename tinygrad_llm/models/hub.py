@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -20,6 +22,8 @@ def is_name(name: str) -> bool:
 def download(name: str) -> Path:
     """The folder of the model in the library's cache; a transfer that broke goes on where it stopped.
 
+    What is in the cache is taken without asking the network.
+
     Raises: ImportError without the library; ConnectionError without a network, saying which files are needed and how to
     go on without; ValueError for a file that is not the published one.
     """
@@ -32,7 +36,7 @@ def download(name: str) -> Path:
         ) from None
     repository = f"{OWNER}/{name.removeprefix(f'{OWNER}/')}"
     try:
-        paths = [Path(hf_hub_download(repository, file)) for file in FILES]
+        paths = [_file(hf_hub_download, repository, file) for file in FILES]
     except Exception as error:  # the library, and the one for the network below it, have many kinds of it
         raise ConnectionError(
             f"{name}: {' and '.join(FILES)} of https://huggingface.co/{repository} are not in the cache and could not "
@@ -41,6 +45,20 @@ def download(name: str) -> Path:
         ) from None
     _check(paths[1])
     return paths[0].parent
+
+
+def _file(hf_hub_download: Callable[..., str], repository: str, file: str) -> Path:
+    """A file out of the cache or else from the network; warnings of attempts that fail are not shown one by one."""
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except Exception:  # it is not there, in whatever way the library says so
+        log = logging.getLogger("huggingface_hub")
+        level = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            return Path(hf_hub_download(repository, file))
+        finally:
+            log.setLevel(level)
 
 
 def _check(path: Path) -> None:

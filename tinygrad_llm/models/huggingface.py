@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tinygrad_llm import devices, dtypes, serialization
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm import devices, dtypes
 
 from .gpt import GPTConfig, GPTModel
-from .stored import Held, Piece, Stored, filled, listed, parameters
+from .stored import Piece, Stored, filled, listed, parameters, pickled
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"  # of older folders
@@ -85,7 +84,7 @@ def read(path: Path, dtype: dtypes.dtype | None, drop_rate: float | None) -> GPT
     tensors = read_tensors(folder) if file is None else read_safetensors(file)
     tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not BUFFERS.fullmatch(name)}
-    classes = len(class_names(values)) or None
+    classes = len(class_names(folder / CONFIG, values)) or None
     if config.n_layers > max(len(tensors), 1):
         raise ValueError(f"{folder}: {CONFIG} promises {config.n_layers} layers, but there are {len(tensors)} tensors")
     head = tensors.pop("lm_head.weight", None) if config.tie_weights else None
@@ -100,11 +99,13 @@ def plain_name(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
-def class_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes of a model that classifies, none for a language model."""
+def class_names(path: Path, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of a model that classifies, none for a language model. Raises: ValueError naming the file."""
     if CLASSIFIER not in (values.get("architectures") or []):
         return ()
     labels = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # those are transformers' defaults
+    if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+        raise ValueError(f"{path}: id2label must give the name of each number, not {labels!r:.80}")
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
@@ -146,7 +147,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     if (folder / INDEX).is_file():
         return _read_shards(folder)
     if (folder / PICKLED).is_file():
-        return held(folder / PICKLED, serialization.load(folder / PICKLED, map_location="cpu"))
+        return pickled(folder / PICKLED)
     raise FileNotFoundError(f"{folder}: has none of {WEIGHTS}, {INDEX} and {PICKLED}, which hold the weights")
 
 
@@ -192,16 +193,6 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         )
         for name, entry in header.items()
     }  # fmt: skip
-
-
-def held(path: Path, values: Any) -> dict[str, Held]:
-    """The tensors of a state dict that was loaded.
-
-    Raises: ValueError if it is none.
-    """
-    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise ValueError(f"{path}: holds no state dict, names with a tensor each; save model.state_dict()")
-    return {str(name): Held(path, tensor.array) for name, tensor in values.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

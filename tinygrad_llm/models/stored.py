@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import dtypes, serialization
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import empty
 from tinygrad_llm.nn import Parameter, init
@@ -44,9 +44,9 @@ class Stored:
                 yield part, block
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
-    """A tensor that is in memory already, or in a file that is mapped into it."""
+    """A tensor that is in memory already."""
 
     path: Path
     array: np.ndarray
@@ -64,6 +64,33 @@ class Held:
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """All of it at once."""
         yield slice(0, len(self.array)), self.array
+
+
+def pickled(path: Path, within: str | None = None) -> dict[str, Stored | Held]:
+    """The tensors of a state dict in a file of PyTorch's, or of the one that it keeps under the name `within`.
+
+    The file is read once to compare its checksums and then let go, so that it does not stand in memory beside the
+    model; the tensors come from it again, piece by piece.
+
+    Raises: ValueError for a file that is damaged, or holds no state dict.
+    """
+    try:
+        values = serialization.load(path, map_location="cpu", mmap=True)
+    except serialization.LoadError as error:
+        raise ValueError(str(error)) from None
+    if within is not None and isinstance(values, Mapping) and isinstance(values.get(within), Mapping):
+        values = values[within]
+    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise ValueError(f"{path}: holds no state dict, names with a tensor each; save model.state_dict()")
+    return {str(name): _let_go(path, tensor.array) for name, tensor in values.items()}
+
+
+def _let_go(path: Path, array: np.ndarray) -> Stored | Held:
+    """Where in its file a tensor lies, or the tensor, if its elements do not lie there one after the other."""
+    place = serialization.place_in_file(array)
+    if place is None or not array.flags.c_contiguous or not array.ndim:
+        return Held(path, array)
+    return Stored(path, place, array.dtype, array.shape)
 
 
 @dataclass(frozen=True)
@@ -155,19 +182,12 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _fill(parameter: Parameter, name: str, stored: Any, piece: Piece) -> None:
-    """Copy a tensor to its place; one that is in memory, and whole, becomes the parameter as it is."""
+    """Copy a tensor to its place."""
     target = parameter.array[slice(*piece.rows) if piece.rows else slice(None)]
     for part, block in stored.blocks():
         if not np.isfinite(block).all():
             raise ValueError(f"{stored.path}: {name} holds nan or infinity; the run that wrote it had failed")
-        if (
-            isinstance(stored, Held)
-            and not piece.turned
-            and block.shape == parameter.shape
-            and block.dtype == target.dtype
-        ):
-            parameter.data = Tensor(block)
-        elif piece.turned:
+        if piece.turned:
             target[:, part] = block.T
         else:
             target[part] = block

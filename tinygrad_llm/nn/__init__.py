@@ -34,6 +34,7 @@ from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Se
 from .dropout import Dropout
 from .embedding import Embedding
 from .flatten import Flatten, Unflatten
+from .frozen import quantize_frozen, unpack_frozen
 from .linear import Identity, Linear
 from .lora import LinearWithLoRA, LoRALayer, apply_lora, merge_lora, replace_linear_with_lora, set_adapter, unmerge_lora
 from .loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, NLLLoss
@@ -70,5 +71,5 @@ __all__ = [
     "NLLLoss", "CosineEmbeddingLoss", "CosineSimilarity", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
     "KLDivLoss", "L1Loss", "MarginRankingLoss", "MSELoss", "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss",
     "SoftMarginLoss", "TripletMarginLoss", "LoRALayer", "LinearWithLoRA", "apply_lora", "merge_lora",
-    "replace_linear_with_lora", "set_adapter", "unmerge_lora",
+    "replace_linear_with_lora", "set_adapter", "unmerge_lora", "quantize_frozen", "unpack_frozen",
 ]  # fmt: skip

@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from tinygrad_llm.files import replacing
-from tinygrad_llm.serialization.archive import Archive, write_archive
+from tinygrad_llm.serialization.archive import Archive, place_in_file, write_archive
 from tinygrad_llm.serialization.errors import LoadError
 from tinygrad_llm.serialization.pickled import pickled, unpickled
 from tinygrad_llm.serialization.storages import Loaded, Saved
 
-__all__ = ["LoadError", "load", "save"]
+__all__ = ["LoadError", "load", "place_in_file", "save"]
 
 
 def save(

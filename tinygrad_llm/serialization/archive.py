@@ -134,6 +134,16 @@ def _check_apart(places: dict[str, tuple[int, int, int]], length: int) -> None:
         end, before = max(end, start + size), name
 
 
+def place_in_file(array: np.ndarray) -> int | None:
+    """Where in its file the first byte lies of an array that was loaded with mmap=True; None for any other array."""
+    owner: Any = array
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
+    if not isinstance(owner, memoryview) or not isinstance(owner.obj, mmap.mmap):
+        return None
+    return array.ctypes.data - np.frombuffer(owner.obj, np.uint8).ctypes.data
+
+
 class _Bytes(io.RawIOBase):
     """A memoryview as a file to read, without a copy of it."""
 

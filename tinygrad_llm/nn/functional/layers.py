@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import dtypes, kernels
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
+from tinygrad_llm.autograd.ops import int8 as int8_ops
 from tinygrad_llm.autograd.ops import linalg as linalg_ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
@@ -59,6 +60,18 @@ def lora_linear(
     return apply(linalg_ops.lora_linear, input, weight, bias, A, B, scale=scale, parts=parts)
 
 
+def int8_linear(input: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+    """linear(input, weight, bias) with a frozen weight (N, K) in eight bits: codes (N, K), a scale a block of a row."""
+    check_tensor("int8_linear", input)
+    if input.array.dtype != scales.array.dtype:
+        raise RuntimeError(f"int8_linear: input is {input.dtype} and scales {scales.dtype}; convert one with .to()")
+    if not input.ndim or input.array.shape[-1] != codes.array.shape[-1]:
+        raise RuntimeError(
+            f"int8_linear: the last dimension of input {list(input.shape)} must match codes {list(codes.shape)}"
+        )
+    return apply(int8_ops.int8_linear, input, codes, scales, bias)
+
+
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[ids]: ids (...) int, weight (V, C) -> (..., C). The row padding_idx receives no gradient.
 
@@ -85,6 +98,15 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     table = apply(index_ops.embedding, weight, input)
     padded = wrap((ids == padding_idx % rows)[..., None])
     return printing(_elementwise.where(padded, table.detach(), table), "EmbeddingBackward0")
+
+
+def int8_embedding(input: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """embedding(input, weight) with a frozen table (V, C) in eight bits, of which only these rows are unpacked."""
+    rows, of_rows = embedding(input, codes).array, embedding(input, scales).array
+    columns, blocks = rows.shape[-1], of_rows.shape[-1]
+    count = math.prod(input.shape)
+    table = kernels.of(rows).int8_unpack(rows.reshape(count, columns), of_rows.reshape(count, blocks))
+    return wrap(table.reshape(rows.shape))
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
