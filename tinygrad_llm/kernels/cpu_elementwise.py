@@ -14,7 +14,6 @@ from tinygrad_llm.kernels.reference import GELU_CUBIC, REFERENCE, SQRT_2_OVER_PI
 from tinygrad_llm.kernels.threads import for_each
 from tinygrad_llm.kernels.tiling import row_tiles, tiles
 
-
 ERF_LIMIT = 4.0  # from here on erf is 1 in float32
 
 
@@ -73,11 +72,9 @@ def activate(x: np.ndarray, bias: Any, form: str) -> np.ndarray:
 
 
 def _cut(bias: Any, *arrays: Any) -> tuple[list[Any], list[slice]]:
-    """Arrays of one shape as rows, to each of which a bias belongs, or flat without one; and the tiles of their first
-    axis.
-    """
-    flat = [None if a is None else a.reshape(-1) if bias is None else as_rows(a) for a in arrays]
-    return flat, tiles(arrays[0].size) if bias is None else row_tiles(*flat[0].shape)
+    """Arrays of one shape, or None, as rows where a bias goes with each, else flat; and tiles of their first axis."""
+    cut = [None if a is None else a.reshape(-1) if bias is None else as_rows(a) for a in arrays]
+    return cut, tiles(arrays[0].size) if bias is None else row_tiles(*as_rows(arrays[0]).shape)
 
 
 def _normal_share(x: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -118,20 +115,21 @@ def activate_backward(
     def work(i: int) -> None:
         part = parts[i]
         z = x_rows[part] if bias is None else x_rows[part] + bias
-        s, d = _share_and_derivative(z, form)
+        s = np.empty_like(z) if y is None else y_rows[part]
+        d = dx_rows[part] if dx is not None and into is None else np.empty_like(z)  # into may be g, still to be read
+        _share_and_derivative(z, form, s, d)
         d = np.multiply(d, g_rows[part], out=d if dx is None else dx_rows[part])
         if dbiases is not None:
             np.matmul(np.ones(len(d), d.dtype), d, out=dbiases[i])
         if y is not None:
-            np.multiply(z, s, out=y_rows[part])
+            s *= z
 
     for_each(work, range(len(parts)))
     return dx if needs[0] else None, None if dbiases is None else dbiases.sum(axis=0)
 
 
-def _share_and_derivative(x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
-    """s and the derivative of x s, s + x s'."""
-    s, d = np.empty((2, *x.shape), x.dtype)
+def _share_and_derivative(x: np.ndarray, form: str, s: np.ndarray, d: np.ndarray) -> None:
+    """s, and into d the derivative of x s, s + x s'."""
     if form == "gelu":  # x s' = x exp(-x^2 / 2) / sqrt(2 pi)
         _normal_share(x, s)
         np.multiply(x, x, out=d)
@@ -153,7 +151,6 @@ def _share_and_derivative(x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndar
         d *= s  # 0 where x is large: before the factor x, with which large numbers would overflow
         d *= x
     d += s
-    return s, d
 
 
 def dropout(x: np.ndarray, keep: Any, p: float, plus: Any = None) -> np.ndarray:

@@ -13,6 +13,8 @@ from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
 
+IN_THE_CACHE = 1_048_576  # numbers of a hidden layer: fewer of them do not leave a core's level-2 cache between ops
+
 
 class FeedForward(Module):
     """W2 gelu(W1 x + b1) + b2 at every position alone: x (B, T, C) -> (B, T, C), 4 C hidden units."""
@@ -30,10 +32,15 @@ class FeedForward(Module):
             first, activation, second = self.layers
             form = _form(activation)
             if form and second.is_plainly(Linear):  # one op, which keeps one hidden array
-                if first.is_plainly(Linear):  # and adds this layer's bias on its way
+                if first.is_plainly(Linear) and _is_large(x, first):  # and adds this layer's bias on its way
                     return activated_linear(linear(x, first.weight), first.bias, second.weight, second.bias, form)
                 return activated_linear(first(x), None, second.weight, second.bias, form)
         return self.layers(x)
+
+
+def _is_large(x: Tensor, layer: Linear) -> bool:
+    """Whether a layer's result is so large that a pass over it costs more than adding the bias again in backward."""
+    return x.is_cuda or x.numel() // max(x.shape[-1], 1) * layer.out_features >= IN_THE_CACHE
 
 
 def _form(activation: Module) -> str | None:

@@ -20,7 +20,8 @@ class _Layout:
     """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down; flat where there is no bias."""
 
     def __init__(self, bias: Any, *arrays: Any):
-        self.n, self.c = (1, arrays[0].size) if bias is None else as_rows(arrays[0]).shape
+        rows = arrays[0].reshape(1, -1) if bias is None else as_rows(arrays[0])
+        self.n, self.c = rows.shape
         self.vec = vector(self.c, bias, *arrays)
         packs = blocks_of(self.c, self.vec)
         threads = threads_for(packs, 256)
@@ -29,12 +30,17 @@ class _Layout:
         self.launch = (across, blocks_of(self.n, self.chunk)), (threads,)
 
 
+def _defined(form: str) -> Any:
+    """What tells the compiler which activation."""
+    return {form.upper(): 1}
+
+
 @instead_of(REFERENCE.activate)
 def activate(x: Any, bias: Any, form: str) -> Any:
     """f(x + bias)."""
     y = np.empty_like(x)
     at = _Layout(bias, x, y)
-    launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, VEC=at.vec, **{form.upper(): 1})
+    launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, VEC=at.vec, **_defined(form))
     return y
 
 
@@ -48,7 +54,7 @@ def activate_backward(
     dbias = np.empty_like(x, shape=(at.launch[0][1], at.c)) if needs[1] else None
     launch(
         "activate", "activate_backward", *at.launch, g, x, bias, dx, y, dbias, at.n, at.c, at.chunk,
-        VEC=at.vec, **{form.upper(): 1},
+        VEC=at.vec, **_defined(form),
     )  # fmt: skip
     return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
 

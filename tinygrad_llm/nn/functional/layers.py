@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -47,7 +48,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(op, input, weight, bias)
 
 
-ACTIVATIONS = {"gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh"), "silu": silu}  # by the kernels' names
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by the kernels' names
+    "gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh"), "silu": silu
+}  # fmt: skip
 
 
 def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
