@@ -40,7 +40,7 @@ class FeedForward(Module):
 
 def _is_large(x: Tensor, layer: Linear) -> bool:
     """Whether a layer's result is so large that a pass over it costs more than adding the bias again in backward."""
-    return x.is_cuda or x.numel() // max(x.shape[-1], 1) * layer.out_features >= IN_THE_CACHE
+    return x.is_cuda or x.numel() // max(layer.in_features, 1) * layer.out_features >= IN_THE_CACHE
 
 
 def _form(activation: Module) -> str | None:
