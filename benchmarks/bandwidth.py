@@ -36,8 +36,10 @@ def cases(rows: int, channels: int, vocabulary: int) -> Iterator[Case]:
     yield "layer norm, backward", lambda: k.layer_norm_backward(g, x, w, mean, rstd, (True,) * 3), 3 * size
     yield "RMS norm", lambda: k.rms_norm(x, w, 1e-5), 2 * size
     yield "RMS norm, backward", lambda: k.rms_norm_backward(g, x, w, rstd, (True,) * 2), 3 * size
-    yield "GELU, tanh form", lambda: k.gelu(x, "tanh"), 2 * size
-    yield "GELU, backward", lambda: k.gelu_backward(g, x, "tanh"), 3 * size
+    yield "bias + GELU", lambda: k.activate(x, w, "gelu_tanh"), 2 * size
+    yield "bias + GELU, backward", lambda: k.activate_backward(g, x, w, "gelu_tanh", (True, True)), 3 * size
+    yield "shortcut + dropout", lambda: k.dropout(x, 7, 0.1, g), 3 * size
+    yield "dropout, backward", lambda: k.dropout(g, 7, 0.1), 2 * size
     yield "sums of columns", lambda: k.column_sums(x), size
     s, t = x.reshape(-1, 1024), g.reshape(-1, 1024)
     yield "softmax of 1,024", lambda: k.softmax(s), 2 * size

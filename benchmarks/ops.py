@@ -36,6 +36,12 @@ def cases(
     ids = targets.reshape(B, T)
     yield "linear C to 4C", lambda x, w, b: F.linear(x, w, b), [(B, T, C), (4 * C, C), (4 * C,)]
     yield "GELU, tanh form", lambda x: F.gelu(x, approximate="tanh"), [(B, T, 4 * C)]
+    layers = getattr(F, "layers", None)  # ours: chains that are one op
+    chain = layers and partial(layers.activated_linear, form="gelu_tanh")
+    chain = chain or (lambda x, b, w, c: F.linear(F.gelu(x + b, approximate="tanh"), w, c))
+    yield "bias, GELU, 4C to C", chain, [(B, T, 4 * C), (4 * C,), (C, 4 * C), (C,)]
+    add = layers.dropout_add if layers else lambda x, y, p, training: y + F.dropout(x, p, training)
+    yield "shortcut + dropout", lambda x, y: add(x, y, 0.1, True), [(B, T, C)] * 2
     yield "layer norm", lambda x, w, b: F.layer_norm(x, (C,), w, b), [(B, T, C), (C,), (C,)]
     yield "softmax", lambda x: F.softmax(x, -1), [(B, H, T, T)]
     heads = [(B, H, T, D)] * 3

@@ -60,6 +60,10 @@ class Generator:
         pairs = self.words(2 * count).reshape(count, 2)
         return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
 
+    def key(self) -> int:
+        """The key below 2^63 of a counter-based stream, which a GPU makes its masks of dropout from."""
+        return int(self.words64(1)[0]) >> 1
+
     def uniform(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
         """Uniform in [0, 1): the low 24 bits of a word times 2^-24; for float64 the low 53 of a pair times 2^-53."""
         values = np.empty(int(np.prod(shape)), dtype)

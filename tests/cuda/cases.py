@@ -10,18 +10,20 @@ import numpy as np
 
 from tests.kernels.test_kernels import (
     CASES,
+    KEY,
+    activate_backward,
     adamw,
     add_at,
     attention,
     clip,
     cross_entropy_backward,
     floats,
-    gelu_again,
     ints,
     layer_norm_backward,
     rms_norm_backward,
 )
 
+FORMS = ("gelu", "gelu_tanh", "silu")
 Call = tuple[Callable[..., Any], list[np.ndarray]]
 
 
@@ -69,8 +71,21 @@ def of_rows(n: int, c: int) -> dict[str, Call]:
             lambda k, x, w, t, g: k.linear_cross_entropy(x, w, t, g, (True, True)),
             [floats(n, 8), floats(c, 8), targets, rows[0]],
         ),
-        "gelu, tanh": (lambda k, g, x: gelu_again(k, g, x, "tanh"), [g, x]),
-        "gelu, erf": (lambda k, g, x: gelu_again(k, g, x, "none"), [g, x]),
+        **{
+            f"activate, {form}, {len(arrays)} arrays": (
+                lambda k, x, *bias, f=form: k.activate(x, *(bias or [None]), f), arrays
+            )
+            for form in FORMS for arrays in ([x], [x, weight])
+        },
+        **{
+            f"activate_backward, {form}, {len(arrays)} arrays": (
+                lambda k, g, x, *bias, f=form: activate_backward(k, g, x, *(bias or [None]), f), arrays
+            )
+            for form in FORMS for arrays in ([g, x], [g, x, weight])
+        },
+        "dropout": (lambda k, x: k.dropout(x, KEY, 0.3), [x]),
+        "dropout, added": (lambda k, x, g: k.dropout(x, KEY, 0.3, g), [x, g]),
+        "keep_mask": (lambda k, x: k.keep_mask(KEY, 0.3, x.shape, x).astype(x.dtype), [x]),
         "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), [x, g]),
         "sum_squares": (lambda k, x: k.sum_squares(x), [x]),
         "clip": (clip, [x, weight, g]),

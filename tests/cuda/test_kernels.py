@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda.cases import CALLS
+from tests.cuda.cases import CALLS, FORMS
 from tests.cuda.kinds import back, moved
 from tests.kernels.test_kernels import in_dtype, laid_out
 from tinygrad_llm import devices, kernels
@@ -96,7 +96,10 @@ def test_rows_that_start_anywhere():
         rows = flat[start : start + 8 * 64].reshape(8, 64)
         expected = REFERENCE.softmax(back(rows).astype(np.float64))
         np.testing.assert_allclose(back(CUDA.softmax(rows)), expected, atol=1e-6)
-        np.testing.assert_allclose(back(CUDA.gelu(rows, "tanh")), REFERENCE.gelu(back(rows), "tanh"), atol=1e-5)
+        expected = REFERENCE.activate(back(rows), None, "gelu_tanh")
+        np.testing.assert_allclose(back(CUDA.activate(rows, None, "gelu_tanh")), expected, atol=1e-5)
+        expected = REFERENCE.dropout(back(rows), 7, 0.5)
+        np.testing.assert_allclose(back(CUDA.dropout(rows, 7, 0.5)), expected, atol=1e-5)
 
 
 def test_extreme_values():
@@ -105,10 +108,11 @@ def test_extreme_values():
     expected = [[1, 0, 0], third, [0.5, 0.5, 0], [0, 0.5, 0.5]]
     np.testing.assert_allclose(back(CUDA.softmax(moved(x))), expected, rtol=1e-6)
     assert np.isnan(back(CUDA.softmax(moved(np.full((1, 3), -np.inf, np.float32))))).all()
-    large = moved(np.array([-1e4, -30, 30, 1e4], np.float32))
-    for form in ("none", "tanh"):
-        np.testing.assert_array_equal(back(CUDA.gelu(large, form)), [0, 0, 30, 1e4])
-        np.testing.assert_array_equal(back(CUDA.gelu_backward(np.ones_like(large), large, form)), [0, 0, 1, 1])
+    large = moved(np.array([-1e4, -100, 100, 1e4], np.float32))
+    for form in FORMS:
+        np.testing.assert_array_equal(back(CUDA.activate(large, None, form)), [0, 0, 100, 1e4])
+        dx, _ = CUDA.activate_backward(np.ones_like(large), large, None, form, (True, False))
+        np.testing.assert_array_equal(back(dx), [0, 0, 1, 1])
     rows = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
     rows[1, 2] = np.nan
     for y in (CUDA.softmax(moved(rows)), CUDA.layer_norm(moved(rows), None, None, 1e-5)[0]):

@@ -11,18 +11,23 @@ import pytest
 
 import tinygrad_llm as tg
 from tests.cuda.kinds import each_gpu, gpu
+from tinygrad_llm import random
+from tinygrad_llm.kernels import REFERENCE
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.models.checkpoint import load, save_pretrained
+from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.utils import clip_grad_norm_
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"vocab_size": 61, "context_length": 40, "emb_dim": 48, "n_heads": 3, "n_layers": 2, "qkv_bias": True}
 
 
-def losses(device: str, steps: int, drop_rate: float = 0.0, **changes: object) -> tuple[list[float], GPTModel]:
+def losses(
+    device: str, steps: int, drop_rate: float = 0.0, checkpoint: bool = False, **changes: object
+) -> tuple[list[float], GPTModel]:
     """The losses of a few steps on the same tokens, and the model."""
     tg.manual_seed(0)
-    model = GPTModel(SMALL | {"drop_rate": drop_rate} | changes).to(device)
+    model = GPTModel(SMALL | {"drop_rate": drop_rate} | changes, checkpoint=checkpoint).to(device)
     optimizer = tg.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
     rng, found = np.random.default_rng(0), []
     for _ in range(steps):
@@ -38,18 +43,39 @@ def losses(device: str, steps: int, drop_rate: float = 0.0, **changes: object) -
 
 @each_gpu
 @pytest.mark.parametrize("changes", [{}, {"drop_rate": 0.1}, {"tie_weights": True}])
-def test_the_losses_are_those_of_the_cpu(kind, changes):
+def test_the_losses_are_those_of_the_cpu(kind, changes, monkeypatch):
+    """Given the same masks of dropout: the CPU's are made here from the keys that it draws for a GPU."""
     with gpu(kind):
         steps = 20 if kind == "real" else 3
         theirs, _ = losses("cuda", steps, **changes)
+        monkeypatch.setattr(random.Generator, "keep_mask", lambda self, shape, p: made_of(self.key(), shape, p))
         ours, _ = losses("cpu", steps, **changes)
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
         assert theirs[-1] < theirs[0]
 
 
+def made_of(key: int, shape: tuple[int, ...], p: float) -> np.ndarray:
+    return REFERENCE.keep_mask(key, p, shape, np.empty(0))
+
+
+@each_gpu
+def test_a_mask_is_made_again_by_the_seed_and_by_a_checkpoint(kind):
+    with gpu(kind):
+        first, second, again = (losses("cuda", 2, 0.3, checkpoint)[0] for checkpoint in (False, False, True))
+        assert first == second and first != losses("cuda", 2)[0]
+        np.testing.assert_allclose(again, first, rtol=1e-6)
+        x = tg.ones(4, 5, device="cuda", requires_grad=True)
+        state = tg.get_rng_state()
+        a, b = F.dropout(x, 0.5), F.dropout(x, 0.5)
+        tg.set_rng_state(state)
+        assert a.tolist() != b.tolist() and F.dropout(x, 0.5).tolist() == a.tolist()
+        a.sum().backward()
+        assert x.grad.tolist() == a.tolist()  # the way back drops the same
+
+
 @pytest.mark.cuda
 def test_a_run_is_the_same_every_time():
-    assert losses("cuda", 5)[0] == losses("cuda", 5)[0]
+    assert losses("cuda", 5, 0.1)[0] == losses("cuda", 5, 0.1)[0]
 
 
 @each_gpu

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinygrad_llm import kernels
 from tinygrad_llm.kernels import (
@@ -19,6 +21,7 @@ from tinygrad_llm.kernels import (
     cpu_decoding,
     cpu_loss,
     cpu_matmul,
+    philox,
     threads,
     tiling,
 )
@@ -43,9 +46,12 @@ def bools(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).random(shape) < 0.7
 
 
-def gelu_again(k: Kernels, g: Any, x: Any, form: str) -> Any:
-    y = np.empty_like(x, order="C")
-    return k.gelu_backward(g, x, form, y), y
+def activate_backward(k: Kernels, g: Any, x: Any, bias: Any, form: str) -> Any:
+    """Both gradients and the result again; dx where a copy of g lay."""
+    g, y = g.copy(order="C"), np.empty_like(x, order="C")
+    dx, dbias = k.activate_backward(g, x, bias, form, (True, bias is not None), y, g)
+    assert dx is g
+    return (dx, y) if dbias is None else (dx, dbias, y)
 
 
 def layer_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
@@ -97,8 +103,27 @@ def heads(t: int, s: int) -> list[np.ndarray]:
     return [floats(2, 3, t, 4), floats(2, 3, s, 4), floats(2, 3, s, 2)]
 
 
+KEY = 0x299F31D0A4093822  # of a counter-based stream
+Case = tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]
+
+
+def activations(form: str, biased: bool) -> dict[str, Case]:
+    """Cases of an activation, forward and backward."""
+
+    def arrays(n: int) -> list[np.ndarray]:
+        return [3 * floats(2, n, C), floats(C)][: 1 + biased]
+
+    return {
+        "activate": (lambda k, x, bias=None: k.activate(x, bias, form), arrays),
+        "activate_backward": (
+            lambda k, g, x, bias=None: activate_backward(k, g, x, bias, form),
+            lambda n: [floats(n, 2, C).swapaxes(0, 1), *arrays(n)],
+        ),
+    }
+
+
 # A kernel's name, and what else tells cases apart -> how it is called, and its arrays for n rows.
-CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] = {
+CASES: dict[str, Case] = {
     "matmul": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(7, C)]),
     "matmul, wide": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(C, 7), floats(n, 7).T]),
     "matmul, one row": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(1, 7), floats(n, 7).T]),
@@ -109,16 +134,21 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int], list[np.ndarray]]]] =
     "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
     "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
     "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
-    "gelu, erf": (lambda k, x: k.gelu(x, "none"), lambda n: [3 * floats(n, C)]),
-    "gelu, tanh": (lambda k, x: k.gelu(x, "tanh"), lambda n: [3 * floats(n, C)]),
-    "gelu_backward, erf": (lambda k, g, x: k.gelu_backward(g, x, "none"), lambda n: [floats(n, C), 3 * floats(n, C)]),
-    "gelu_backward, tanh": (lambda k, g, x: k.gelu_backward(g, x, "tanh"), lambda n: [floats(n, C), 3 * floats(n, C)]),
-    "gelu_backward, erf and the result": (
-        lambda k, g, x: gelu_again(k, g, x, "none"), lambda n: [floats(n, C), 3 * floats(n, C)]
+    **{
+        f"{name}, {form}{', bias' if biased else ''}": case
+        for form in ("gelu", "gelu_tanh", "silu")
+        for biased in (False, True)
+        for name, case in activations(form, biased).items()
+    },
+    "dropout": (lambda k, x, keep: k.dropout(x, keep, 0.3), lambda n: [floats(n, C), bools(n, C)]),
+    "dropout, added": (
+        lambda k, x, keep, plus: k.dropout(x, keep, 0.3, plus), lambda n: [floats(n, C), bools(n, C), floats(C, n).T]
     ),
-    "gelu_backward, tanh and the result": (
-        lambda k, g, x: gelu_again(k, g, x, "tanh"), lambda n: [floats(n, C), 3 * floats(n, C)]
+    "dropout, by a key": (lambda k, x: k.dropout(x, KEY, 0.3), lambda n: [floats(n, C)]),
+    "dropout, added, by a key": (
+        lambda k, x, plus: k.dropout(x, KEY, 0.3, plus), lambda n: [floats(n, C), floats(C, n).T]
     ),
+    "keep_mask": (lambda k, x: k.keep_mask(KEY, 0.3, x.shape, x).astype(x.dtype), lambda n: [floats(n, C)]),
     "softmax": (lambda k, x: k.softmax(x), lambda n: [floats(2, n, C)]),
     "softmax_backward": (lambda k, g, x: k.softmax_backward(g, k.softmax(x)), lambda n: [floats(n, C), floats(C, n).T]),
     "layer_norm": (lambda k, x, w, b: k.layer_norm(x, w, b, 1e-5), lambda n: [floats(2, n, C), floats(C), floats(C)]),
@@ -341,6 +371,58 @@ def test_norms_compute_what_is_needed(k, needs):
         assert d is None or np.array_equal(d, full)
 
 
+@pytest.mark.parametrize("k", [REFERENCE, CPU], ids=["reference", "cpu"])
+@pytest.mark.parametrize("form", ["gelu", "gelu_tanh", "silu"])
+def test_activations_compute_what_is_needed(k, form):
+    g, x, bias = floats(2, 7, C), floats(7, 2, C).swapaxes(0, 1), floats(C)
+    whole = k.activate_backward(g, x, bias, form, (True, True))
+    for needs in ((True, False), (False, True), (False, False)):
+        y, place = np.empty((2, 7, C), np.float32), g.copy()
+        again = [
+            k.activate_backward(g, x, bias, form, needs, y),
+            k.activate_backward(place, x, bias, form, needs, None, place),
+        ]
+        np.testing.assert_allclose(y, k.activate(x, bias, form), rtol=1e-6, atol=1e-7)
+        for gradients in again:
+            for needed, d, full in zip(needs, gradients, whole, strict=True):
+                assert (d is None) == (not needed)
+                assert d is None or np.array_equal(d, full)
+
+
+@given(data=st.data(), form=st.sampled_from(["gelu", "gelu_tanh", "silu"]))
+def test_a_bias_is_as_if_it_had_been_added_before(data, form):
+    """To the same bits: f(x + bias) is f of the sum, forward and backward, and dbias the sum of dx."""
+    n, c, tile = (data.draw(st.integers(1, high)) for high in (9, 6, 20))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    g, x, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((n, c), (n, c), c))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "TILE", tile)
+        np.testing.assert_array_equal(CPU.activate(x, bias, form), CPU.activate(x + bias, None, form))
+        dx, dbias = CPU.activate_backward(g, x, bias, form, (True, True))
+        np.testing.assert_array_equal(dx, CPU.activate_backward(g, x + bias, None, form, (True, False))[0])
+    np.testing.assert_allclose(dbias, dx.sum(axis=0), rtol=0, atol=1e-5)
+
+
+# --- the counter-based stream ---
+
+
+def test_words_are_those_of_philox():
+    """The first counter of the keys 0 and pi, as in the tests of the paper's library."""
+    assert philox.words(0, 4).tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    a, b = philox.words(KEY, 12), philox.words(KEY + 1, 12)
+    assert a.tolist()[:5] == philox.words(KEY, 5).tolist() and len(np.unique(np.append(a, b))) == 24
+
+
+@given(p=st.floats(0.01, 0.99), key=st.integers(0, 2**63 - 1))
+def test_a_mask_by_a_key_keeps_its_share(p, key):
+    mask = REFERENCE.keep_mask(key, p, (100, 100), np.zeros(1))
+    assert mask.dtype == bool and abs(mask.mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / mask.size)
+    halves = (~mask).reshape(2, -1)
+    assert abs((halves[0] & halves[1]).mean() - p * p) < 0.04  # neighbours and halves know nothing of each other
+    flat = (~mask).reshape(-1)
+    assert abs((flat[1:] & flat[:-1]).mean() - p * p) < 0.04
+
+
 # --- extreme values ---
 
 extreme = pytest.mark.parametrize("k", [REFERENCE, CPU], ids=["reference", "cpu"])
@@ -370,13 +452,12 @@ def test_nan_stays_in_its_row(k):
     for y in results:
         assert np.isnan(y[1]).all()
         assert np.isfinite(np.delete(y, 1, axis=0)).all()
-    for y in (
-        k.erf(x),
-        k.gelu(x, "none"),
-        k.gelu(x, "tanh"),
-        k.gelu_backward(g, x, "none"),
-        k.gelu_backward(g, x, "tanh"),
-    ):
+    elementwise = [k.erf(x), k.dropout(x, g > -9, 0.5), k.dropout(g, g > -9, 0.5, x)]
+    for form in ("gelu", "gelu_tanh", "silu"):
+        dx, dbias = k.activate_backward(g, x, weight, form, (True, True))
+        elementwise += [k.activate(x, weight, form), dx]
+        assert np.flatnonzero(~np.isfinite(dbias)).tolist() == [2]
+    for y in elementwise:
         assert np.argwhere(~np.isfinite(y)).tolist() == [[1, 2]]
 
 
@@ -408,11 +489,13 @@ def test_cross_entropy_of_large_numbers(k):
 
 
 @extreme
-def test_gelu_of_large_numbers(k):
-    x = np.array([-1e4, -30, 30, 1e4], np.float32)
-    for approximate in ("none", "tanh"):
-        np.testing.assert_array_equal(k.gelu(x, approximate), [0, 0, 30, 1e4])
-        np.testing.assert_array_equal(k.gelu_backward(np.ones_like(x), x, approximate), [0, 0, 1, 1])
+@pytest.mark.parametrize("form", ["gelu", "gelu_tanh", "silu"])
+def test_activations_of_large_numbers(k, form):
+    x = np.array([-1e4, -100, 100, 1e4], np.float32)
+    np.testing.assert_array_equal(k.activate(x, None, form), [0, 0, 100, 1e4])
+    np.testing.assert_array_equal(k.activate(0 * x, x, form), [0, 0, 100, 1e4])
+    dx, _ = k.activate_backward(np.ones_like(x), x, None, form, (True, False))
+    np.testing.assert_array_equal(dx, [0, 0, 1, 1])
 
 
 @extreme

@@ -158,10 +158,22 @@ def masked_fill(draw):
     return sample(draw(array(x)), draw(bools(mask)), draw(array(()) | st.sampled_from([0, -1.5, float("-inf")])))
 
 
+def drawn(draw, shape):
+    """What dropout keeps: a mask, or the key of a stream."""
+    return draw(bools(shape) | st.integers(0, 2**63 - 1))
+
+
 @samples_of("dropout")
 def dropout(draw):
     shape = draw(ANY)
-    return sample(draw(array(shape)), draw(bools(shape)), scale=draw(st.sampled_from([1.0, 2.0, 1.25])))
+    return sample(draw(array(shape)), drawn(draw, shape), p=draw(st.sampled_from([0.0, 0.5, 0.2])))
+
+
+@samples_of("dropout_add")
+def dropout_add(draw):
+    shape = draw(ANY)
+    p = draw(st.sampled_from([0.5, 0.2]))
+    return sample(draw(array(shape)), drawn(draw, shape), draw(array(shape)), p=p)
 
 
 # --- reductions ---
@@ -401,11 +413,12 @@ def int8_linear(draw):
     return sample(draw(array((*lead, k))), codes, scales, optional(draw, array((n,))), constant=(2,))
 
 
-@samples_of("gelu_linear")
-def gelu_linear(draw):
+@samples_of("activated_linear")
+def activated_linear(draw):
     k, n, lead = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(LEAD)
-    form = draw(st.sampled_from(["none", "tanh"]))
-    return sample(draw(array((*lead, k))), draw(array((n, k))), optional(draw, array((n,))), approximate=form)
+    shift, bias = optional(draw, array((k,))), optional(draw, array((n,)))
+    form = draw(st.sampled_from(["gelu", "gelu_tanh", "silu"]))
+    return sample(draw(array((*lead, k))), shift, draw(array((n, k))), bias, form=form)
 
 
 EQUATIONS = [

@@ -44,6 +44,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "where": ("", "0", "0"),
     "masked_fill": ("1", "", "1"),
     "dropout": ("1", ""),
+    "dropout_add": ("1", "", ""),
     "set_index": ("", ""),
     "set_view": ("", ""),
     "embedding": ("1", ""),
@@ -54,7 +55,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "index_add": ("", "", "1"),
     "matmul": ("1", "0"),
     "linear": ("1", "0", ""),
-    "gelu_linear": ("01",),
+    "activated_linear": ("012",),
     "lora_linear": ("0134",),
     "int8_linear": ("12", "", "", ""),
     "einsum": ("12", "02", "01"),
@@ -90,7 +91,7 @@ FRESH = {
     "gather": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter_add": lambda x, ids, *_: 8 * sum(ids.shape),
-    "gelu_linear": lambda x, *_: x.nbytes,
+    "activated_linear": lambda x, *_: x.nbytes,
     "lora_linear": lambda x, w, bias, a, b: x.nbytes + rows(x) * a.shape[1] * 8,
     "linear": lambda x, *_: 0 if x.flags.c_contiguous else x.nbytes,  # rows of memory that is not in order are a copy
     "binary_cross_entropy": lambda p, *_: 2 * p.nbytes,
@@ -153,13 +154,13 @@ def test_an_op_that_may_keep_nothing_is_bare():
 def test_a_large_hidden_layer_is_computed_again_and_nothing_changes(monkeypatch):
     rng = np.random.default_rng(0)
     x, weight, g = rng.standard_normal((3, 4, 5)), rng.standard_normal((2, 5)), rng.standard_normal((3, 4, 2))
-    op = OPS["gelu_linear"]
-    for needs in [(True, True, False), (False, True, False), (True, False, False)]:
-        kept = op(x, weight, None, approximate="tanh")[1]
+    shift, op = rng.standard_normal(5), OPS["activated_linear"]
+    for needs in [(True, True, True, False), (False, False, True, False), (True, True, False, False)]:
+        kept = op(x, shift, weight, None, form="gelu_tanh")[1]
         monkeypatch.setattr(linalg, "HIDDEN_KEPT", 0)
-        again = op(x, weight, None, approximate="tanh")[1]
+        again = op(x, shift, weight, None, form="gelu_tanh")[1]
         monkeypatch.undo()
         held = [a.shape for a in _captured(again)]
-        assert sorted(held) == sorted([x.shape, weight.shape]) and len(list(_captured(kept))) == 3
+        assert sorted(held) == sorted([x.shape, shift.shape, weight.shape]) and len(list(_captured(kept))) == 4
         for a, b in zip(kept(g, needs), again(g, needs), strict=True):
             assert (a is None and b is None) or np.allclose(a, b, rtol=1e-12, atol=0)

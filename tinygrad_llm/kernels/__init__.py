@@ -48,10 +48,22 @@ class Kernels:
     """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
-    gelu: Callable[..., Any]
-    """(x (...), approximate) -> x Phi(x), (...). approximate: "none" (erf) or "tanh"."""
-    gelu_backward: Callable[..., Any]
-    """(g (...), x (...), approximate, y=None) -> dx (...). y: an array that takes gelu(x), which costs little here."""
+    activate: Callable[..., Any]
+    """(x (..., C), bias (C,)|None, form) -> f(x + bias), (..., C). form: "gelu" (by erf), "gelu_tanh" or "silu"."""
+    activate_backward: Callable[..., Any]
+    """(g, x (..., C), bias|None, form, needs of x and bias, y=None, into=None) -> dx, dbias; None if not needed.
+
+    y: an array in order in memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be
+    g itself.
+    """
+    dropout: Callable[..., Any]
+    """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
+
+    keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
+    see `philox`. With g in the place of x it gives the gradient of x.
+    """
+    keep_mask: Callable[..., Any]
+    """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
     softmax: Callable[..., Any]
     """(x (..., V)) -> probabilities along the last axis; a row of -inf alone gives nan, as in PyTorch."""
     softmax_backward: Callable[..., Any]

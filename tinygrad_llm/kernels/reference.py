@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
+from tinygrad_llm.kernels.philox import keep_mask
 from tinygrad_llm.kernels.reductions import largest
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -26,26 +27,49 @@ def erf(x: Any) -> Any:
     return values.astype(x.dtype).reshape(x.shape)
 
 
-def gelu(x: Any, approximate: str) -> Any:
-    """x Phi(x), Phi the normal distribution function, or its tanh form.
+def share(x: Any, form: str) -> tuple[Any, Any]:
+    """The share s of x in an activation x s, and its derivative: (...) -> (...), (...).
 
-    Source: Hendrycks and Gimpel, Gaussian Error Linear Units (2016), section 2.
+    "gelu" s = Phi(x), the normal distribution function; "gelu_tanh" its form with a tanh; "silu" s = 1 / (1 + e^-x).
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units (2016), section 2; Elfwing et al., SiLU (2018).
     """
-    if approximate == "none":
-        return x * 0.5 * (1 + erf(x * math.sqrt(0.5)))
-    return 0.5 * x * (1 + np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)))
-
-
-def gelu_backward(g: Any, x: Any, approximate: str, y: Any = None) -> Any:
-    """g (Phi(x) + x phi(x)), or the derivative of the tanh form."""
-    if y is not None:
-        y[...] = gelu(x, approximate)
-    if approximate == "none":
-        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-        return g * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
+    if form == "gelu":
+        return 0.5 * (1 + erf(x * math.sqrt(0.5))), np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    if form == "silu":  # by a tanh, which does not overflow
+        s = 0.5 * (1 + np.tanh(0.5 * x))
+        return s, s * (1 - s)
     t = np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x))
-    inner = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
-    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+    return 0.5 * (1 + t), 0.5 * (1 - t * t) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
+
+
+def activate(x: Any, bias: Any, form: str) -> Any:
+    """z s(z), z = x + bias."""
+    z = x if bias is None else x + bias
+    return z * share(z, form)[0]
+
+
+def activate_backward(
+    g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any = None, into: Any = None
+) -> tuple[Any, Any]:
+    """With z = x + bias: dx = g (s + z s'), dbias = sum dx over the rows."""
+    z = x if bias is None else x + bias
+    s, slope = share(z, form)
+    dx = g * (s + z * slope)
+    if y is not None:
+        y[...] = z * s
+    if into is not None:
+        into[...] = dx
+        dx = into
+    return dx if needs[0] else None, as_rows(dx).sum(axis=0) if needs[1] else None
+
+
+def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
+    """x keep / (1 - p) + plus. Source: Srivastava et al., Dropout (2014), section 4."""
+    if isinstance(keep, int):
+        keep = keep_mask(keep, p, x.shape, x)
+    y = x * keep
+    y *= 1 / (1 - p)
+    return y if plus is None else plus + y
 
 
 def softmax(x: Any) -> Any:
@@ -235,8 +259,10 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
 REFERENCE = Kernels(
     matmul=np.matmul,
     erf=erf,
-    gelu=gelu,
-    gelu_backward=gelu_backward,
+    activate=activate,
+    activate_backward=activate_backward,
+    dropout=dropout,
+    keep_mask=keep_mask,
     softmax=softmax,
     softmax_backward=softmax_backward,
     layer_norm=layer_norm,

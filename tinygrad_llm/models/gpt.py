@@ -25,6 +25,7 @@ from tinygrad_llm.nn import (
     ModuleDict,
     MultiHeadAttention,
     Sequential,
+    SiLU,
     TransformerBlock,
     init,
 )
@@ -321,7 +322,7 @@ def parts_of_batch(sequences: int, tokens: int, parameters: int) -> int:
 
 KNOWN = (
     GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding,
-    Int8Linear, Int8Embedding, LinearWithLoRA, EmbeddingWithLoRA, LoRALayer, ModuleDict,
+    SiLU, Int8Linear, Int8Embedding, LinearWithLoRA, EmbeddingWithLoRA, LoRALayer, ModuleDict,
 )  # fmt: skip
 
 

@@ -21,14 +21,16 @@ from tinygrad_llm.nn import (
     Module,
     MultiHeadAttention,
     Sequential,
+    SiLU,
     TransformerBlock,
 )
+from tinygrad_llm.nn.transformer import form_of
 
 from .gpt import GPTModel
 
 PLAIN = (
     GPTModel, TransformerBlock, MultiHeadAttention, FeedForward, Sequential, Linear, LayerNorm, GELU, Embedding,
-    Dropout,
+    SiLU, Dropout,
 )  # fmt: skip
 
 
@@ -48,7 +50,7 @@ class Block(NamedTuple):
     out_proj: Layer
     norm2: Layer
     first: Layer
-    approximate: str
+    form: Any
     second: Layer
 
 
@@ -60,7 +62,7 @@ class PlainGPT:
         self.blocks = [
             Block(
                 _norm(block.norm1), _linear(block.att.qkv), _linear(block.att.out_proj), _norm(block.norm2),
-                _linear(block.ff.layers[0]), block.ff.layers[1].approximate, _linear(block.ff.layers[2]),
+                _linear(block.ff.layers[0]), form_of(block.ff.layers[1]), _linear(block.ff.layers[2]),
             )
             for block in model.trf_blocks
         ]  # fmt: skip
@@ -78,7 +80,7 @@ class PlainGPT:
             qkv = _product(k, _normal(k, x, block.norm1), block.qkv).reshape(batch, t, -1)
             x += _product(k, as_rows(remembered.mix(qkv, self.heads)), block.out_proj)
             hidden = _product(k, _normal(k, x, block.norm2), block.first)
-            x += _product(k, k.gelu(hidden, block.approximate), block.second)
+            x += _product(k, k.activate(hidden, None, block.form), block.second)
         return _product(k, _normal(k, x.reshape(batch, t, -1)[last], self.final_norm), self.head)
 
 
@@ -86,9 +88,8 @@ def plain(model: Module) -> PlainGPT | None:
     """The same model as arrays, where all its layers are plain ones that no hook watches, of one dtype; else None."""
     if not (isinstance(model, GPTModel) and all(map(_is_plain, model.modules()))):
         return None
-    forwards = [[type(layer) for layer in block.ff.layers] for block in model.trf_blocks]
     dtypes = {p.dtype.itemsize for p in model.parameters()}
-    if any(layers != [Linear, GELU, Linear] for layers in forwards) or len(dtypes) > 1 or min(dtypes) < 4:
+    if not all(_is_usual(block.ff.layers) for block in model.trf_blocks) or len(dtypes) > 1 or min(dtypes) < 4:
         return None
     return PlainGPT(model)
 
@@ -97,6 +98,11 @@ def _is_plain(module: Module) -> bool:
     kind = type(module)
     affine = not isinstance(module, LayerNorm) or len(module.normalized_shape) == 1
     return affine and kind in PLAIN and module.is_plainly(kind)
+
+
+def _is_usual(layers: Sequential) -> bool:
+    """Whether a feed-forward network has two products, and between them an activation that the kernels know."""
+    return len(layers) == 3 and type(layers[0]) is type(layers[2]) is Linear and form_of(layers[1]) is not None
 
 
 def _norm(layer: LayerNorm) -> Layer:

@@ -60,8 +60,9 @@ class Module:
         return output
 
     def is_plainly(self, kind: type[Module]) -> bool:
-        """Whether the module is of this very class and no hook watches it, so that another may do its work."""
-        return type(self) is kind and not self._forward_pre_hooks and not self._forward_hooks
+        """Whether the module is of this very class, its forward too, and no hook watches: another may do its work."""
+        watched = self._forward_pre_hooks or self._forward_hooks or "forward" in self.__dict__
+        return type(self) is kind and not watched
 
     # Attributes ---------------------------------------------------------------------------------------------------
 

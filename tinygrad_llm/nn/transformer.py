@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from tinygrad_llm.autograd import Tensor
 
-from .activation import GELU
+from .activation import GELU, SiLU
 from .attention import MultiHeadAttention, Past
 from .containers import Sequential
 from .dropout import Dropout
-from .functional.layers import gelu_linear
+from .functional.layers import activated_linear, dropout_add, linear
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
+
+IN_THE_CACHE = 1_048_576  # numbers of a hidden layer: fewer of them do not leave a core's level-2 cache between ops
 
 
 class FeedForward(Module):
@@ -27,10 +29,25 @@ class FeedForward(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if len(self.layers) == 3 and self.layers.is_plainly(Sequential):
-            first, gelu, second = self.layers
-            if gelu.is_plainly(GELU) and second.is_plainly(Linear):  # one op, which keeps one hidden array
-                return gelu_linear(first(x), second.weight, second.bias, gelu.approximate)
+            first, activation, second = self.layers
+            form = form_of(activation)
+            if form and second.is_plainly(Linear):  # one op, which keeps one hidden array
+                if first.is_plainly(Linear) and _is_large(x, first):  # and adds this layer's bias on its way
+                    return activated_linear(linear(x, first.weight), first.bias, second.weight, second.bias, form)
+                return activated_linear(first(x), None, second.weight, second.bias, form)
         return self.layers(x)
+
+
+def _is_large(x: Tensor, layer: Linear) -> bool:
+    """Whether a layer's result is so large that a pass over it costs more than adding the bias again in backward."""
+    return x.is_cuda or x.numel() // max(layer.in_features, 1) * layer.out_features >= IN_THE_CACHE
+
+
+def form_of(activation: Module) -> str | None:
+    """The kernels' name of an activation that no hook watches, None of another."""
+    if activation.is_plainly(GELU):
+        return {"none": "gelu", "tanh": "gelu_tanh"}.get(activation.approximate)
+    return "silu" if activation.is_plainly(SiLU) and not activation.inplace else None
 
 
 class TransformerBlock(Module):
@@ -52,5 +69,12 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
         given = (mask,) if past is None else (mask, past)  # an attention of one's own need not know the past
-        x = x + self.drop_shortcut(self.att(self.norm1(x), *given))
-        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+        x = self._add(x, self.att(self.norm1(x), *given))
+        return self._add(x, self.ff(self.norm2(x)))
+
+    def _add(self, x: Tensor, part: Tensor) -> Tensor:
+        """x + drop(part)."""
+        drop = self.drop_shortcut
+        if drop.is_plainly(Dropout) and not drop.inplace:
+            return dropout_add(part, x, drop.p, drop.training)
+        return x + drop(part)

@@ -175,13 +175,13 @@ def leaky_relu(x: Any, *, negative_slope: float) -> Any:
 
 @register
 def silu(x: Any) -> Any:
-    """x sigmoid(x). Captures x; dx = g s (1 + x (1 - s)), s = sigmoid(x). Source: Elfwing et al., SiLU (2018)."""
+    """x sigmoid(x). Captures x; the sigmoid is computed again."""
+    return _activated(x, "silu")
 
-    def dx(g: Any) -> Any:
-        s = logistic(x)
-        return g * (s * (1 + x * (1 - s)))
 
-    return x * logistic(x), (dx,)
+def _activated(x: Any, form: str) -> Any:
+    k = kernels.of(x)
+    return k.activate(x, None, form), (lambda g: k.activate_backward(g, x, None, form, (True, False))[0],)
 
 
 @register
@@ -192,11 +192,13 @@ def softplus(x: Any, *, beta: float, threshold: float) -> Any:
     return y, (lambda g: np.where(linear, g, g * logistic(beta * x)),)
 
 
+GELU_FORMS = {"none": "gelu", "tanh": "gelu_tanh"}  # PyTorch's names of the approximations -> the kernels'
+
+
 @register
 def gelu(x: Any, *, approximate: str) -> Any:
     """x Phi(x), or its tanh form. Captures x; what the forward computed inside is computed again."""
-    k = kernels.of(x)
-    return k.gelu(x, approximate), (lambda g: k.gelu_backward(g, x, approximate),)
+    return _activated(x, GELU_FORMS[approximate])
 
 
 @register
@@ -287,20 +289,20 @@ masked_fill_tensor = masked_fill.printing("MaskedFillBackward1")
 
 
 @register(prints="MulBackward0")
-def dropout(x: Any, keep: Any, *, scale: float) -> Any:
-    """x scale where keep holds, else 0: x (...), keep bool (...). Captures keep, one byte an element.
+def dropout(x: Any, keep: Any, *, p: float) -> Any:
+    """x / (1 - p) where it is kept, else 0: x (...), keep bool (...) or the key of a stream that decides it.
 
-    Source: Srivastava et al., Dropout (2014).
+    Captures keep: one byte an element, or one number. Source: Srivastava et al., Dropout (2014).
     """
-    y = x * keep
-    y *= scale
+    k = kernels.of(x)
+    return k.dropout(x, keep, p), (lambda g: k.dropout(g, keep, p), None)
 
-    def dx(g: Any) -> Any:
-        d = g * keep
-        d *= scale
-        return d
 
-    return y, (dx, None)
+@register(prints="AddBackward0")
+def dropout_add(x: Any, keep: Any, shortcut: Any, *, p: float) -> Any:
+    """shortcut + dropout(x): x and shortcut (...), keep bool (...) or a key. Captures keep."""
+    k = kernels.of(x)
+    return k.dropout(x, keep, p, shortcut), (lambda g: k.dropout(g, keep, p), None, lambda g: g)
 
 
 @register(moves=True, bare=True)

@@ -67,29 +67,31 @@ HIDDEN_KEPT = 1_048_576  # units: those of a small model are kept, since computi
 
 
 @register(prints="ViewBackward0")
-def gelu_linear(x: Any, weight: Any, bias: Any, *, approximate: str) -> Any:
-    """gelu(x) weight^T + bias: x (..., K), weight (N, K), bias (N,) or None -> (..., N).
+def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -> Any:
+    """f(x + shift) weight^T + bias: x (..., K), weight (N, K), shift (K,) and bias (N,) or None -> (..., N).
 
-    The second half of a feed-forward network. Captures x and weight; gelu(x), which dweight needs and which is the
-    largest array of a block, is computed again beside its derivative, unless it is small.
+    The second half of a feed-forward network, from the first product on: shift is that layer's bias. form: f's, see
+    `Kernels.activate`. Captures x, shift and weight; f(x + shift), which dweight needs and which is the largest array
+    of a block, is computed again beside its derivative, unless it is small. dx lies where its product lay.
     """
     k = kernels.of(x)
-    rows = as_rows(k.gelu(x, approximate))
+    rows = as_rows(k.activate(x, shift, form))
     y = k.matmul(rows, weight.T)
     if bias is not None:
         y += bias
     kept = rows if rows.size <= HIDDEN_KEPT else None
 
-    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:
-        g, dx, dweight, hidden = as_rows(g), None, None, kept
-        again = np.empty_like(x, order="C") if needs[1] and hidden is None else None
-        if needs[0]:
-            dx = k.gelu_backward(k.matmul(g, weight).reshape(x.shape), x, approximate, again)
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any, Any]:
+        g, dx, dshift, dweight, hidden = as_rows(g), None, None, None, kept
+        again = np.empty_like(x, order="C") if needs[2] and hidden is None else None
+        if needs[0] or needs[1]:
+            d = k.matmul(g, weight).reshape(x.shape)
+            dx, dshift = k.activate_backward(d, x, shift, form, needs, again, into=d)
         elif again is not None:
-            again = k.gelu(x, approximate)
-        if needs[1]:
+            again = k.activate(x, shift, form)
+        if needs[2]:
             dweight = k.matmul(g.T, as_rows(again) if hidden is None else hidden)
-        return dx, dweight, column_sums(g) if needs[2] else None
+        return dx, dshift, dweight, column_sums(g) if needs[3] else None
 
     return y.reshape(*x.shape[:-1], weight.shape[0]), pull
 

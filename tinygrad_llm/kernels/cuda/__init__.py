@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import rows, update
+from tinygrad_llm.kernels.cuda import elementwise, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
 CUDA = dataclasses.replace(
     REFERENCE,
-    gelu=update.gelu,
-    gelu_backward=update.gelu_backward,
+    activate=elementwise.activate,
+    activate_backward=elementwise.activate_backward,
+    dropout=elementwise.dropout,
+    keep_mask=elementwise.keep_mask,
     softmax=rows.softmax,
     softmax_backward=rows.softmax_backward,
     layer_norm=rows.layer_norm,

@@ -18,7 +18,7 @@ from tinygrad_llm import devices
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
-SCALARS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64}
+SCALARS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64, "bool": np.bool_}
 SIGNATURE = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
 )

@@ -1,4 +1,4 @@
-"""Launchers of GELU, of AdamW's step and of the sum of squares."""
+"""Launchers of AdamW's step and of the sum of squares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module
-from tinygrad_llm.kernels.cuda.launch import in_order, instead_of, launch, vector
+from tinygrad_llm.kernels.cuda.launch import in_order, launch, vector
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -18,32 +18,6 @@ PIECE = 65_536  # elements that a block squares and adds up
 
 def _grid(count: int, vec: int) -> tuple[int]:
     return (min(MOST_BLOCKS, blocks_of(count, 256 * vec)),)
-
-
-def _form(approximate: str) -> dict[str, int]:
-    return {"ERF": 1} if approximate == "none" else {}
-
-
-@instead_of(REFERENCE.gelu)
-def gelu(x: Any, approximate: str) -> Any:
-    """x Phi(x), or its tanh form."""
-    y, vec = np.empty_like(x), vector(x.size, x)
-    launch("gelu", "gelu", _grid(x.size, vec), (256,), x, y, x.size, VEC=vec, **_form(approximate))
-    return y
-
-
-@instead_of(REFERENCE.gelu_backward)
-def _gelu_backward(g: Any, x: Any, approximate: str, again: Any = None) -> Any:
-    dx, vec = np.empty_like(x), vector(x.size, g, x)
-    launch("gelu", "gelu_backward", _grid(x.size, vec), (256,), g, x, dx, again, x.size, VEC=vec, **_form(approximate))
-    return dx
-
-
-def gelu_backward(g: Any, x: Any, approximate: str, y: Any = None) -> Any:
-    """The gradient, and where it is wanted the result again, in y."""
-    if y is not None and not y.flags.c_contiguous:
-        return REFERENCE.gelu_backward(g, x, approximate, y)
-    return _gelu_backward(g, x, approximate, y)
 
 
 def adamw(

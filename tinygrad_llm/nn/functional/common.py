@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygrad_llm import devices, random
+from tinygrad_llm import devices, kernels, random
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.tensor import Tensor, wrap
 
@@ -23,13 +23,18 @@ def check_probability(name: str, p: float) -> None:
 
 
 def keep_mask(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
-    """A mask of dropout on the device of another tensor."""
-    return wrap(devices.move(random.default_generator.keep_mask(shape, p), like.device))
+    """A mask of dropout on the device of another tensor: drawn on the CPU, or made on the GPU from a key drawn here."""
+    if like.is_cpu:
+        return wrap(random.default_generator.keep_mask(shape, p))
+    with devices.on(like.device):
+        return wrap(kernels.of(like.array).keep_mask(random.default_generator.key(), p, shape, like.array))
 
 
-def keep_mask_like(x: Tensor, p: float) -> Tensor:
-    """A mask drawn in the order in which x lies in memory."""
+def keep_mask_like(x: Tensor, p: float) -> Tensor | int:
+    """A mask drawn in the order in which x lies in memory; on a GPU the key of a stream, from which kernels make it."""
     array = x.array
+    if not x.is_cpu:
+        return random.default_generator.key()
     if array.flags.c_contiguous or 0 in array.strides:
         return keep_mask(array.shape, p, x)
     order = np.argsort([-stride for stride in array.strides], kind="stable").tolist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import int8 as int8_ops
 from tinygrad_llm.autograd.ops import linalg as linalg_ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
+from tinygrad_llm.nn.functional.activation import gelu, silu
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
 
 
@@ -46,11 +49,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(op, input, weight, bias)
 
 
-def gelu_linear(input: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
-    """linear(gelu(input, approximate), weight, bias), which keeps input alone for backward."""
-    if input.array.dtype != weight.array.dtype or input.array.shape[-1] != weight.array.shape[-1]:
-        return linear(apply(ops.gelu, input, approximate=approximate), weight, bias)  # for its errors, and for autocast
-    return apply(linalg_ops.gelu_linear, input, weight, bias, approximate=approximate)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by the kernels' names
+    "gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh"), "silu": silu
+}  # fmt: skip
+
+
+def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
+    """linear(f(input + shift), weight, bias), f one of ACTIVATIONS, which keeps input alone for backward."""
+    given = [tensor.array for tensor in (input, shift, weight) if tensor is not None]
+    if len({(array.dtype, array.shape[-1:]) for array in given}) > 1:
+        return linear(ACTIVATIONS[form](input if shift is None else input + shift), weight, bias)  # for its errors
+    return apply(linalg_ops.activated_linear, input, shift, weight, bias, form=form)
 
 
 def lora_linear(
@@ -114,5 +123,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     check_probability("dropout", p)
     if not training or p == 0 or not input.array.size:
         return input
-    y = input * 0.0 if p == 1 else apply(ops.dropout, input, keep_mask_like(input, p), scale=1 / (1 - p))
+    y = input * 0.0 if p == 1 else apply(ops.dropout, input, keep_mask_like(input, p), p=p)
     return input.write(y, "dropout") if inplace else y
+
+
+def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Tensor:
+    """shortcut + dropout(input, p, training), in one pass over the memory."""
+    x, y = input.array, shortcut.array
+    if not training or not 0 < p < 1 or not x.size or x.shape != y.shape or x.dtype != y.dtype:
+        return shortcut + dropout(input, p, training)
+    return apply(ops.dropout_add, input, keep_mask_like(input, p), shortcut, p=p)

@@ -1,0 +1,79 @@
+"""Launchers of the elementwise chains: activations with a bias, dropout with a shortcut."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.devices import array_module
+from tinygrad_llm.kernels import as_rows, philox
+from tinygrad_llm.kernels.cuda.launch import instead_of, launch, vector
+from tinygrad_llm.kernels.cuda.rows import BLOCKS, blocks_of, column_sums, threads_for
+from tinygrad_llm.kernels.reference import REFERENCE
+
+MOST_BLOCKS = 4096  # of dropout: a thread takes several packs where there are more
+
+
+class _Layout:
+    """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down; flat where there is no bias."""
+
+    def __init__(self, bias: Any, *arrays: Any):
+        rows = arrays[0].reshape(1, -1) if bias is None else as_rows(arrays[0])
+        self.n, self.c = rows.shape
+        self.vec = vector(self.c, bias, *arrays)
+        packs = blocks_of(self.c, self.vec)
+        threads = threads_for(packs, 256)
+        across = blocks_of(packs, threads)
+        self.chunk = blocks_of(self.n, max(1, BLOCKS // across))
+        self.launch = (across, blocks_of(self.n, self.chunk)), (threads,)
+
+
+def _defined(form: str) -> Any:
+    """What tells the compiler which activation."""
+    return {form.upper(): 1}
+
+
+@instead_of(REFERENCE.activate)
+def activate(x: Any, bias: Any, form: str) -> Any:
+    """f(x + bias)."""
+    y = np.empty_like(x)
+    at = _Layout(bias, x, y)
+    launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, VEC=at.vec, **_defined(form))
+    return y
+
+
+@instead_of(REFERENCE.activate_backward)
+def activate_backward(
+    g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any = None, into: Any = None
+) -> tuple[Any, Any]:
+    """dx and dbias: the chunks' sums of columns come first, one row each."""
+    dx = np.empty_like(x) if into is None and needs[0] else into
+    at = _Layout(bias, *(a for a in (g, x, dx, y) if a is not None))
+    dbias = np.empty_like(x, shape=(at.launch[0][1], at.c)) if needs[1] else None
+    launch(
+        "activate", "activate_backward", *at.launch, g, x, bias, dx, y, dbias, at.n, at.c, at.chunk,
+        VEC=at.vec, **_defined(form),
+    )  # fmt: skip
+    return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
+
+
+@instead_of(REFERENCE.dropout)
+def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
+    """x / (1 - p) where it is kept, added to plus; with a mask in memory as the reference."""
+    if not isinstance(keep, int):
+        return REFERENCE.dropout(x, keep, p, plus)
+    y = np.empty_like(x)
+    vec = vector(x.size, x, plus)
+    grid = (min(MOST_BLOCKS, blocks_of(x.size, 256 * vec)),)
+    launch("dropout", "dropout", grid, (256,), x, plus, y, x.size, keep, philox.limit(p), 1 / (1 - p), VEC=vec)
+    return y
+
+
+def keep_mask(key: int, p: float, shape: tuple[int, ...], like: Any) -> Any:
+    """What dropout keeps by this key."""
+    keep, n = array_module(like).empty(shape, bool), math.prod(shape)
+    if n:
+        launch("dropout", "keep_mask", (blocks_of(n, 1024),), (256,), keep, n, key, philox.limit(p), VEC=4)
+    return keep
