@@ -7,6 +7,7 @@ arguments that CuPy does not have. What they compute is NumPy's; whether CuPy co
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import types
 from collections.abc import Iterator
@@ -45,9 +46,8 @@ def outside(value: Any) -> Any:
     return value
 
 
-def check_arguments(name: str, args: Any, kwargs: Any) -> None:
-    """Raise TypeError for arguments that CuPy's function of the name does not take."""
-    function = getattr(real(), name)
+def check_arguments(function: Any, args: Any, kwargs: Any) -> None:
+    """Raise TypeError for arguments that a function of CuPy's does not take."""
     with contextlib.suppress(ValueError):  # a function without a signature
         inspect.signature(function).bind(*args, **kwargs)
 
@@ -102,9 +102,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return outside(getattr(ufunc, method)(*inside(inputs), **inside(kwargs)))
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-        if not hasattr(real(), function.__name__):
+        path = [*function.__module__.split(".")[1:], function.__name__]  # numpy.linalg.norm is cupy.linalg.norm
+        theirs = functools.reduce(lambda place, name: getattr(place, name, None), path, real())
+        if theirs is None:
             return NotImplemented
-        check_arguments(function.__name__, args, kwargs)
+        check_arguments(theirs, args, kwargs)
         found = function(*inside(args), **{name: inside(value) for name, value in kwargs.items()})
         return outside(found)
 
@@ -189,7 +191,7 @@ class _CuPy(types.ModuleType):
             return types.SimpleNamespace(at=lambda a, key, b: np.add.at(inside(a), a._key(key), inside(b)))
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            check_arguments(name, args, kwargs)
+            check_arguments(getattr(real(), name), args, kwargs)
             return outside(function(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
 
         return call

@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import Kernels, as_rows
 from tinygrad_llm.kernels.reductions import largest
+from tinygrad_llm.kernels.sampling import sample
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -234,4 +235,5 @@ REFERENCE = Kernels(
     sum_squares=sum_squares,
     clip=clip,
     column_sums=column_sums,
+    sample=sample,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.nn import Module
 
@@ -61,7 +62,7 @@ def _search(
     finished: list[Beam] = []  # with what each is worth in place of its sum, best first
     for length in range(1, max_new_tokens + 1):
         with no_grad(), evaluating(reader.model):
-            logits = reader([row for _, row in going])
+            logits = devices.move(reader([row for _, row in going]), devices.CPU)
         sums = np.array([[total] for total, _ in going]) + log_softmax(logits)  # (beams, V)
         parents, tokens = _best(sums, 2 * beams)
         here, going_on = [], []

@@ -49,7 +49,9 @@ class Keys:
             shape = (cache.batch, heads, cache.size, k.shape[-1])
             zeros = devices.array_module(x).zeros  # what no row has come to yet weighs 0, and must not be nan
             self.k, self.v = zeros(shape, x.dtype), zeros(shape, x.dtype)
-        for i, (row, start, count) in enumerate(zip(rows, past, counts, strict=True)):
+        alike = len(rows) == cache.batch and len({*zip(past, counts, strict=True)}) == 1  # all rows at once
+        for i, row in [(slice(None), slice(None))] if alike else enumerate(rows):
+            start, count = (past[0], counts[0]) if alike else (past[i], counts[i])
             self.k[row, :, start : start + count] = k[i, :, :count]
             self.v[row, :, start : start + count] = v[i, :, :count]
         if cache.causal:  # nothing was there before: what is new sees what is new
@@ -142,7 +144,7 @@ class Reader:
             self.cache.select(rows)
             self.known = [list(self.known[row]) for row in rows]
 
-    def __call__(self, rows: Rows) -> np.ndarray:
+    def __call__(self, rows: Rows) -> Any:
         windows = [self.window(row) for row in rows]
         if not self.cached:
             return self._without(windows)
@@ -161,13 +163,13 @@ class Reader:
             if len(group) == size:
                 logits = part
             else:
-                logits = np.empty((size, part.shape[-1]), part.dtype) if logits is None else logits
+                logits = np.empty_like(part, shape=(size, part.shape[-1])) if logits is None else logits
                 logits[group] = part
         self.known = windows
         return logits
 
-    def _pass(self, rows: list[int], windows: list[list[int]]) -> np.ndarray:
-        """The model on what is new of some rows -> the logits after each, (R, V) in main memory."""
+    def _pass(self, rows: list[int], windows: list[list[int]]) -> Any:
+        """The model on what is new of some rows -> the logits after each, (R, V)."""
         assert self.cache is not None
         new = [windows[b][self.cache.lengths[b] :] for b in rows]
         counts = [len(ids) for ids in new]
@@ -176,11 +178,13 @@ class Reader:
         for i, row in enumerate(new):
             ids[i, : len(row)] = row
         device = self.model.tok_emb.weight.device
+        if self.cache.mask is not None:
+            self.cache.mask = devices.move(self.cache.mask, device)
         last = (np.arange(len(rows)), np.array(counts) - 1)
         logits = self.model.after(wrap(ids).to(device), wrap(positions).to(device), last, self.cache.layers)
-        return devices.move(logits.array, devices.CPU)
+        return logits.array
 
-    def _without(self, windows: list[list[int]]) -> np.ndarray:
+    def _without(self, windows: list[list[int]]) -> Any:
         """The logits after windows of one length in one call, of several in one for each length."""
         logits: list[Any] = [None] * len(windows)
         weight = next(iter(self.model.parameters()), None)
@@ -188,7 +192,7 @@ class Reader:
             rows = [b for b, window in enumerate(windows) if len(window) == length]
             ids = wrap(np.array([windows[b] for b in rows], np.int64))
             part = self.model(ids if weight is None else ids.to(weight.device))[:, -1].array
-            for b, row in zip(rows, devices.move(part, devices.CPU), strict=True):
+            for b, row in zip(rows, part, strict=True):
                 logits[b] = row
         return np.stack(logits)
 
