@@ -19,10 +19,9 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, text
-from tinygrad_llm.commandline import show_anything
+from tinygrad_llm.commandline import add_device_flags, show_anything, use_device
 from tinygrad_llm.data import Corpus, Row, Windows
 from tinygrad_llm.data.manifest import MANIFEST
-from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.models.checkpoint import save_pretrained
@@ -66,11 +65,11 @@ FILES = (
 # What a run that goes on may be told anew; everything else decides its numbers.
 FREE = (
     "out", "resume", "steps", "eval_every", "patience", "samples", "sample_tokens", "temperature", "prompt", "keep",
-    "save_every", "save_minutes",
+    "save_every", "save_minutes", "device", "gpu_memory",
 )  # fmt: skip
 
 DESCRIPTION = """\
-Train a small GPT from nothing on the CPU and watch it learn.
+Train a small GPT from nothing and watch it learn.
 
 Without arguments it learns for two minutes or so from short stories that ship with
 the package. They are drawn from a grammar whose entropy is known exactly, so that the
@@ -93,7 +92,8 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
 Ctrl-C, or SIGTERM, ends the run after the step at work and keeps the model as it is then.
 --resume goes on with the run in --out to the same numbers, to the last bit, as if it had
 never stopped, however it ended. Give no flags or the same ones; with other --steps the
-learning rate follows the schedule of the new number from then on.
+learning rate follows the schedule of the new number from then on. With another --device
+the numbers differ by rounding.
 
 exit codes:
   0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
     run.add_argument("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
-    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    add_device_flags(run)
     run.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="for the files [runs/pretrain]")
     run.add_argument("--config", metavar="FILE", help="TOML or JSON file of flags; those given here go before it")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out; starts it if there is none")
@@ -189,7 +189,7 @@ def prepare(args: argparse.Namespace) -> Run:
     train = windows("training", ids[0], recipe.context, 1)
     validation = windows("validation", ids[1], recipe.context, recipe.context)
     config = recipe.model_config(tokenizer.vocab_size)
-    memory.check_fits(config, recipe.batch, recipe.checkpoint)
+    memory.check_fits(config, recipe.batch, recipe.checkpoint, args.device)
     memory.check_disk(config, args.out, args.keep + 2)
     tg.manual_seed(args.seed)
     model = GPTModel(config, checkpoint=recipe.checkpoint).to(args.device)
@@ -211,8 +211,8 @@ def fingerprint(path: str, ids: list[Ids]) -> str:
 
 def check_machine(args: argparse.Namespace) -> None:
     """Refuse what this machine cannot do, before any work is put into it."""
-    if args.device == "cuda" and (problem := cuda_problem()):
-        raise ValueError(f"--device cuda: {problem}")
+    use_device(args)
+    tg.cuda.reset_peak_memory_stats()
     for library in ("matplotlib", "tqdm"):
         if find_spec(library) is None:
             raise ValueError(f"{library} is not installed; pip install -e '.[examples]' brings it")
@@ -326,7 +326,7 @@ def introduce(run: Run) -> None:
         f"{recipe.min_lr:g}"
     )
     config = recipe.model_config(tokenizer.vocab_size)
-    needed = memory.training_bytes(config, recipe.batch, recipe.checkpoint)
+    needed = memory.training_bytes(config, recipe.batch, recipe.checkpoint, run.trainer.device)
     saved = memory.checkpoint_bytes(config)
     least = speed.least_seconds(config, recipe.steps * recipe.tokens_per_step, run.peak)
     print(
@@ -414,7 +414,8 @@ def summary(run: Run, floor: float | None, seconds: float) -> str:
         ("loss, nats a token", *(f"{loss:.4f}" for loss in losses)),
         ("perplexity", *(f"{perplexity(loss):,.2f}" for loss in losses)),
     ]
-    trainer, peak = run.trainer, peak_memory()
+    trainer = run.trainer
+    peak = peak_memory() if trainer.device == "cpu" else tg.cuda.max_memory_allocated()
     speed = trainer.tokens / trainer.seconds if trainer.seconds else 0.0
     lines = [
         console.table(rows),
@@ -487,6 +488,8 @@ def main(argv: list[str] | None = None) -> int:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:
             return fail(PROGRAM, error)
+        except RuntimeError as error:
+            return failed_on_gpu(args, error)
         except KeyboardInterrupt:
             print(f"{PROGRAM}: stopped before training began; nothing was written", file=sys.stderr)
             return 130
@@ -510,6 +513,8 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
         return fail(PROGRAM, f"--out {run.out}: {os_reason(error)}; once that is mended, --resume goes on")
     except MemoryError as error:
         return fail(PROGRAM, f"the memory is full at step {run.trainer.step} ({error}); lower --batch or --context")
+    except RuntimeError as error:
+        return failed_on_gpu(args, error)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped at once; {run.out} keeps {kept(run.out)}", file=sys.stderr)
         return 130
@@ -524,6 +529,13 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
     if run.trainer.step < run.recipe.steps:
         print(f"ended after step {run.trainer.step}: no better validation loss in {run.recipe.patience} evaluations")
     return 0
+
+
+def failed_on_gpu(args: argparse.Namespace, error: RuntimeError) -> int:
+    """What the driver or the compiler of kernels said. On the CPU such an error is a mistake of ours, and raised."""
+    if args.device == "cpu":
+        raise error
+    return fail(PROGRAM, f"--device {args.device}: {error}")
 
 
 if __name__ == "__main__":

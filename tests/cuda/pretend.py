@@ -18,6 +18,7 @@ import pytest
 
 from tinygrad_llm import devices
 
+waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
 
@@ -85,6 +86,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         """A copy in main memory."""
+        waits.append("get")
         return self._array.copy()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -107,10 +109,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if theirs is None:
             return NotImplemented
         check_arguments(theirs, args, kwargs)
+        if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
+            waits.append(function.__name__)
         found = function(*inside(args), **{name: inside(value) for name, value in kwargs.items()})
         return outside(found)
 
     def __getitem__(self, key: Any) -> Any:
+        if any(getattr(k, "dtype", None) == bool for k in (key if isinstance(key, tuple) else (key,))):
+            waits.append("boolean index")
         return outside(self._array[self._key(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -133,7 +139,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
                 return outside(view)
             return outside(method(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
 
-        return (lambda *a, **k: method(*a, **k)) if name in ("item", "tolist", "tobytes") else call
+        def read(*args: Any, **kwargs: Any) -> Any:
+            waits.append(name)
+            return method(*args, **kwargs)
+
+        return read if name in ("item", "tolist", "tobytes", "nonzero") else call
 
     def __len__(self) -> int:
         return len(self._array)
@@ -142,15 +152,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return iter(outside(list(self._array)))
 
     def __bool__(self) -> bool:
+        waits.append("bool")
         return bool(self._array)
 
     def __int__(self) -> int:
+        waits.append("int")
         return int(self._array)
 
     def __float__(self) -> float:
+        waits.append("float")
         return float(self._array)
 
     def __index__(self) -> int:
+        waits.append("index")
         return self._array.__index__()
 
     def __repr__(self) -> str:
@@ -208,6 +222,8 @@ class _Grid:
         self.grid = grid
 
     def __getitem__(self, key: Any) -> Any:
+        if any(getattr(k, "dtype", None) == bool for k in (key if isinstance(key, tuple) else (key,))):
+            waits.append("boolean index")
         return outside(list(self.grid[key]))
 
 

@@ -39,9 +39,16 @@ class Keys:
         self.k: Any = None
         self.v: Any = None
 
+    def held_arrays(self) -> list[tuple[str, Any]]:
+        """See `autograd.held`."""
+        return [("keys and values", array) for array in (self.k, self.v) if array is not None]
+
     def attend(self, qkv: Tensor, heads: int) -> Tensor:
         """Remember the new keys and values, and mix those that each new position sees: (B, T, 3 C) -> (B, T, C)."""
-        x, cache = qkv.array, self.cache
+        return wrap(devices.run(self._attend, [qkv.array], qkv.array, heads))
+
+    def _attend(self, x: Any, heads: int) -> Any:
+        cache = self.cache
         rows, past, counts = cache.rows, cache.past, cache.counts
         batch, t, c3 = x.shape
         q, k, v = x.reshape(batch, t, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # (B, H, T, D) each
@@ -61,7 +68,7 @@ class Keys:
             seen = self.k[which, :, : cache.seen], self.v[which, :, : cache.seen]
         scale = (c3 // (3 * heads)) ** -0.5
         y, _ = of(q).attention(q, *seen, cache.mask, cache.causal, scale, None, 1.0)
-        return wrap(y.swapaxes(1, 2).reshape(batch, t, c3 // 3))
+        return y.swapaxes(1, 2).reshape(batch, t, c3 // 3)
 
 
 class KVCache:

@@ -17,8 +17,8 @@ TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
-    """The model and the tokenizer in a folder that a run wrote.
+def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTModel, text.Tokenizer]:
+    """The model, on a device, and the tokenizer in a folder that a run wrote.
 
     Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, or where the two do not
     belong together; RuntimeError for weights that do not fit the configuration.
@@ -34,7 +34,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
             f"they were not made for each other"
         )
-    return model, tokenizer
+    return model.to(device), tokenizer
 
 
 def add_sampling_flags(page: argparse.ArgumentParser) -> None:

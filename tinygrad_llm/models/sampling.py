@@ -60,7 +60,8 @@ class Sampling:
         Raises: ValueError for logits among which nothing is likeliest: nan, infinity or all minus infinity.
         """
         temperature = 0.0 if u is None else self.temperature
-        found = kernels.of(logits).sample(logits, u, temperature, self.top_k, self.top_p, self.min_p)
+        choose = kernels.of(logits).sample
+        found = devices.run(choose, [logits], logits, u, temperature, self.top_k, self.top_p, self.min_p)
         tokens = devices.move(found, devices.CPU)
         if (tokens < 0).any():
             raise ValueError(
