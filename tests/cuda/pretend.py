@@ -235,8 +235,12 @@ def inside_or_host(a: Any) -> Any:
 def module() -> Any:
     """The pretended CuPy, on a machine with one GPU."""
     cupy = _CuPy("cupy")
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None)
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
+    )
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
+    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
 
 
@@ -258,6 +262,7 @@ def gpu() -> Iterator[None]:
     patch.setattr(devices, "in_use", True)
     patch.setattr(devices, "cuda_problem", lambda: None)
     patch.setattr(devices, "cuda_count", lambda: 1)
+    patch.setattr("tinygrad_llm.kernels.cuda.memory._hook", "a pretended one")
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)
     patch.setattr("tinygrad_llm.autograd.functions.elementary.special", special)

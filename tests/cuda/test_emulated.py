@@ -70,7 +70,8 @@ def test_a_missing_wait_is_seen(monkeypatch):
 
 
 def test_training_by_the_kernels():
-    with emulated.gpu():
+    with emulated.gpu(), emulated.launch.counted() as launches:
         theirs, _ = losses("cuda", 1, tie_weights=True)
+    assert launches["adamw"] == launches["scale"] == 1 and launches["attention"] == 2
     ours, _ = losses("cpu", 1, tie_weights=True)
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
