@@ -220,9 +220,11 @@ def _full(error: MemoryError) -> MemoryError:
     )
 
 
-def describe_held(target: device) -> str:
-    """A sentence of who holds a device's memory; `autograd.held`, which knows tensors, puts its own in this place."""
+def _unknown(target: device) -> str:
     return ""
+
+
+describe_held: Callable[[device], str] = _unknown  # who holds a device's memory: `autograd.held` puts its own here
 
 
 def may_share_memory(a: Any, b: Any) -> bool:

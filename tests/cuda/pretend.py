@@ -115,7 +115,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return outside(found)
 
     def __getitem__(self, key: Any) -> Any:
-        if any(getattr(k, "dtype", None) == bool for k in (key if isinstance(key, tuple) else (key,))):
+        if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
             waits.append("boolean index")
         return outside(self._array[self._key(key)])
 
@@ -222,8 +222,6 @@ class _Grid:
         self.grid = grid
 
     def __getitem__(self, key: Any) -> Any:
-        if any(getattr(k, "dtype", None) == bool for k in (key if isinstance(key, tuple) else (key,))):
-            waits.append("boolean index")
         return outside(list(self.grid[key]))
 
 

@@ -77,7 +77,8 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
 def test_a_token_waits_once(counts):
     model = GPTModel(CONFIG | {"drop_rate": 0.0}).cuda()
     ids = tg.ones(2, 3, dtype=tg.int64, device="cuda")
-    for options in ({}, {"temperature": 1.0, "top_k": 5, "top_p": 0.9}, {"temperature": 0.5, "repetition_penalty": 1.2}):
+    drawn = {"temperature": 1.0, "top_k": 5, "top_p": 0.9}
+    for options in ({}, drawn, {"temperature": 0.5, "repetition_penalty": 1.2}):
         pretend.waits.clear()
         counts.clear()
         generate(model, ids, 4, **options)

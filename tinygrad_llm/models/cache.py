@@ -57,8 +57,10 @@ class Keys:
             zeros = devices.array_module(x).zeros  # what no row has come to yet weighs 0, and must not be nan
             self.k, self.v = zeros(shape, x.dtype), zeros(shape, x.dtype)
         alike = len(rows) == cache.batch and len({*zip(past, counts, strict=True)}) == 1  # all rows at once
-        for i, row in [(slice(None), slice(None))] if alike else enumerate(rows):
-            start, count = (past[0], counts[0]) if alike else (past[i], counts[i])
+        places: Any = zip(range(batch), rows, past, counts, strict=True)
+        if alike:
+            places = [(slice(None), slice(None), past[0], counts[0])]
+        for i, row, start, count in places:
             self.k[row, :, start : start + count] = k[i, :, :count]
             self.v[row, :, start : start + count] = v[i, :, :count]
         if cache.causal:  # nothing was there before: what is new sees what is new

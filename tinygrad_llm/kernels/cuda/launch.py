@@ -21,7 +21,7 @@ from tinygrad_llm import devices
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
 FLOAT32 = np.dtype(np.float32)
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "long long": np.dtype(np.int64), "float": FLOAT32, "double": np.dtype(np.float64),
 }  # fmt: skip
 NUMBERS = (int, float, np.generic)
@@ -99,6 +99,8 @@ def launch(
 
     Numbers are passed in the types of the parameters; None is a null pointer.
     """
+    if _counts is not None:
+        _counts[name] += 1
     typed = arguments(name, _expected(file, name), args)
     start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
 
@@ -131,18 +133,15 @@ def start(
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """Inside, count the launches of each kernel; those that CuPy and cuBLAS make are not seen."""
-    global start
-    plain, found = start, Counter[str]()
-
-    def counting(file: str, name: str, *rest: Any) -> None:
-        found[name] += 1
-        plain(file, name, *rest)
-
-    start = counting
+    global _counts
+    outer, _counts = _counts, Counter()
     try:
-        yield found
+        yield _counts
     finally:
-        start = plain
+        _counts = outer
+
+
+_counts: Counter[str] | None = None  # launches of each kernel, while somebody counts
 
 
 def instead_of(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -109,8 +109,10 @@ def each(name: str, lists: list[list[Any]], *rest: Any) -> None:
     first = lists[0][0]
     sizes = tuple(a.size for a in lists[0])
     places = tuple(a.data.ptr for arrays in lists for a in arrays)
-    place = type(first), first.device.id
-    launch("update", name, (count,), (512,), _pieces(*place, sizes), _arrays(*place, sizes, places), *rest, PIECE=PIECE)
+    kind: Any = type(first)
+    number = first.device.id
+    tables = _pieces(kind, number, sizes), _arrays(kind, number, sizes, places)
+    launch("update", name, (count,), (512,), *tables, *rest, PIECE=PIECE)
 
 
 @lru_cache(maxsize=64)
