@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from machine import peak_rss_mb
 
+from tinygrad_llm.kernels.cuda.launch import counted
+
 CLIP = 1.0
 FOR_GOOD = ExitStack()  # contexts that last as long as the process
 
@@ -90,13 +92,15 @@ def main(order: dict, reply: Callable[[dict], None]) -> None:
             reply({"product_gflops": product_rate(lib)})
             continue
         milliseconds, losses = [], []
-        for _ in range(int(line)):
-            ids, targets = next(data)
-            start = time.perf_counter()
-            losses.append(train_step(lib, loss_of, model, optimizer, ids, targets))
-            milliseconds.append(1e3 * (time.perf_counter() - start))
+        steps = int(line)
+        with counted() as launches:
+            for _ in range(steps):
+                ids, targets = next(data)
+                start = time.perf_counter()
+                losses.append(train_step(lib, loss_of, model, optimizer, ids, targets))
+                milliseconds.append(1e3 * (time.perf_counter() - start))
         peak = peak_rss_mb() if order["device"] == "cpu" else lib.cuda.memory_reserved() / 1e6
-        reply({"ms": milliseconds, "losses": losses, "peak_mb": peak})
+        reply({"ms": milliseconds, "losses": losses, "peak_mb": peak, "launches": launches.total() / max(steps, 1)})
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Peer:
         )
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
-        self.peak_mb = 0.0
+        self.peak_mb = self.launches = 0.0
         self.parameters = self.ask(json.dumps(order))["parameters"]
         self.product_gflops: float | None = None
 
@@ -65,7 +65,7 @@ class Peer:
         """Trains so many steps; those of the warm-up are not measured."""
         answer = self.ask(str(steps))
         self.losses += answer["losses"]
-        self.peak_mb = answer["peak_mb"]
+        self.peak_mb, self.launches = answer["peak_mb"], answer["launches"]
         if measured:
             self.ms.append(answer["ms"])
 
@@ -83,6 +83,7 @@ class Peer:
             "round_medians_ms": [statistics.median(turn) for turn in self.ms],
             "product_gflops": self.product_gflops,
             "peak_mb": self.peak_mb,
+            "launches": self.launches,
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
         }
@@ -188,6 +189,8 @@ def table(record: dict) -> str:
         f"{r['first_loss']:.3f} -> {r['last_loss']:.3f}"
         for name, r in results.items()
     ]
+    if results["ours"]["launches"]:
+        lines += [f"a step launches {results['ours']['launches']:.0f} of our kernels, beside those of CuPy and cuBLAS"]
     rate = results["ours"]["product_gflops"]
     if rate:
         share = operations(order) / results["ours"]["fastest_ms"] / 1e6 / rate

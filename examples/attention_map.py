@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import no_grad, tensor, text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.files import replacing
 from tinygrad_llm.models import commandline
 
@@ -35,6 +35,7 @@ def parser() -> Parser:
     page.add_argument("text", metavar="TEXT", help="what the model reads")
     page.add_argument("--layer", type=int, metavar="N", help="only this one, from 0 [all]")
     page.add_argument("--out", default="attention.png", metavar="PATH", help="the picture [attention.png]")
+    add_device_flags(page)
     return page
 
 
@@ -44,7 +45,8 @@ def maps(args: argparse.Namespace) -> tuple[np.ndarray, list[str], list[int]]:
         raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
     if Path(args.out).suffix.lower() != ".png":
         raise ValueError(f"--out {args.out}: the picture is a PNG; let the name end in .png")
-    model, tokenizer = commandline.load_run(args.folder)
+    use_device(args)
+    model, tokenizer = commandline.load_run(args.folder, args.device)
     ids = tokenizer.encode(args.text, disallowed_special=())
     if not 1 <= len(ids) <= model.config.context_length:
         raise ValueError(f"the text has {len(ids)} tokens; the model takes 1 to {model.config.context_length}")
@@ -52,8 +54,8 @@ def maps(args: argparse.Namespace) -> tuple[np.ndarray, list[str], list[int]]:
     if not 0 <= layers[0] < model.config.n_layers:
         raise ValueError(f"--layer {args.layer}: must lie in 0..{model.config.n_layers - 1}")
     with no_grad():
-        _, weights = model(tensor([ids]), attention_weights=True)
-    return np.stack([weights[layer][0].numpy() for layer in layers]), shown(tokenizer, ids), layers
+        _, weights = model(tensor([ids], device=args.device), attention_weights=True)
+    return np.stack([weights[layer][0].cpu().numpy() for layer in layers]), shown(tokenizer, ids), layers
 
 
 def shown(tokenizer: text.Tokenizer, ids: list[int]) -> list[str]:

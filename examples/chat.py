@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.data.instructions import CHATML, PHI3_CHAT, ChatTemplate
 from tinygrad_llm.models import GPTModel, Reader, commandline, stream_text
 
@@ -43,6 +43,7 @@ def parser() -> Parser:
     )
     page.add_argument("--system", metavar="TEXT", help="what comes before the conversation")
     commandline.add_sampling_flags(page)
+    add_device_flags(page.add_argument_group("the machine"))
     return page
 
 
@@ -64,7 +65,8 @@ class Conversation:
         self.sampling, self.generator = commandline.sampling(args), commandline.generator(args)
         self.model: GPTModel
         self.tokenizer: text.Tokenizer
-        self.model, self.tokenizer = commandline.load_run(args.model)
+        use_device(args)
+        self.model, self.tokenizer = commandline.load_run(args.model, args.device)
         self.template = template_of(args)
         size, slide = commandline.window(args, self.model)
         self.reader = Reader(self.model, size, slide)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.data import Labelled, messages, read_records
-from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
@@ -90,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
-    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    add_device_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
     how.add_argument("--batch", type=int, default=8, metavar="N", help="texts a step [8]")
@@ -132,8 +131,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
     if args.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("tensorboard is not installed; pip install -e '.[tensorboard]' brings it")
-    if args.device == "cuda" and (problem := cuda_problem()):
-        raise ValueError(f"--device cuda: {problem}")
+    use_device(args)
     if args.train is None:
         args.train = "last" if args.model else "all"
     if args.train != "all" and not args.model:
@@ -290,6 +288,7 @@ def save(run: Run, args: argparse.Namespace, out: Path) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Print the class and all probabilities of a text, or of each line that is not empty."""
+    use_device(args)
     out = Path(args.out)
     try:
         values = json.loads((out / DESCRIBED).read_text("utf-8"))

@@ -11,10 +11,9 @@ from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
 from tinygrad_llm.data import STYLES, Pair, encode_pairs, partition, preferences, read_records
 from tinygrad_llm.data.preferences import check_pair
-from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
@@ -83,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--train", choices=("all", "lora"), default="all", help="what learns the preferences [all]")
     run.add_argument("--style", choices=tuple(STYLES), help="of the prompts [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/preferences", metavar="FOLDER", help="for the files [runs/preferences]")
-    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    add_device_flags(run)
     how = page.add_argument_group("how preferences are learned")
     how.add_argument("--beta", type=float, metavar="X", help="how strongly the model stays as it was [1; --model 0.1]")
     how.add_argument("--epochs", type=int, default=1, metavar="N", help="times through the pairs [1]")
@@ -125,8 +124,7 @@ def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
     if find_spec("matplotlib") is None:
         raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
-    if args.device == "cuda" and (problem := cuda_problem()):
-        raise ValueError(f"--device cuda: {problem}")
+    use_device(args)
     fresh, lora = args.model is None, args.train == "lora"
     usual = {
         "style": "phi3" if args.data is None else "alpaca", "beta": 1.0 if fresh else 0.1,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tinygrad_llm import tensor, text
-from tinygrad_llm.commandline import Parser, fail, os_reason
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.models import GPTModel, beam_search, commandline, perplexity, stream_text
 from tinygrad_llm.models.streaming import TextDecoder
 
@@ -42,6 +42,7 @@ def parser() -> Parser:
     page.add_argument("--beams", type=int, metavar="N", help="the likeliest text that N candidates find, no draws")
     page.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beams: more is longer [1]")
     commandline.add_sampling_flags(page)
+    add_device_flags(page.add_argument_group("the machine"))
     return page
 
 
@@ -73,7 +74,7 @@ def searched(args: argparse.Namespace, model: GPTModel, tokenizer: text.Tokenize
     size, slide = commandline.window(args, model)
     ends = commandline.ends(args, tokenizer)
     found = beam_search(
-        model, tensor([ids]), args.tokens, args.beams, args.length_penalty, size, ends, slide=slide
+        model, tensor([ids], device=args.device), args.tokens, args.beams, args.length_penalty, size, ends, slide=slide
     )[0].tolist()  # fmt: skip
     decoder = TextDecoder(tokenizer, ids)
     return "".join(decoder.feed(token) for token in found[len(ids) :] if token not in ends) + decoder.finish()
@@ -86,7 +87,8 @@ def write(args: argparse.Namespace) -> None:
         raise ValueError(f"--beams {args.beams}: must be at least 1")
     if args.beams is not None and args.stop:
         raise ValueError("--stop does not go with --beams, which knows the text only at its end")
-    model, tokenizer = commandline.load_run(args.folder)
+    use_device(args)
+    model, tokenizer = commandline.load_run(args.folder, args.device)
     size, slide = commandline.window(args, model)
     prompt = prompt_of(args)
     ids = ids_of(prompt, tokenizer)
@@ -108,7 +110,7 @@ def write(args: argparse.Namespace) -> None:
     if len(ids) > size:
         print(f"{PROGRAM}: of the prompt's {len(ids)} tokens the model sees the last {size} at most", file=sys.stderr)
     if len(ids) > 1:
-        judged = perplexity(model, tensor([ids]), size)
+        judged = perplexity(model, tensor([ids], device=args.device), size)
         print(f"prompt: {len(ids)} tokens, perplexity {judged:,.2f}", file=sys.stderr)
     print(f"written: {len(''.join(pieces))} characters in {seconds:.1f} s", file=sys.stderr)
 

@@ -54,11 +54,11 @@ FILES = (
 # What a run that goes on may be told anew; everything else decides its numbers.
 FREE = (
     "out", "resume", "steps", "eval_every", "patience", "samples", "sample_tokens", "temperature", "prompt", "keep",
-    "save_every", "save_minutes", "tensorboard",
+    "save_every", "save_minutes", "tensorboard", "device", "gpu_memory",
 )  # fmt: skip
 
 DESCRIPTION = """\
-Train a small GPT from nothing on the CPU and watch it learn.
+Train a small GPT from nothing and watch it learn.
 
 Without arguments it learns for two minutes or so from short stories that ship with
 the package. They are drawn from a grammar whose entropy is known exactly, so that the
@@ -82,7 +82,8 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
 Ctrl-C, or SIGTERM, ends the run after the step at work and keeps the model as it is then.
 --resume goes on with the run in --out to the same numbers, to the last bit, as if it had
 never stopped, however it ended. Give no flags or the same ones; with other --steps the
-learning rate follows the schedule of the new number from then on.
+learning rate follows the schedule of the new number from then on. With another --device
+the numbers differ by rounding.
 
 exit codes:
   0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM
@@ -147,7 +148,7 @@ def prepare(args: argparse.Namespace) -> Run:
     args.tokenizer = material.tokenizer.name
     train, validation = material.windows(recipe.context)
     config = recipe.model_config(material.tokenizer.vocab_size)
-    memory.check_fits(config, recipe.batch, recipe.checkpoint)
+    memory.check_fits(config, recipe.batch, recipe.checkpoint, args.device)
     memory.check_disk(config, out, args.keep + 2)
     tg.manual_seed(args.seed)
     model = GPTModel(config, checkpoint=recipe.checkpoint).to(args.device)
@@ -252,6 +253,8 @@ def main(argv: list[str] | None = None) -> int:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:
             return fail(PROGRAM, error)
+        except RuntimeError as error:
+            return failed_on_gpu(args, error)
         except KeyboardInterrupt:
             print(f"{PROGRAM}: stopped before training began; nothing was written", file=sys.stderr)
             return 130
@@ -274,6 +277,8 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
         return fail(PROGRAM, f"--out {run.out}: {os_reason(error)}; once that is mended, --resume goes on")
     except MemoryError as error:
         return fail(PROGRAM, f"the memory is full at step {run.trainer.step} ({error}); lower --batch or --context")
+    except RuntimeError as error:
+        return failed_on_gpu(args, error)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped at once; {run.out} keeps {kept(run.out)}", file=sys.stderr)
         return 130
@@ -288,6 +293,13 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
     if run.trainer.step < run.recipe.steps:
         print(f"ended after step {run.trainer.step}: no better validation loss in {run.recipe.patience} evaluations")
     return 0
+
+
+def failed_on_gpu(args: argparse.Namespace, error: RuntimeError) -> int:
+    """What the driver or the compiler of kernels said. On the CPU such an error is a mistake of ours, and raised."""
+    if args.device == "cpu":
+        raise error
+    return fail(PROGRAM, f"--device {args.device}: {error}")
 
 
 if __name__ == "__main__":

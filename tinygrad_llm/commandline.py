@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from tinygrad_llm import cuda, devices
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that keeps the shape of its texts and reports a mistake in one line, exit code 2."""
@@ -21,6 +23,31 @@ class Parser(argparse.ArgumentParser):
 class _Page(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=100)
+
+
+def add_device_flags(page: Any) -> None:
+    """The flags that `use_device` reads; page: a parser or one of its groups."""
+    page.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1, where it computes [cpu]")
+    page.add_argument("--gpu-memory", type=float, metavar="X", help="share of the GPU's memory to take at most [all]")
+
+
+def use_device(args: argparse.Namespace) -> None:
+    """Check the device and let "cuda" mean that one. Raises: ValueError with what is missing, or what there is."""
+    try:
+        target = devices.device(args.device)
+        devices.module_of(target)
+    except RuntimeError as error:
+        said = str(error).removeprefix("device: ").removeprefix(f"device {args.device}: ")
+        raise ValueError(f"--device {args.device}: {said}") from None
+    if target.index is not None:
+        cuda.set_device(target)
+    if args.gpu_memory is None:
+        return
+    if not 0 < args.gpu_memory <= 1:
+        raise ValueError(f"--gpu-memory {args.gpu_memory}: must be a share above 0, and 1 at most")
+    if target.type == "cpu":
+        raise ValueError(f"--gpu-memory {args.gpu_memory}: only with --device cuda")
+    cuda.set_per_process_memory_fraction(args.gpu_memory, target.index)
 
 
 def fail(program: str, error: object) -> int:

@@ -58,10 +58,43 @@ def max_memory_allocated(device: Any = None) -> int:
     return memory.peak(_number(device)) if is_available() else 0
 
 
+def max_memory_reserved(device: Any = None) -> int:
+    """The most bytes that CuPy's pool had taken from the GPU since `reset_peak_memory_stats`."""
+    return memory.note_reserved(_number(device)) if is_available() else 0
+
+
 def reset_peak_memory_stats(device: Any = None) -> None:
     """From now on count the most memory that arrays hold at once."""
     if is_available():
         memory.count_anew(_number(device))
+
+
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """The numbers above under PyTorch's keys, and how often the GPU was full; {} where there is none."""
+    if not is_available():
+        return {}
+    return {
+        "allocated_bytes.all.current": memory_allocated(device),
+        "allocated_bytes.all.peak": max_memory_allocated(device),
+        "reserved_bytes.all.current": memory_reserved(device),
+        "reserved_bytes.all.peak": max_memory_reserved(device),
+        "num_ooms": devices.out_of_memory,
+    }
+
+
+def memory_summary(device: Any = None) -> str:
+    """Who holds the GPU's memory: weights, gradients, moments, and what backward keeps, by op and shape."""
+    return devices.describe_held(devices.device("cuda", _number(device))).strip()
+
+
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """Let this process take no more than a fraction of the GPU's memory; beyond it the GPU counts as full.
+
+    Raises: ValueError for a fraction outside of 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+    memory.limit(fraction, _number(device))
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
@@ -140,10 +173,14 @@ __all__ = [
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
+    "max_memory_reserved",
     "mem_get_info",
     "memory_allocated",
     "memory_reserved",
+    "memory_stats",
+    "memory_summary",
     "reset_peak_memory_stats",
     "set_device",
+    "set_per_process_memory_fraction",
     "synchronize",
 ]

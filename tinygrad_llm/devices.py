@@ -154,7 +154,7 @@ def move(array: Any, target: device) -> Any:
         return array.get()
     cupy = module_of(target)
     with on(target):
-        return cupy.asarray(array)
+        return run(cupy.asarray, [], array)
 
 
 def together(name: str, arrays: list[Any], lend: bool) -> list[Any]:
@@ -186,6 +186,8 @@ def run(function: Callable[..., Any], near: list[Any], /, *args: Any, **kwargs: 
     Raises:
         MemoryError: the GPU's memory is full; says what holds it and what to change.
     """
+    if not in_use:
+        return function(*args, **kwargs)
     try:
         if cuda_count() > 1:
             for a in near:
@@ -196,13 +198,33 @@ def run(function: Callable[..., Any], near: list[Any], /, *args: Any, **kwargs: 
     except MemoryError as error:
         if type(error).__module__.partition(".")[0] != "cupy":
             raise
-        pool = _cupy().get_default_memory_pool()
-        free, total = _cupy().cuda.runtime.memGetInfo()
-        raise MemoryError(
-            f"CUDA out of memory: {error}. Of the GPU's {total:,} bytes arrays hold {pool.used_bytes():,}, CuPy keeps "
-            f"{pool.total_bytes() - pool.used_bytes():,} for reuse and {free:,} are free. Use a smaller batch or "
-            "context, activation checkpoints, or torch.cuda.empty_cache()"
-        ) from error
+        raise _full(error) from error
+
+
+out_of_memory = 0  # how often a GPU was full
+
+
+def _full(error: MemoryError) -> MemoryError:
+    """What CuPy raised where a GPU is full, with who holds its memory and what to change."""
+    global out_of_memory
+    out_of_memory += 1
+    pool, number = _cupy().get_default_memory_pool(), current()
+    free, total = _cupy().cuda.runtime.memGetInfo()
+    used, reserved, limit = pool.used_bytes(), pool.total_bytes(), pool.get_limit()
+    capped = f" The limit set for this process is {limit:,} bytes." if limit else ""
+    return MemoryError(
+        f"CUDA out of memory: {error}. Of the GPU's {total:,} bytes arrays hold {used:,}, CuPy keeps "
+        f"{reserved - used:,} for reuse and {free:,} are free.{capped} {describe_held(device('cuda', number))}"
+        "Use a smaller batch or context, activation checkpoints (--checkpoint, GPTModel(..., checkpoint=True)), "
+        "weights stored in 16 bits (.to(torch.bfloat16)), or torch.cuda.empty_cache()"
+    )
+
+
+def _unknown(target: device) -> str:
+    return ""
+
+
+describe_held: Callable[[device], str] = _unknown  # who holds a device's memory: `autograd.held` puts its own here
 
 
 def may_share_memory(a: Any, b: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def all_calls() -> dict[str, Call]:
         (100, 70, 30, True),
     ):  # fmt: skip
         found[f"attention, {t} x {s} x {d}{', causal' if causal else ''}"] = of_heads(t, s, d, causal)
+    found["clip, many pieces"] = (clip, [floats(300, 300), floats(7), floats(0), floats(70_001)])
     for heads, width in ((3, 64), (2, 30), (1, 128)):
         call = partial(packed, heads=heads)
         found[f"attention of packed, {heads} x {width}"] = (
@@ -115,4 +117,24 @@ def all_calls() -> dict[str, Call]:
     return found
 
 
+def choices() -> dict[str, Call]:
+    """Tokens drawn from logits, with every option, with ties and without: the results are whole numbers."""
+    found: dict[str, Call] = {}
+    rng = np.random.default_rng(0)
+    for v, (temperature, top_k, top_p, min_p) in product(
+        (1, 33, 700),
+        ((0, None, None, None), (1.5, None, None, None), (0.7, 3, None, None), (1.0, None, 0.5, None),
+         (1.5, None, None, 0.1), (1.0, 50, 0.9, 0.05), (2.0, 1000, 0.05, 1.0)),
+    ):  # fmt: skip
+        x, u = 3 * floats(6, v), rng.random((6, 1))
+        u[0], u[1], x[::2] = 0.0, np.nextafter(1.0, 0.0), np.round(x[::2])
+        options = (temperature, top_k, top_p, min_p)
+        found[f"of {v}, {options}"] = (lambda k, x, u=u, options=options: k.sample(x, u, *options)), [x]
+    spoiled = np.ones((4, 9), np.float32)
+    spoiled[0, 3], spoiled[1], spoiled[2, 2], spoiled[3, 1:] = np.nan, -np.inf, np.inf, -np.inf
+    found["of spoiled logits"] = (lambda k, x: k.sample(x, np.full((4, 1), 0.5), 1.0, 5, 0.5, 0.1)), [spoiled]
+    return found
+
+
 CALLS = all_calls()
+CHOICES = choices()

@@ -7,6 +7,7 @@ arguments that CuPy does not have. What they compute is NumPy's; whether CuPy co
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import types
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from tinygrad_llm import devices
 
+waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
 
@@ -45,9 +47,8 @@ def outside(value: Any) -> Any:
     return value
 
 
-def check_arguments(name: str, args: Any, kwargs: Any) -> None:
-    """Raise TypeError for arguments that CuPy's function of the name does not take."""
-    function = getattr(real(), name)
+def check_arguments(function: Any, args: Any, kwargs: Any) -> None:
+    """Raise TypeError for arguments that a function of CuPy's does not take."""
     with contextlib.suppress(ValueError):  # a function without a signature
         inspect.signature(function).bind(*args, **kwargs)
 
@@ -85,6 +86,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         """A copy in main memory."""
+        waits.append("get")
         return self._array.copy()
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,13 +104,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return outside(getattr(ufunc, method)(*inside(inputs), **inside(kwargs)))
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-        if not hasattr(real(), function.__name__):
+        path = [*function.__module__.split(".")[1:], function.__name__]  # numpy.linalg.norm is cupy.linalg.norm
+        theirs = functools.reduce(lambda place, name: getattr(place, name, None), path, real())
+        if theirs is None:
             return NotImplemented
-        check_arguments(function.__name__, args, kwargs)
+        check_arguments(theirs, args, kwargs)
+        if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
+            waits.append(function.__name__)
         found = function(*inside(args), **{name: inside(value) for name, value in kwargs.items()})
         return outside(found)
 
     def __getitem__(self, key: Any) -> Any:
+        if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
+            waits.append("boolean index")
         return outside(self._array[self._key(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -131,7 +139,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
                 return outside(view)
             return outside(method(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
 
-        return (lambda *a, **k: method(*a, **k)) if name in ("item", "tolist", "tobytes") else call
+        def read(*args: Any, **kwargs: Any) -> Any:
+            waits.append(name)
+            return method(*args, **kwargs)
+
+        return read if name in ("item", "tolist", "tobytes", "nonzero") else call
 
     def __len__(self) -> int:
         return len(self._array)
@@ -140,15 +152,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return iter(outside(list(self._array)))
 
     def __bool__(self) -> bool:
+        waits.append("bool")
         return bool(self._array)
 
     def __int__(self) -> int:
+        waits.append("int")
         return int(self._array)
 
     def __float__(self) -> float:
+        waits.append("float")
         return float(self._array)
 
     def __index__(self) -> int:
+        waits.append("index")
         return self._array.__index__()
 
     def __repr__(self) -> str:
@@ -189,7 +205,7 @@ class _CuPy(types.ModuleType):
             return types.SimpleNamespace(at=lambda a, key, b: np.add.at(inside(a), a._key(key), inside(b)))
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            check_arguments(name, args, kwargs)
+            check_arguments(getattr(real(), name), args, kwargs)
             return outside(function(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
 
         return call
@@ -217,8 +233,12 @@ def inside_or_host(a: Any) -> Any:
 def module() -> Any:
     """The pretended CuPy, on a machine with one GPU."""
     cupy = _CuPy("cupy")
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None)
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
+    )
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
+    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
 
 
@@ -240,6 +260,7 @@ def gpu() -> Iterator[None]:
     patch.setattr(devices, "in_use", True)
     patch.setattr(devices, "cuda_problem", lambda: None)
     patch.setattr(devices, "cuda_count", lambda: 1)
+    patch.setattr("tinygrad_llm.kernels.cuda.memory._hook", "a pretended one")
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)
     patch.setattr("tinygrad_llm.autograd.functions.elementary.special", special)

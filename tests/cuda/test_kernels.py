@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda.cases import CALLS, FORMS
+from tests.cuda.cases import CALLS, CHOICES, FORMS
 from tests.cuda.kinds import back, moved
 from tests.kernels.test_kernels import in_dtype, laid_out
 from tinygrad_llm import devices, kernels
@@ -36,6 +36,12 @@ def check(name: str, arrays: list[np.ndarray], dtype: Any) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_as_the_reference(name):
     check(name, CALLS[name][1], np.float32)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_tokens_drawn_are_those_of_the_reference(name):
+    call, (x,) = CHOICES[name]
+    np.testing.assert_array_equal(back(call(CUDA, moved(x))), call(REFERENCE, x.astype(np.float64)))
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if ", 6 rows" in name])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tests.cuda.cases import CALLS
+from tests.cuda.cases import CALLS, CHOICES
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -43,7 +43,7 @@ def launches() -> dict[Launch, list[Any]]:
     with pretend.gpu():
         for tf32 in (False, True):
             patch.setattr(devices, "tf32", tf32)
-            for call, arrays in CALLS.values():
+            for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
     patch.undo()
     return found
@@ -63,12 +63,13 @@ def test_no_launch_is_made_for_nothing(launches):
 def test_an_argument_that_does_not_fit_is_caught():
     parameters = launch.signatures('extern "C" __global__ void __launch_bounds__(8, 1)\nf(const float *x, int n)')["f"]
     assert parameters == [launch.Parameter("float", True, "x"), launch.Parameter("int", False, "n")]
+    wanted = launch.expected(parameters)
     x = np.zeros(2, np.float32)
-    assert [type(a) for a in launch.arguments("f", parameters, [x, 3])] == [np.ndarray, np.int32]
-    assert launch.arguments("f", parameters, [None, 3])[0] is None
+    assert [type(a) for a in launch.arguments("f", wanted, [x, 3])] == [np.ndarray, np.int32]
+    assert launch.arguments("f", wanted, [None, 3])[0] is None
     for wrong in ([x], [x, 1, 2], [x.astype(np.float64), 1], [x, x]):
         with pytest.raises(AssertionError, match="f"):
-            launch.arguments("f", parameters, wrong)
+            launch.arguments("f", wanted, wrong)
 
 
 def include_folder() -> Path:

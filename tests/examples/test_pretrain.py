@@ -141,7 +141,7 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
         (["--prompt", "ZEBRA"], "--prompt 'ZEBRA': char tokenizer: character 'Z' (U+005A) at position 0"),
         (["--prompt", ""], "--prompt is empty"),
         (["--seed", "-1"], "--seed -1: must lie in"),
-        (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["--device", "tpu"], "--device tpu: expected cpu or cuda"),
         (["--speed", "9"], "unrecognized arguments: --speed 9"),
         (["--channels", "200000"], "a batch of 4 windows of 16 tokens needs about 7.0 TiB for"),
     ],
@@ -175,7 +175,7 @@ def test_a_preset_without_a_text_asks_for_one(tmp_path, capsys):
 
 
 def test_a_gpu_that_is_not_there_is_refused(book, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "cuda_problem", lambda: "this machine has no CUDA device; use device cpu")
+    monkeypatch.setattr("tinygrad_llm.devices.cuda_problem", lambda: "this machine has no CUDA device; use device cpu")
     error = refused(capsys, tmp_path / "run", "--data", book, "--device", "cuda", *TINY)
     assert "--device cuda: this machine has no CUDA device" in error
 

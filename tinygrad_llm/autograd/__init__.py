@@ -18,6 +18,7 @@ from tinygrad_llm.autograd.grad_mode import (
     set_grad_enabled,
 )
 from tinygrad_llm.autograd.gradcheck import gradcheck
+from tinygrad_llm.autograd.held import held as held
 from tinygrad_llm.autograd.size import Size
 from tinygrad_llm.autograd.tensor import Tensor
 

@@ -246,11 +246,15 @@ def written_since(array: Any, date: int) -> bool:
     return array.size > 0 and writes.get(_address(array), 0) > date
 
 
-def _address(array: Any) -> int:
-    """Where the memory starts that an array is a view of."""
+def owner_of(array: Any) -> tuple[Any, int]:
+    """The array that an array is a view of, or itself, and where its memory starts."""
     while isinstance(array.base, type(array)):
         array = array.base
-    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return array, array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def _address(array: Any) -> int:
+    return owner_of(array)[1]
 
 
 def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:

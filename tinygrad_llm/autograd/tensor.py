@@ -31,6 +31,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_grad", "_node", "array", "flags", "source")
+    holds = "tensors"  # what its memory counts as, where somebody asks who holds a device's
     array: Any
     _grad: Tensor | None
     _node: graph.Node | None

@@ -126,6 +126,11 @@ class Kernels:
     """
     int8_unpack: Callable[..., Any]
     """(codes (N, C) int8, scales (N, ceil(C / INT8_BLOCK))) -> w (N, C) in the dtype of the scales."""
+    sample: Callable[..., Any]
+    """(x (B, V), u (B, 1) float64 in main memory, temperature, top_k, top_p, min_p) -> a token of each row (B,) int64.
+
+    See `kernels.sampling`; -1 where nothing is likeliest. u is not looked at where the temperature is 0.
+    """
 
 
 def as_rows(x: Any) -> Any:

@@ -14,6 +14,7 @@ from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
 from tinygrad_llm.kernels.philox import keep_mask
 from tinygrad_llm.kernels.reductions import largest
+from tinygrad_llm.kernels.sampling import sample
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -281,4 +282,5 @@ REFERENCE = Kernels(
     column_sums=column_sums,
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,
+    sample=sample,
 )

@@ -121,7 +121,7 @@ def _arrays(layer: Adapted, name: str) -> dict[str, np.ndarray]:
         return {"lora_embedding_A": A, "lora_embedding_B": B}
     if adapter.parts > 1:
         rank, size = adapter.rank, len(B) // adapter.parts
-        dense = np.zeros((len(B), rank * adapter.parts), B.dtype)
+        dense = np.zeros_like(B, shape=(len(B), rank * adapter.parts))
         for i in range(adapter.parts):
             rows = slice(i * size, (i + 1) * size)
             dense[rows, i * rank : (i + 1) * rank] = B[rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module
 
@@ -60,7 +61,7 @@ def _search(
     going: list[Beam] = [(0.0, prompt)]
     finished: list[Beam] = []  # with what each is worth in place of its sum, best first
     for length in range(1, max_new_tokens + 1):
-        logits = reader([row for _, row in going])
+        logits = devices.move(reader([row for _, row in going]), devices.CPU)
         sums = np.array([[total] for total, _ in going]) + log_softmax(logits)  # (beams, V)
         parents, tokens = _best(sums, 2 * beams)
         here, going_on = [], []

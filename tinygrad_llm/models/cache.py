@@ -41,9 +41,13 @@ class Keys:
         self.k: Any = None
         self.v: Any = None
 
+    def held_arrays(self) -> list[tuple[str, Any]]:
+        """See `autograd.held`."""
+        return [("keys and values", array) for array in (self.k, self.v) if array is not None]
+
     def attend(self, qkv: Tensor, heads: int) -> Tensor:
         """`mix` for tensors."""
-        return wrap(self.mix(qkv.array, heads))
+        return wrap(devices.run(self.mix, [qkv.array], qkv.array, heads))
 
     def mix(self, x: Any, heads: int) -> Any:
         """Remember the new keys and values, and mix those that each new position sees: (B, T, 3 C) -> (B, T, C)."""
@@ -55,7 +59,11 @@ class Keys:
             shape = (cache.batch, heads, cache.size, k.shape[-1])
             zeros = devices.array_module(x).zeros  # what no row has come to yet weighs 0, and must not be nan
             self.k, self.v = zeros(shape, x.dtype), zeros(shape, x.dtype)
-        for i, (row, start, count) in enumerate(zip(rows, past, counts, strict=True)):
+        alike = len(rows) == cache.batch and len({*zip(past, counts, strict=True)}) == 1  # all rows at once
+        places: Any = zip(range(batch), rows, past, counts, strict=True)
+        if alike:
+            places = [(slice(None), slice(None), past[0], counts[0])]
+        for i, row, start, count in places:
             self.k[row, :, start : start + count] = k[i, :, :count]
             self.v[row, :, start : start + count] = v[i, :, :count]
         if cache.causal:  # nothing was there before: what is new sees what is new
@@ -150,12 +158,12 @@ class Reader:
             self.cache.select(rows)
             self.known = [list(self.known[row]) for row in rows]
 
-    def __call__(self, rows: Rows) -> np.ndarray:
+    def __call__(self, rows: Rows) -> Any:
         windows = [self.window(row) for row in rows]
         with no_grad(), evaluating(self.model, self.modules):
             return self._cached(windows) if self.cached else self._without(windows)
 
-    def _cached(self, windows: list[list[int]]) -> np.ndarray:
+    def _cached(self, windows: list[list[int]]) -> Any:
         """The logits after windows, of which only what is new is read."""
         if self.cache is None or len(windows) != self.cache.batch:
             self.cache, self.known = KVCache(len(self.model.trf_blocks), len(windows), self.size), [[] for _ in windows]
@@ -172,13 +180,13 @@ class Reader:
             if len(group) == size:
                 logits = part
             else:
-                logits = np.empty((size, part.shape[-1]), part.dtype) if logits is None else logits
+                logits = np.empty_like(part, shape=(size, part.shape[-1])) if logits is None else logits
                 logits[group] = part
         self.known = windows
         return logits
 
-    def _pass(self, rows: list[int], windows: list[list[int]]) -> np.ndarray:
-        """The model on what is new of some rows -> the logits after each, (R, V) in main memory."""
+    def _pass(self, rows: list[int], windows: list[list[int]]) -> Any:
+        """The model on what is new of some rows -> the logits after each, (R, V)."""
         assert self.cache is not None
         new = [windows[b][self.cache.lengths[b] :] for b in rows]
         counts = [len(ids) for ids in new]
@@ -187,13 +195,15 @@ class Reader:
         for i, row in enumerate(new):
             ids[i, : len(row)] = row
         device = self.model.tok_emb.weight.device
+        if self.cache.mask is not None:
+            self.cache.mask = devices.move(self.cache.mask, device)
         last = (np.arange(len(rows)), np.array(counts) - 1)
         given = wrap(ids).to(device), wrap(positions).to(device), last, self.cache.layers
         if self.plain is not None and registry.watch is None:  # a profile is of ops
-            return devices.move(self.plain.after(*given), devices.CPU)
-        return devices.move(self.model.after(*given).array, devices.CPU)
+            return devices.run(self.plain.after, [self.model.tok_emb.weight.array], *given)
+        return self.model.after(*given).array
 
-    def _without(self, windows: list[list[int]]) -> np.ndarray:
+    def _without(self, windows: list[list[int]]) -> Any:
         """The logits after windows of one length in one call, of several in one for each length."""
         logits: list[Any] = [None] * len(windows)
         weight = next(iter(self.model.parameters()), None)
@@ -201,7 +211,7 @@ class Reader:
             rows = [b for b, window in enumerate(windows) if len(window) == length]
             ids = wrap(np.array([windows[b] for b in rows], np.int64))
             part = self.model(ids if weight is None else ids.to(weight.device))[:, -1].array
-            for b, row in zip(rows, devices.move(part, devices.CPU), strict=True):
+            for b, row in zip(rows, part, strict=True):
                 logits[b] = row
         return np.stack(logits)
 

@@ -18,8 +18,8 @@ TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
-    """The model and the tokenizer in a folder that a run wrote, or any other that `from_pretrained` reads.
+def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTModel, text.Tokenizer]:
+    """The model, on a device, and the tokenizer in a folder that a run wrote, or any that `from_pretrained` reads.
 
     Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, for weights that do not
     fit the configuration, for a classifier, or where model and tokenizer do not belong together.
@@ -37,7 +37,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
             f"they were not made for each other"
         )
-    return model, tokenizer
+    return model.to(device), tokenizer
 
 
 def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:

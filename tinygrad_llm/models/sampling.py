@@ -1,12 +1,15 @@
-"""From logits to a token: what is taken out of the model's distribution, and the draw from what is left."""
+"""How tokens are chosen from what the model expects: the options, and where the draws come from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices, kernels
+from tinygrad_llm.kernels.sampling import probabilities
 from tinygrad_llm.random import Generator, default_generator
 
 Generators = Generator | Sequence[Generator] | None
@@ -49,64 +52,39 @@ class Sampling:
                 f"generate: repetition_penalty must be a positive number (1 for none), not {self.repetition_penalty}"
             )
 
-    def choose(self, logits: np.ndarray, u: np.ndarray | None = None) -> np.ndarray:
-        """One token a row: logits (B, V) -> (B,). u: a number of [0, 1) for each row, (B, 1); see `draws`.
+    def choose(self, logits: Any, u: np.ndarray | None = None) -> np.ndarray:
+        """One token a row: logits (B, V) -> (B,) in main memory. u: a number of [0, 1) for each, (B, 1); see `draws`.
+
+        Logits of a GPU stay there; the tokens alone are read back, and waited for.
 
         Raises: ValueError for logits among which nothing is likeliest: nan, infinity or all minus infinity.
         """
-        if not np.isfinite(logits.max(axis=-1)).all():
+        temperature = 0.0 if u is None else self.temperature
+        choose = kernels.of(logits).sample
+        found = devices.run(choose, [logits], logits, u, temperature, self.top_k, self.top_p, self.min_p)
+        tokens = devices.move(found, devices.CPU)
+        if (tokens < 0).any():
             raise ValueError(
                 "generate: the model's logits are nan or infinite; its weights were spoiled, perhaps in training"
             )
-        if self.temperature == 0 or u is None:
-            return logits.argmax(axis=-1)
-        below = self.probabilities(logits).cumsum(axis=-1)
-        # 1 - u lies in (0, 1]: the first sum to reach it belongs to a token of positive probability, whatever rounding
-        return (below < (1.0 - u) * below[:, -1:]).sum(axis=-1)
+        return tokens
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """What `choose` draws from: (B, V) -> (B, V) float64, rows adding up to 1, zero where an option refuses.
 
         Of tokens that are equally likely at the border, the ones of lower number stay. Temperature 0 counts as 1.
         """
-        x = logits.astype(np.float64)
-        p = np.exp((x - x.max(axis=-1, keepdims=True)) / (self.temperature or 1.0))
-        p /= p.sum(axis=-1, keepdims=True)
-        if self.top_k is not None or self.top_p is not None:
-            for weights, row in zip(p, x, strict=True):
-                self._keep_likeliest(weights, row)
-        if self.min_p is not None:
-            p[p < self.min_p * p.max(axis=-1, keepdims=True)] = 0.0
-            p /= p.sum(axis=-1, keepdims=True)
-        return p
+        return probabilities(logits, self.temperature, self.top_k, self.top_p, self.min_p)
 
-    def _keep_likeliest(self, p: np.ndarray, x: np.ndarray) -> None:
-        """top_k and top_p in place, on the probabilities (V,) of logits x. Only what may stay is sorted."""
-        rest = np.arange(len(p))
-        top_k = None if self.top_k is None or self.top_k >= len(p) else self.top_k
-        if top_k is not None:
-            rest = np.flatnonzero(x >= np.partition(x, -top_k)[-top_k])
-        elif self.top_p is not None:  # all that are less likely than this together are less than 1 - top_p
-            rest = np.flatnonzero(p >= (1 - self.top_p) / len(p))
-        order = rest[np.argsort(-x[rest], kind="stable")]  # likeliest first
-        kept = p[order[:top_k]]
-        if top_k is not None:
-            kept /= kept.sum()
-        if self.top_p is not None:
-            before = kept.cumsum() - kept  # a token stays while those before it have not reached top_p
-            kept = kept[: np.count_nonzero(before < self.top_p)]
-            kept /= kept.sum()
-        p[:] = 0.0
-        p[order[: len(kept)]] = kept
-
-    def penalize(self, logits: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    def penalize(self, logits: Any, rows: Sequence[Sequence[int]]) -> Any:
         """The logits (B, V) with the repetition penalty for what each row holds; a copy where there is one."""
         if self.repetition_penalty == 1:
             return logits
-        logits = logits.copy()
-        for x, row in zip(logits, rows, strict=True):
-            seen = np.unique(np.asarray(row, np.int64))
-            x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
+        seen = [np.unique(np.asarray(row, np.int64)) for row in rows]
+        places = np.repeat(np.arange(len(rows)), [len(tokens) for tokens in seen]), np.concatenate(seen)
+        there = tuple(devices.move(place, devices.of(logits)) for place in places)
+        x, logits = logits[there], logits.copy()
+        logits[there] = np.where(x > 0, x / self.repetition_penalty, x * self.repetition_penalty)
         return logits
 
 

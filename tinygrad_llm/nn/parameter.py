@@ -9,6 +9,7 @@ class Parameter(Tensor):
     """A leaf over the memory of `data` that requires a gradient; the module it is assigned to registers it."""
 
     __slots__ = ()
+    holds = "weights"
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         if data is not None and not isinstance(data, Tensor):

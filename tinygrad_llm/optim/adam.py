@@ -55,19 +55,19 @@ class Adam(Optimizer):
 
     def update_group(self, params: list[Tensor], group: Group) -> None:
         """Take one step for all parameters, in one call of the kernel for those that have taken as many."""
-        alike: defaultdict[tuple[int, bool], list[Tensor]] = defaultdict(list)
+        alike: defaultdict[int, list[Tensor]] = defaultdict(list)
         for p in params:
             if not self.state[p]:
                 self.state[p].update(step=0, exp_avg=moment(p), exp_avg_sq=moment(p))
             self.state[p]["step"] += 1
-            alike[self.state[p]["step"], p.is_cuda].append(p)
+            alike[self.state[p]["step"]].append(p)
         bare = not group["maximize"] and (not group["weight_decay"] or group["decoupled_weight_decay"])
-        for (step, _), some in alike.items():  # a gradient that is changed first takes memory: one at a time
+        for step, some in alike.items():  # a gradient that is changed first takes memory: one at a time
             for part in [some] if bare else [[p] for p in some]:
                 self._step(part, step, group)
 
     def _step(self, params: list[Tensor], step: int, group: Group) -> None:
-        """The step of this number for parameters of one device."""
+        """The step of this number."""
         ps, gs = [p.array for p in params], [p.grad.array for p in params]  # type: ignore[union-attr]
         ms, vs = ([self.state[p][name].array for p in params] for name in ("exp_avg", "exp_avg_sq"))
         decay = group["weight_decay"]

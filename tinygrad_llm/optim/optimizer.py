@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, enable_grad, no_grad
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.interrupts import uninterrupted
@@ -107,19 +108,25 @@ class Optimizer:
         with record_function(f"{type(self).__name__}.step"), no_grad(), uninterrupted():
             for group in self.param_groups:
                 moved = [p for p in group["params"] if p.grad is not None]
-                self.update_group(moved, group)
+                for some in _of_each_device(moved):
+                    devices.run(self.update_group, [some[0].array], some, group)
                 for p in moved:
                     note_write(p.array)
         return loss
 
     def update_group(self, params: list[Tensor], group: Group) -> None:
-        """Change each parameter of a group that has a gradient; for those who can do all at once."""
+        """Change parameters of one group and device, which have gradients; for those who can do all at once."""
         for p in params:
             self.update(p, p.grad.array, self.state[p], group)  # type: ignore[union-attr]
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Change p.array in place by its gradient g, an array that is left as it is; `state` starts empty."""
         raise NotImplementedError
+
+    def held_arrays(self) -> Iterator[tuple[str, Any]]:
+        """What the state of every parameter holds; see `autograd.held`."""
+        for state in self.state.values():
+            yield from (("moments", value.array) for value in state.values() if isinstance(value, Tensor))
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number: state}, "param_groups": groups}, with parameters as numbers in order of appearance.
@@ -206,6 +213,14 @@ def in_tiles(*arrays: Any) -> Iterator[tuple[Any, ...]]:
     flat = [None if a is None else a.reshape(-1) for a in arrays]
     for start in range(0, given[0].size, TILE):
         yield tuple(None if a is None else a[start : start + TILE] for a in flat)
+
+
+def _of_each_device(params: list[Tensor]) -> Iterable[list[Tensor]]:
+    """The parameters of each device."""
+    found: defaultdict[Any, list[Tensor]] = defaultdict(list)
+    for p in params:
+        found[p.device if devices.in_use else None].append(p)
+    return found.values()
 
 
 def check_not_negative(name: str, value: float) -> None:

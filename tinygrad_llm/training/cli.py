@@ -8,9 +8,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, fail, os_reason
-from tinygrad_llm.devices import cuda_problem
+from tinygrad_llm import cuda, text
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, flag, preset
 
 __all__ = [
@@ -22,7 +21,7 @@ def add_run_flags(group: Any, out: str) -> None:
     """Where a run computes, where its files go, and when it is saved; out: the folder that --out names by default."""
     add = group.add_argument
     add("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
+    add_device_flags(group)
     add("--out", default=out, metavar="FOLDER", help=f"for the files [{out}]")
     add("--config", metavar="FILE", help="TOML or JSON file of flags; those given here go before it")
     add("--resume", action="store_true", help="go on with the run in --out; starts it if there is none")
@@ -38,8 +37,8 @@ def check_flags(args: argparse.Namespace) -> None:
 
     Raises: ValueError naming the flag, and what is allowed or how to get what is missing.
     """
-    if args.device == "cuda" and (problem := cuda_problem()):
-        raise ValueError(f"--device cuda: {problem}")
+    use_device(args)
+    cuda.reset_peak_memory_stats()
     for library, extra in (("matplotlib", "examples"), ("tqdm", "examples"), ("tensorboard", "tensorboard")):
         if find_spec(library) is None and (library != "tensorboard" or args.tensorboard):
             raise ValueError(f"{library} is not installed; pip install -e '.[{extra}]' brings it")

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.kernels.cpu_attention import KEPT
+from tinygrad_llm.kernels.cuda.memory import available
+from tinygrad_llm.kernels.cuda.rows import LOGITS
 from tinygrad_llm.models.gpt import parts_of_batch
 
 FLOAT32 = 4
@@ -19,23 +21,26 @@ def parameter_count(config: dict[str, Any]) -> int:
     return v * c + t * c + n * block + 2 * c + (0 if config["tie_weights"] else v * c)
 
 
-def training_bytes(config: dict[str, Any], batch: int, checkpoint: bool = False) -> int:
+def training_bytes(config: dict[str, Any], batch: int, checkpoint: bool = False, device: str = "cpu") -> int:
     """About the most memory that training holds at once: batch windows of the whole context, float32.
 
     Parameters, gradients and AdamW's two moments: 4 numbers a parameter, and one more where a second part of the batch
     is computed beside the first. Kept for backward, for each token: 16 C a block (inputs of the norms, of the four
     matrix products and of the GELU, and its result), H T attention weights if they are few enough to be kept, with
     dropout 3 C and H T bools more; the logits and their gradient, 2 V; and the gradients at work in one block, 8 C.
-    With checkpoints all blocks but one keep only their input, C.
+    With checkpoints all blocks but one keep only their input, C. A GPU computes a batch in one part, and without
+    dropout keeps no attention weights; its logits stand in memory a block at a time.
     """
     v, t, c, n, h = (config[k] for k in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"))
     parameters = parameter_count(config)
-    parts = 1 if config["drop_rate"] else parts_of_batch(batch, t, parameters)
-    kept = h * t if -(-batch // parts) * h * t * t <= KEPT else 0
-    dropped = 3 * c + h * t / FLOAT32 if config["drop_rate"] else 0
+    drops, gpu = bool(config["drop_rate"]), device != "cpu"
+    parts = 1 if drops or gpu else parts_of_batch(batch, t, parameters)
+    kept = h * t if (drops if gpu else -(-batch // parts) * h * t * t <= KEPT) else 0
+    dropped = 3 * c + h * t / FLOAT32 if drops else 0
     block = 16 * c + kept + dropped
-    per_token = block + (n - 1) * (c if checkpoint else block) + 2 * v + 8 * c
-    return int(FLOAT32 * ((3 + parts) * parameters + batch * t * per_token))
+    per_token = block + (n - 1) * (c if checkpoint else block) + 8 * c
+    logits = min(batch * t * v, LOGITS) if gpu else batch * t * 2 * v
+    return int(FLOAT32 * ((3 + parts) * parameters + batch * t * per_token + logits))
 
 
 def machine_bytes() -> int | None:
@@ -80,13 +85,15 @@ def check_disk(config: dict[str, Any], folder: Path, checkpoints: int) -> None:
         )
 
 
-def check_fits(config: dict[str, Any], batch: int, checkpoint: bool = False) -> None:
-    """Refuse a run that this machine cannot hold. Raises: MemoryError with the estimate and what is there."""
-    needed, there = training_bytes(config, batch, checkpoint), machine_bytes()
+def check_fits(config: dict[str, Any], batch: int, checkpoint: bool = False, device: str = "cpu") -> None:
+    """Refuse a run that the device cannot hold. Raises: MemoryError with the estimate and what is there."""
+    needed = training_bytes(config, batch, checkpoint, device)
+    there = machine_bytes() if device == "cpu" else available()
+    owner = "this machine" if device == "cpu" else f"device {device}"
     if there is not None and needed > there:
         raise MemoryError(
             f"a batch of {batch} windows of {config['context_length']} tokens needs about {format_bytes(needed)} for "
-            f"this model of {parameter_count(config):,} parameters, and this machine has {format_bytes(there)}; lower "
+            f"this model of {parameter_count(config):,} parameters, and {owner} has {format_bytes(there)}; lower "
             f"--batch (--accumulate makes up for it), --context, --channels or --layers"
             + ("" if checkpoint else ", or give --checkpoint")
         )

@@ -2,6 +2,7 @@
 
 import math
 
+from tinygrad_llm import cuda
 from tinygrad_llm.training import console, memory, speed
 from tinygrad_llm.training.checkpoint import Checkpoints
 from tinygrad_llm.training.material import Material
@@ -13,7 +14,7 @@ def introduction(material: Material, trainer: Trainer, peak: float) -> str:
     """What is going to happen, in a few lines; peak: operations a second of this machine's matrix products."""
     recipe, tokenizer = trainer.recipe, material.tokenizer
     config = recipe.model_config(tokenizer.vocab_size)
-    needed = memory.training_bytes(config, recipe.batch, recipe.checkpoint)
+    needed = memory.training_bytes(config, recipe.batch, recipe.checkpoint, trainer.device)
     saved = memory.checkpoint_bytes(config)
     least = speed.least_seconds(config, recipe.steps * recipe.tokens_per_step, peak)
     guess = math.log(tokenizer.vocab_size)
@@ -39,7 +40,8 @@ def floor_per_token(material: Material) -> float | None:
 
 def summary(material: Material, trainer: Trainer, checkpoints: Checkpoints, seconds: float) -> str:
     """The table at the end; seconds: how long this process took."""
-    last, peak = trainer.evaluations[-1], peak_memory()
+    last = trainer.evaluations[-1]
+    peak = peak_memory() if trainer.device == "cpu" else cuda.max_memory_allocated()
     losses = (last.train_loss, last.val_loss)
     rows = [
         ("", "training", "validation"),

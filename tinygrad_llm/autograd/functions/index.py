@@ -162,8 +162,8 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
     x = _view(input, basic)
     if advanced is None:
         return x
+    _check_range(x.array, advanced)  # before they are moved: to look at what lies on a GPU would wait for it
     advanced = _near_all(advanced, x)
-    _check_range(x.array, advanced)
     return apply(ops.index, x, key=advanced, unique=_picks_once(advanced))
 
 
@@ -185,8 +185,8 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
         else:
             place.fill_(value)
         return
-    advanced = _near_all(advanced, place)
     _check_range(place.array, advanced)
+    advanced = _near_all(advanced, place)
     if isinstance(value, Tensor) and devices.in_use:
         _, value = on_one_device("__setitem__", place, value)
     place.check_writable("__setitem__")

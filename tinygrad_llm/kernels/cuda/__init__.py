@@ -33,4 +33,5 @@ CUDA = dataclasses.replace(
     sum_squares=update.sum_squares,
     clip=update.clip,
     column_sums=rows.column_sums,
+    sample=rows.sample,
 )

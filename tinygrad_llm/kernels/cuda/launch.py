@@ -7,7 +7,9 @@ disk (in ~/.cupy/kernel_cache, by a hash of the text), so that the next process 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,12 @@ from tinygrad_llm import devices
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
-SCALARS = {"int": np.int32, "long long": np.int64, "float": np.float32, "double": np.float64, "bool": np.bool_}
+FLOAT32 = np.dtype(np.float32)
+DTYPES: dict[str, np.dtype] = {
+    "int": np.dtype(np.int32), "long long": np.dtype(np.int64), "float": FLOAT32, "double": np.dtype(np.float64),
+    "bool": np.dtype(np.bool_),
+}  # fmt: skip
+NUMBERS = (int, float, np.generic)
 SIGNATURE = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
 )
@@ -30,6 +37,11 @@ class Parameter(NamedTuple):
     kind: str
     pointer: bool
     name: str
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy's name for the type."""
+        return DTYPES[self.kind]
 
 
 def source(file: str) -> str:
@@ -52,9 +64,17 @@ def _parameter(text: str) -> Parameter:
     return Parameter(kind.rstrip(" *"), "*" in text, name.lstrip("*"))
 
 
+Expected = tuple[tuple[np.dtype, bool, str], ...]  # of each parameter: its dtype, whether it is a pointer, its name
+
+
+def expected(parameters: Sequence[Parameter]) -> Expected:
+    """What `arguments` looks at, which is asked for at every launch."""
+    return tuple((p.dtype, p.pointer, p.name) for p in parameters)
+
+
 @cache
-def _signatures_of(file: str) -> dict[str, list[Parameter]]:
-    return signatures(source(file))
+def _expected(file: str, name: str) -> Expected:
+    return expected(signatures(source(file))[name])
 
 
 @cache
@@ -80,21 +100,22 @@ def launch(
 
     Numbers are passed in the types of the parameters; None is a null pointer.
     """
-    typed = arguments(name, _signatures_of(file)[name], args)
+    if _counts is not None:
+        _counts[name] += 1
+    typed = arguments(name, _expected(file, name), args)
     start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
 
 
-def arguments(name: str, parameters: list[Parameter], args: Sequence[Any]) -> list[Any]:
+def arguments(name: str, parameters: Expected, args: Sequence[Any]) -> list[Any]:
     """The arguments in the types of a kernel's parameters. A list that does not fit is a mistake of ours."""
     assert len(args) == len(parameters), f"{name} takes {len(parameters)} arguments, not {len(args)}"
     typed = []
-    for parameter, value in zip(parameters, args, strict=True):
-        kind = SCALARS[parameter.kind]
-        if not parameter.pointer:
-            assert not hasattr(value, "dtype"), f"{name}: {parameter.name} takes a number, not an array"
-            typed.append(kind(value))
-            continue
-        assert value is None or value.dtype == kind, f"{name}: {parameter.name} points to {parameter.kind}"
+    for (dtype, pointer, label), value in zip(parameters, args, strict=True):
+        if pointer:
+            assert value is None or value.dtype == dtype, f"{name}: {label} points to {dtype}"
+        else:
+            assert isinstance(value, NUMBERS), f"{name}: {label} takes a number"
+            value = dtype.type(value)
         typed.append(value)
     return typed
 
@@ -110,6 +131,20 @@ def start(
     kernel(grid, block, args, shared_mem=shared)
 
 
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Inside, count the launches of each kernel; those that CuPy and cuBLAS make are not seen."""
+    global _counts
+    outer, _counts = _counts, Counter()
+    try:
+        yield _counts
+    finally:
+        _counts = outer
+
+
+_counts: Counter[str] | None = None  # launches of each kernel, while somebody counts
+
+
 def instead_of(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function over float32 arrays, in order in memory and not empty, a launcher of any arrays.
 
@@ -120,10 +155,18 @@ def instead_of(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def launcher(*args: Any, **kwargs: Any) -> Any:
-            arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype")]
-            if not all(a.size and (a.dtype.kind != "f" or a.dtype == np.float32) for a in arrays):
-                return reference(*args, **kwargs)
-            return function(*map(in_order, args), **{key: in_order(value) for key, value in kwargs.items()})
+            names, given = tuple(kwargs), [*args, *kwargs.values()]
+            for i, a in enumerate(given):
+                dtype = getattr(a, "dtype", None)
+                if dtype is None:
+                    continue
+                if not a.size or (dtype != FLOAT32 and dtype.kind == "f"):
+                    return reference(*args, **kwargs)
+                if not a.flags.c_contiguous:
+                    given[i] = a.copy()
+            if not names:
+                return function(*given)
+            return function(*given[: len(args)], **dict(zip(names, given[len(args) :], strict=True)))
 
         return launcher
 

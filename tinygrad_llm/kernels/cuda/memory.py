@@ -36,15 +36,32 @@ def free_and_total(number: int | None) -> tuple[int, int]:
         return cupy.cuda.runtime.memGetInfo()
 
 
+def available() -> int:
+    """Bytes of the current GPU that new arrays can have: what is free or kept by the pool, within its limit."""
+    pool, free = _pool(None)[0], free_and_total(None)[0]
+    kept = pool.total_bytes() - pool.used_bytes()
+    return min(free + kept, pool.get_limit() - pool.used_bytes()) if pool.get_limit() else free + kept
+
+
 def free_unused() -> None:
     """Give memory that the pool keeps for later back to the GPU."""
+    note_reserved(devices.current())
     _pool(None)[0].free_all_blocks()
+
+
+def limit(fraction: float, number: int | None) -> None:
+    """Let the pool take no more than a fraction of the GPU's memory."""
+    pool, here = _pool(number)
+    with here:
+        total = free_and_total(number)[1]
+        pool.set_limit(size=max(1, int(fraction * total)))  # 0 would be no limit
 
 
 # --- the most at once: a hook of the pool counts, once somebody has asked for it ---
 
 _now: dict[int, int] = defaultdict(int)  # device -> bytes that arrays hold
 _most: dict[int, int] = {}
+_most_reserved: dict[int, int] = defaultdict(int)
 _hook: Any = None
 
 
@@ -74,9 +91,20 @@ def count_anew(number: int | None) -> None:
         _hook.__enter__()
     index = devices.current() if number is None else number
     _now[index] = _most[index] = used(number)
+    _most_reserved[index] = reserved(number)
 
 
 def peak(number: int | None) -> int:
     """The most bytes held at once since `count_anew`; where nobody has asked to count, what was taken from the GPU."""
     index = devices.current() if number is None else number
     return _most.get(index, reserved(number))
+
+
+def note_reserved(number: int | None) -> int:
+    """The most bytes taken from the GPU at once since `count_anew`, as seen now, in calls before, and in free_unused.
+
+    The pool only grows in between, save where it gives back what it kept because the GPU was full.
+    """
+    index = devices.current() if number is None else number
+    _most_reserved[index] = max(_most_reserved[index], reserved(number))
+    return _most_reserved[index]

@@ -8,7 +8,7 @@
 // Bytes moved, N rows: forward 8 N C (x in, y out), backward 12 N C (x and g in, dx out), and a few rows of sums.
 // Layout: forward a warp per row; its second and third look at the row find it in the level-1 cache. Backward a block
 // per row in turns: a thread owns PACKS x VEC columns, whose dweight and dbias it keeps in registers over all its rows,
-// and the blocks' sums (one row each) are added up by sum_columns, in a fixed order.
+// and the blocks' sums (a row each of dweight's, dbias's or both) are added up by sum_blocks, in a fixed order.
 // Compiled with VEC and, for backward, PACKS = columns / (threads x VEC), rounded up.
 
 #include "common.cuh"
@@ -70,7 +70,7 @@ extern "C" __global__ void rms_norm(const float *x, const float *weight, float *
 #ifdef PACKS
 template <bool centred>
 __device__ void backward(const float *g, const float *x, const float *weight, const float *mean, const float *rstd,
-                         float *dx, float *dweight, float *dbias, long long n, int c)
+                         float *dx, float *sums, bool need_weight, bool need_bias, long long n, int c)
 {
     __shared__ float room[2][32];
     float sum_gh[PACKS][VEC] = {}, sum_g[PACKS][VEC] = {};
@@ -107,29 +107,31 @@ __device__ void backward(const float *g, const float *x, const float *weight, co
             store<VEC>(dx + row * c + i, u[k]);
         }
     }
+    sums += blockIdx.x * (long long)(need_weight + need_bias) * c;
 #pragma unroll
     for (int k = 0; k < PACKS; k++) {
         int i = (k * blockDim.x + threadIdx.x) * VEC;
         if (i >= c) break;
 #pragma unroll
         for (int j = 0; j < VEC; j++) {
-            if (dweight) dweight[blockIdx.x * (long long)c + i + j] = sum_gh[k][j];
-            if (dbias) dbias[blockIdx.x * (long long)c + i + j] = sum_g[k][j];
+            if (need_weight) sums[i + j] = sum_gh[k][j];
+            if (need_bias) sums[need_weight * c + i + j] = sum_g[k][j];
         }
     }
 }
 
+// sums: a row for each block, of dweight's columns if they are needed, then dbias's.
 extern "C" __global__ void layer_norm_backward(const float *g, const float *x, const float *weight, const float *mean,
-                                               const float *rstd, float *dx, float *dweight, float *dbias,
-                                               long long n, int c)
+                                               const float *rstd, float *dx, float *sums, int need_weight,
+                                               int need_bias, long long n, int c)
 {
-    backward<true>(g, x, weight, mean, rstd, dx, dweight, dbias, n, c);
+    backward<true>(g, x, weight, mean, rstd, dx, sums, need_weight, need_bias, n, c);
 }
 
 extern "C" __global__ void rms_norm_backward(const float *g, const float *x, const float *weight, const float *rstd,
-                                             float *dx, float *dweight, long long n, int c)
+                                             float *dx, float *sums, int need_weight, long long n, int c)
 {
-    backward<false>(g, x, weight, nullptr, rstd, dx, dweight, nullptr, n, c);
+    backward<false>(g, x, weight, nullptr, rstd, dx, sums, need_weight, false, n, c);
 }
 #endif
 
@@ -149,4 +151,22 @@ extern "C" __global__ void sum_columns(const float *x, float *out, long long n, 
     if (threadIdx.y || column >= c) return;
     for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
     out[blockIdx.y * (long long)c + column] = sum;
+}
+
+// first[c] = the sum of the rows of x[:, 0, c], second[c] that of x[:, 1, c], where x has n rows and as many parts as the
+// grid. A block of 32 x 32 threads for 32 columns of a part: few rows and columns, in one launch.
+extern "C" __global__ void sum_blocks(const float *x, float *first, float *second, int n, int c)
+{
+    __shared__ float sums[32][33];
+    int column = blockIdx.x * 32 + threadIdx.x;
+    float sum = 0;
+    if (column < c) {
+#pragma unroll 4
+        for (int row = threadIdx.y; row < n; row += 32) sum += x[(row * (long long)gridDim.y + blockIdx.y) * c + column];
+    }
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    sum = warp_sum(sums[threadIdx.x][threadIdx.y]);  // a warp a column
+    column = blockIdx.x * 32 + threadIdx.y;
+    if (threadIdx.x == 0 && column < c) (blockIdx.y ? second : first)[column] = sum;
 }

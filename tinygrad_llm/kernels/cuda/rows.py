@@ -8,12 +8,14 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows
-from tinygrad_llm.kernels.cuda.launch import aligned, instead_of, launch, shared_memory, vector
+from tinygrad_llm.kernels.cuda.launch import aligned, in_order, instead_of, launch, shared_memory, vector
 from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
 MOST_PACKS = 8  # of columns that a thread of a norm's backward keeps in registers
+AT_ONCE = 256  # rows that sums of columns take in one launch
 PITCH = 64  # floats
+SHARPEST = 1e30  # of an inverse temperature: beyond it only the likeliest has a chance
 LOGITS = 268_435_456  # that stand in memory at once between the head and its loss: 1 GiB
 
 
@@ -50,56 +52,72 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
 
 @instead_of(REFERENCE.layer_norm_backward)
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
-    """dx, dweight, dbias: the blocks' sums of columns come first, one row each."""
-    shape = _Backward(g, x)
-    if shape.packs > MOST_PACKS:
+    """dx, dweight, dbias in two launches."""
+    way = _Backward(g, x, needs[1:3])
+    if way.packs > MOST_PACKS:
         return REFERENCE.layer_norm_backward(g, x, weight, mean, rstd, needs)
     dx = np.empty_like(x) if needs[0] else None
-    dweight, dbias = (shape.sums(x) if needed else None for needed in needs[1:3])
-    arrays = (g, x, weight, mean, rstd, dx, dweight, dbias)
-    launch("norm", "layer_norm_backward", *shape.launch, *arrays, shape.n, shape.c, VEC=shape.vec, PACKS=shape.packs)
-    return dx, *(None if d is None else column_sums(d) for d in (dweight, dbias))  # type: ignore[return-value]
+    sums = way.room(x)
+    arrays = (g, x, weight, mean, rstd, dx, sums)
+    launch("norm", "layer_norm_backward", *way.launch, *arrays, *way.needs, way.n, way.c, VEC=way.vec, PACKS=way.packs)
+    return dx, *way.added(sums)
 
 
 @instead_of(REFERENCE.rms_norm_backward)
 def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
-    """dx, dweight."""
-    shape = _Backward(g, x)
-    if shape.packs > MOST_PACKS:
+    """dx, dweight in two launches."""
+    way = _Backward(g, x, (needs[1], False))
+    if way.packs > MOST_PACKS:
         return REFERENCE.rms_norm_backward(g, x, weight, rstd, needs)
     dx = np.empty_like(x) if needs[0] else None
-    dweight = shape.sums(x) if needs[1] else None
-    arrays = (g, x, weight, rstd, dx, dweight)
-    launch("norm", "rms_norm_backward", *shape.launch, *arrays, shape.n, shape.c, VEC=shape.vec, PACKS=shape.packs)
-    return dx, None if dweight is None else column_sums(dweight)
+    sums = way.room(x)
+    arrays = (g, x, weight, rstd, dx, sums)
+    launch("norm", "rms_norm_backward", *way.launch, *arrays, needs[1], way.n, way.c, VEC=way.vec, PACKS=way.packs)
+    return dx, way.added(sums)[0]
 
 
 class _Backward:
-    """How a norm's backward is laid out over the GPU: rows n, columns c, grid and block, columns a thread."""
+    """How a norm's backward is laid out over the GPU: rows n, columns c, grid and block, columns a thread.
 
-    def __init__(self, g: Any, x: Any):
+    Each block leaves its sums of columns in a row, for dweight, dbias or both as they are needed; they are added next.
+    """
+
+    def __init__(self, g: Any, x: Any, needs: tuple[bool, bool]):
         self.n, self.c = as_rows(x).shape
+        self.needs, self.parts = needs, sum(needs)
         self.vec = vector(self.c, g, x)
         threads = threads_for(blocks_of(self.c, self.vec), 256)
         self.packs = blocks_of(self.c, threads * self.vec)
         self.launch = (min(self.n, BLOCKS),), (threads,)
 
-    def sums(self, like: Any) -> Any:
+    def room(self, like: Any) -> Any:
         """Room for each block's sums."""
-        return np.empty_like(like, shape=(*self.launch[0], self.c))
+        return np.empty_like(like, shape=(*self.launch[0], self.parts, self.c)) if self.parts else None
+
+    def added(self, sums: Any) -> list[Any]:
+        """dweight and dbias, each None where it is not needed."""
+        found = [np.empty_like(sums, shape=(self.c,)) if needed else None for needed in self.needs]
+        if self.parts:
+            first, *rest = (d for d in found if d is not None)
+            grid = (blocks_of(self.c, 32), self.parts)
+            launch("norm", "sum_blocks", grid, (32, 32), sums, first, rest[0] if rest else None, len(sums), self.c,
+                   VEC=self.vec)  # fmt: skip
+        return found
 
 
 @instead_of(REFERENCE.column_sums)
 def column_sums(x: Any) -> Any:
     """The sums over the rows, by blocks of rows and then over the blocks."""
     n, c = x.shape
-    chunk = max(64, blocks_of(n, 64))
-    while n > 1:
+    if n > AT_ONCE:
+        chunk = max(64, blocks_of(n, 64))
         parts = blocks_of(n, chunk)
         out = np.empty_like(x, shape=(parts, c))
         launch("norm", "sum_columns", (blocks_of(c, 32), parts), (32, 8), x, out, n, c, chunk, VEC=1)
         x, n = out, parts
-    return x.reshape(c)
+    y = np.empty_like(x, shape=(c,))
+    launch("norm", "sum_blocks", (blocks_of(c, 32),), (32, 32), x, y, None, n, c, VEC=1)
+    return y
 
 
 def softmax_threads(v: int, each: int = 16) -> tuple[int]:
@@ -205,3 +223,17 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
     rows = xp.ascontiguousarray(rows.astype(np.float32, copy=False))
     n, c = ids.size, table.shape[1]
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), table, _int64(ids[order]), _int64(order), rows, n, c)
+
+
+def sample(x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> Any:
+    """A token a row, drawn on the GPU: the numbers u go there, and nothing comes back. Nothing is waited for."""
+    if x.dtype != np.float32 or not x.size:
+        return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p)
+    x, (n, v) = in_order(x), x.shape
+    if temperature == 0:
+        u, top_k, temperature = np.zeros((n, 1)), 1, 1.0
+    tokens = np.empty_like(x, np.int64, shape=n)
+    draws = array_module(x).asarray(u)
+    options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
+    launch("sample", "sample", (n,), (threads_for(blocks_of(v, 4), 1024),), x, draws, tokens, v, *options)
+    return tokens

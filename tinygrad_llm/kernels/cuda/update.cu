@@ -1,48 +1,75 @@
-// AdamW, and the sum of squares of many arrays.
+// AdamW over all parameters of a group, and the norm of all gradients: one launch for many arrays.
 //
 //   adamw    p *= 1 - lr decay;  m += (1 - beta1) (g - m);  v += (1 - beta2) (g^2 - v);
 //            p -= step_size m / (sqrt(v) / root + eps),  step_size = lr / (1 - beta1^t),  root = sqrt(1 - beta2^t)
-//   squares  sums[block] = the sum of x^2 over a block's piece, which may be of any of many arrays
+//   squares  sums[block] = the sum of x^2 over a block's piece
 //   total    the sum of the pieces' sums
 //   scale    x *= max_norm / (norm + 1e-6) where that is below 1, for every piece;  norm = sqrt(total)
 //
 // Bytes moved, n elements: adamw 28 n (p, g, m, v in; p, m, v out), squares 4 n, scale 8 n or nothing.
-// Layout: adamw VEC elements a thread, then those a grid further on. squares a block a piece, whose address and length
-// stand in a table, so that one launch serves all gradients of a model; total one block, so that the order is fixed.
+// Layout: arrays are cut into pieces of PIECE elements, a block a piece. `pieces` has for each the number of its array
+// and its first element there, `arrays` for each array its length and its addresses; the blocks of a launch find what
+// is theirs in the two tables. A thread loads 16 bytes at a time where the addresses are multiples of that. total is one
+// block, so that the order is fixed.
 
 #include "common.cuh"
 
-extern "C" __global__ void adamw(float *p, const float *g, float *m, float *v, long long n, float keep, float step_size,
-                                 float one_minus_beta1, float one_minus_beta2, float root, float eps)
+// The array that a block's piece is of, a row of `arrays`; the piece goes from `first` up to `last`.
+__device__ const long long *piece_of(const long long *pieces, const long long *arrays, int columns, long long &first,
+                                     long long &last)
 {
-    long long step = (long long)gridDim.x * blockDim.x * VEC;
-    for (long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC; i < n; i += step) {
-        Pack<VEC> a = load<VEC>(p + i), d = load<VEC>(g + i), b = load<VEC>(m + i), c = load<VEC>(v + i);
-#pragma unroll
-        for (int j = 0; j < VEC; j++) {
-            b.x[j] += one_minus_beta1 * (d.x[j] - b.x[j]);
-            c.x[j] += one_minus_beta2 * (d.x[j] * d.x[j] - c.x[j]);
-            a.x[j] = a.x[j] * keep - step_size * b.x[j] / (sqrtf(c.x[j]) / root + eps);
-        }
-        store<VEC>(p + i, a);
-        store<VEC>(m + i, b);
-        store<VEC>(v + i, c);
-    }
+    const long long *array = arrays + pieces[2 * blockIdx.x] * columns;
+    first = pieces[2 * blockIdx.x + 1];
+    last = first + PIECE < array[0] ? first + PIECE : array[0];
+    return array;
 }
 
-// table: for each piece the address of its first float and their number.
-extern "C" __global__ void squares(const long long *table, double *sums)
+template <int vec>
+__device__ void adamw_step(float *p, const float *g, float *m, float *v, float keep, float step_size,
+                           float one_minus_beta1, float one_minus_beta2, float root, float eps)
+{
+    Pack<vec> a = load<vec>(p), d = load<vec>(g), b = load<vec>(m), c = load<vec>(v);
+#pragma unroll
+    for (int j = 0; j < vec; j++) {
+        b.x[j] += one_minus_beta1 * (d.x[j] - b.x[j]);
+        c.x[j] += one_minus_beta2 * (d.x[j] * d.x[j] - c.x[j]);
+        a.x[j] = a.x[j] * keep - step_size * b.x[j] / (sqrtf(c.x[j]) / root + eps);
+    }
+    store<vec>(p, a);
+    store<vec>(m, b);
+    store<vec>(v, c);
+}
+
+// arrays: length, and the addresses of p, g, m and v.
+extern "C" __global__ void adamw(const long long *pieces, const long long *arrays, float keep, float step_size,
+                                 float one_minus_beta1, float one_minus_beta2, float root, float eps)
+{
+    long long first, last;
+    const long long *array = piece_of(pieces, arrays, 5, first, last);
+    float *p = reinterpret_cast<float *>(array[1]), *m = reinterpret_cast<float *>(array[3]);
+    float *v = reinterpret_cast<float *>(array[4]);
+    const float *g = reinterpret_cast<const float *>(array[2]);
+    long long whole = (array[1] | array[2] | array[3] | array[4]) % 16 ? first : last - (last - first) % 4;
+    for (long long i = first + threadIdx.x * 4; i < whole; i += blockDim.x * 4)
+        adamw_step<4>(p + i, g + i, m + i, v + i, keep, step_size, one_minus_beta1, one_minus_beta2, root, eps);
+    for (long long i = whole + threadIdx.x; i < last; i += blockDim.x)
+        adamw_step<1>(p + i, g + i, m + i, v + i, keep, step_size, one_minus_beta1, one_minus_beta2, root, eps);
+}
+
+// arrays: length and address.
+extern "C" __global__ void squares(const long long *pieces, const long long *arrays, double *sums)
 {
     __shared__ double room[32];
-    const float *x = reinterpret_cast<const float *>(table[2 * blockIdx.x]);
-    int n = table[2 * blockIdx.x + 1];
+    long long first, last;
+    const long long *array = piece_of(pieces, arrays, 2, first, last);
+    const float *x = reinterpret_cast<const float *>(array[1]);
     float sum = 0;
-    int whole = reinterpret_cast<long long>(x) % 16 ? 0 : n / 4 * 4;
-    for (int i = threadIdx.x * 4; i < whole; i += blockDim.x * 4) {
+    long long whole = array[1] % 16 ? first : last - (last - first) % 4;
+    for (long long i = first + threadIdx.x * 4; i < whole; i += blockDim.x * 4) {
         Pack<4> p = load<4>(x + i);
         sum += p.x[0] * p.x[0] + p.x[1] * p.x[1] + p.x[2] * p.x[2] + p.x[3] * p.x[3];
     }
-    for (int i = whole + threadIdx.x; i < n; i += blockDim.x) sum += x[i] * x[i];
+    for (long long i = whole + threadIdx.x; i < last; i += blockDim.x) sum += x[i] * x[i];
     room[threadIdx.x % 32] = 0;
     sum = warp_sum(sum);
     __syncthreads();
@@ -67,11 +94,20 @@ extern "C" __global__ void total(const double *sums, double *out, int n)
     if (threadIdx.x == 0) *out = room[0];
 }
 
-extern "C" __global__ void scale(const long long *table, const double *squares, double max_norm)
+extern "C" __global__ void scale(const long long *pieces, const long long *arrays, const double *squares,
+                                 double max_norm)
 {
     double factor = max_norm / (sqrt(*squares) + 1e-6);
     if (factor >= 1) return;  // where it is nan all become nan
-    float *x = reinterpret_cast<float *>(table[2 * blockIdx.x]);
-    int n = table[2 * blockIdx.x + 1];
-    for (int i = threadIdx.x; i < n; i += blockDim.x) x[i] *= float(factor);
+    long long first, last;
+    const long long *array = piece_of(pieces, arrays, 2, first, last);
+    float *x = reinterpret_cast<float *>(array[1]);
+    long long whole = array[1] % 16 ? first : last - (last - first) % 4;
+    for (long long i = first + threadIdx.x * 4; i < whole; i += blockDim.x * 4) {
+        Pack<4> p = load<4>(x + i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) p.x[j] *= float(factor);
+        store<4>(x + i, p);
+    }
+    for (long long i = whole + threadIdx.x; i < last; i += blockDim.x) x[i] *= float(factor);
 }

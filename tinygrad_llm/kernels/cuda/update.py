@@ -1,19 +1,20 @@
-"""Launchers of AdamW's step and of the sum of squares."""
+"""Launchers of what works on all parameters at once: AdamW's step, the norm of gradients."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.devices import array_module
-from tinygrad_llm.kernels.cuda.launch import in_order, launch, vector
+from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda.launch import in_order, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
 MOST_BLOCKS = 4096  # a thread takes several packs where there are more
-PIECE = 65_536  # elements that a block squares and adds up
+PIECE = 32_768  # elements of a block, where many arrays are worked on at once; a multiple of 4
 
 
 def _grid(count: int, vec: int) -> tuple[int]:
@@ -24,55 +25,85 @@ def adamw(
     ps: Any, gs: Any, ms: Any, vs: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
     step: int,
 ) -> None:  # fmt: skip
-    """One step of AdamW, in place on each p, m and v: a launch an array."""
-    rates = (1 - lr * weight_decay, lr / (1 - beta1**step), 1 - beta1, 1 - beta2, math.sqrt(1 - beta2**step), eps)
-    for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
-        ours = all(a.dtype == np.float32 and a.flags.c_contiguous for a in (p, m, v)) and g.dtype == np.float32
-        if ours and p.size:
-            g = g if g.flags.c_contiguous else g.copy()
-            vec = vector(p.size, p, g, m, v)
-            launch("update", "adamw", _grid(p.size, vec), (256,), p, g, m, v, p.size, *rates, VEC=vec)
+    """One step of AdamW, in place on each p, m and v: one launch, whatever their number."""
+    ours, others = [], []
+    for arrays in zip(ps, gs, ms, vs, strict=True):
+        p, g, m, v = arrays
+        if p.dtype == m.dtype == v.dtype == g.dtype == np.float32 and all(a.flags.c_contiguous for a in (p, m, v)):
+            ours.append((p, in_order(g), m, v))
         else:
-            REFERENCE.adamw([p], [g], [m], [v], lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
-                            step=step)  # fmt: skip
+            others.append(arrays)
+    if ours:
+        rates = (1 - lr * weight_decay, lr / (1 - beta1**step), 1 - beta1, 1 - beta2, math.sqrt(1 - beta2**step), eps)
+        each("adamw", [list(arrays) for arrays in zip(*ours, strict=True)], *rates)
+    for p, g, m, v in others:
+        REFERENCE.adamw([p], [g], [m], [v], lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
+                        step=step)  # fmt: skip
 
 
 def sum_squares(x: Any) -> Any:
     """sum x^2, a 0-d array."""
     if x.dtype != np.float32:
         return REFERENCE.sum_squares(x)
-    x = in_order(x)
-    return _squares(x, _pieces([x.data.ptr], [x.size])).astype(x.dtype)
+    return _squares([in_order(x)]).astype(x.dtype)
 
 
 def clip(arrays: Any, max_norm: float) -> Any:
     """Every array times max_norm / (norm + 1e-6) where that is below 1: three launches, whatever their number."""
     if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
         return REFERENCE.clip(arrays, max_norm)
-    pieces = _pieces([a.data.ptr for a in arrays], [a.size for a in arrays])
-    squares = _squares(arrays[0], pieces)
-    if len(pieces):
-        table = array_module(squares).asarray(pieces)
-        launch("update", "scale", (len(pieces),), (512,), table, squares, max_norm, VEC=4)
+    squares = _squares(arrays)
+    each("scale", [arrays], squares, max_norm)
     return np.sqrt(squares)
 
 
-def _squares(like: Any, pieces: np.ndarray) -> Any:
-    """The sum of squares over all pieces, a 0-d array of float64."""
-    xp = array_module(like)
-    out = xp.zeros((), np.float64)
-    if len(pieces):
-        table, sums = xp.asarray(pieces), xp.empty(len(pieces), np.float64)
-        launch("update", "squares", (len(pieces),), (512,), table, sums, VEC=4)
-        launch("update", "total", (1,), (256,), sums, out, len(pieces), VEC=4)
+def _squares(arrays: list[Any]) -> Any:
+    """The sum of squares over all arrays, a 0-d array of float64."""
+    out = np.zeros_like(arrays[0], np.float64, shape=())
+    sums = np.empty_like(out, shape=count_pieces(arrays))
+    if sums.size:
+        each("squares", [arrays], sums)
+        launch("update", "total", (1,), (256,), sums, out, sums.size, PIECE=PIECE)
     return out
 
 
-def _pieces(addresses: list[int], sizes: list[int]) -> np.ndarray:
-    """The address and the length of every piece of arrays of float32 at these addresses: (pieces, 2)."""
-    lengths = np.array(sizes, np.int64)
-    counts = -(-lengths // PIECE)
-    first = np.cumsum(counts) - counts
-    start = (np.arange(counts.sum()) - np.repeat(first, counts)) * PIECE  # in its array
-    addressed = np.repeat(np.array(addresses, np.int64), counts) + 4 * start
-    return np.stack([addressed, np.minimum(PIECE, np.repeat(lengths, counts) - start)], axis=1)
+# --- many arrays in one launch: tables say where they lie, and which block takes what ---
+
+
+def count_pieces(arrays: list[Any]) -> int:
+    """The pieces of PIECE elements, at most, that arrays are cut into."""
+    return sum(blocks_of(a.size, PIECE) for a in arrays)
+
+
+def each(name: str, lists: list[list[Any]], *rest: Any) -> None:
+    """Launch a kernel with a block for each piece of arrays: lists[0][i], lists[1][i], ... are of one length."""
+    count = count_pieces(lists[0])
+    if not count:
+        return
+    first = lists[0][0]
+    sizes = tuple(a.size for a in lists[0])
+    places = tuple(a.data.ptr for arrays in lists for a in arrays)
+    kind: Any = type(first)
+    number = first.device.id
+    tables = _pieces(kind, number, sizes), _arrays(kind, number, sizes, places)
+    launch("update", name, (count,), (512,), *tables, *rest, PIECE=PIECE)
+
+
+@lru_cache(maxsize=64)
+def _pieces(kind: type, number: int, sizes: tuple[int, ...]) -> Any:
+    """On a GPU, for every piece the number of its array and its first element there: (pieces, 2)."""
+    counts = [blocks_of(size, PIECE) for size in sizes]
+    array = np.repeat(np.arange(len(sizes)), counts)
+    piece = np.arange(len(array)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return devices.move(np.stack([array, piece * PIECE], axis=1), devices.device("cuda", number))
+
+
+@lru_cache(maxsize=64)
+def _arrays(kind: type, number: int, sizes: tuple[int, ...], places: tuple[int, ...]) -> Any:
+    """On a GPU, the length of every array and its addresses, one for each list: (arrays, 1 + lists).
+
+    Moved there anew only where an array does not lie where it lay in a step before; weights and moments always do, and
+    gradients mostly, since the pool hands the same memory out in the same order.
+    """
+    table = np.array([*sizes, *places], np.int64).reshape(-1, len(sizes)).T
+    return devices.move(np.ascontiguousarray(table), devices.device("cuda", number))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import kernels
+from tinygrad_llm import devices, kernels
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.functions import cat
 from tinygrad_llm.autograd.graph import note_write
@@ -36,11 +36,11 @@ def clip_grad_norm_(
     grads = _grads(parameters)
     if not grads:
         return Tensor(0.0)
-    arrays = [grad.array for grad in grads]
+    arrays = devices.together("clip_grad_norm_", [grad.array for grad in grads], lend=False)
     for array in arrays:
         note_write(array)
     if norm_type == 2.0 and not error_if_nonfinite:  # without waiting for a GPU: the norm stays there
-        norm = kernels.of(arrays[0]).clip(arrays, float(max_norm))
+        norm = devices.run(kernels.of(arrays[0]).clip, arrays[:1], arrays, float(max_norm))
         return Tensor(norm.astype(arrays[0].dtype))
     total = _total_norm(arrays, float(norm_type))
     if error_if_nonfinite and not math.isfinite(total):

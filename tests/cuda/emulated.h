@@ -1,0 +1,133 @@
+// Enough of CUDA for a C++ compiler to build a .cu file for the processor: a block's threads are contexts that take turns,
+// one after the other. A thread runs until it must wait for others: at __syncthreads for its block, in a shuffle for its
+// warp. Blocks run one after the other, so that shared memory is static memory.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <ucontext.h>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __shared__ static
+#define __launch_bounds__(...)
+
+using std::isinf;
+using std::isnan;
+using std::max;
+using std::min;
+
+struct alignas(16) float4 { float x, y, z, w; };
+struct Index { unsigned x, y, z; };
+
+namespace emulated {
+
+constexpr int WARP = 32, STACK = 1 << 16, MOST = 1024;
+
+// Threads that wait for each other; whoever ends is not waited for any more.
+struct Barrier {
+    int members = 0, waiting = 0;
+    unsigned round = 0;
+    void release_if_all_wait() { if (members && waiting == members) { waiting = 0; round++; } }
+};
+
+struct Thread {
+    ucontext_t context;
+    Index index;
+    bool done;
+};
+
+Thread threads[MOST];
+char *stacks = new char[size_t(STACK) * MOST];
+char *dynamic = new char[1 << 20];
+ucontext_t scheduler;
+int current, count;
+Index block_index, block_size, grid_size;
+Barrier block_barrier, warp_barriers[MOST / WARP];
+unsigned long long slots[MOST];
+const std::function<void()> *body;
+
+void wait(Barrier &barrier)
+{
+    unsigned round = barrier.round;
+    barrier.waiting++;
+    barrier.release_if_all_wait();
+    while (barrier.round == round) swapcontext(&threads[current].context, &scheduler);
+}
+
+void entry()
+{
+    (*body)();
+    threads[current].done = true;
+    for (Barrier *barrier : {&block_barrier, &warp_barriers[current / WARP]}) {
+        barrier->members--;
+        barrier->release_if_all_wait();
+    }
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+// Run a block; `step` is the distance to the thread whose turn is next, so that its order can differ.
+void run_block(int step)
+{
+    block_barrier = Barrier{count};
+    for (int w = 0; w * WARP < count; w++) warp_barriers[w] = Barrier{min(WARP, count - w * WARP)};
+    for (int i = 0; i < count; i++) {
+        Thread &t = threads[i];
+        t.index = {i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y};
+        t.done = false;
+        getcontext(&t.context);
+        t.context.uc_stack.ss_sp = stacks + size_t(STACK) * i;
+        t.context.uc_stack.ss_size = STACK;
+        t.context.uc_link = nullptr;
+        makecontext(&t.context, entry, 0);
+    }
+    for (current = 0; block_barrier.members; current = (current + step) % count)
+        if (!threads[current].done) swapcontext(&scheduler, &threads[current].context);
+}
+
+void run(const int *grid, const int *block, int step, const std::function<void()> &kernel)
+{
+    grid_size = {unsigned(grid[0]), unsigned(grid[1]), unsigned(grid[2])};
+    block_size = {unsigned(block[0]), unsigned(block[1]), unsigned(block[2])};
+    count = block[0] * block[1] * block[2];
+    body = &kernel;
+    for (unsigned z = 0; z < grid_size.z; z++)
+        for (unsigned y = 0; y < grid_size.y; y++)
+            for (unsigned x = 0; x < grid_size.x; x++) {
+                block_index = {x, y, z};
+                run_block(step < 0 ? count - 1 : 1);
+            }
+}
+
+// What a lane of this thread's warp hands over.
+template <typename T> T shuffled(T x, int lane)
+{
+    memcpy(&slots[current], &x, sizeof x);
+    Barrier &warp = warp_barriers[current / WARP];
+    wait(warp);
+    T other;
+    memcpy(&other, &slots[current / WARP * WARP + lane], sizeof other);
+    wait(warp);
+    return other;
+}
+
+}  // namespace emulated
+
+#define threadIdx (emulated::threads[emulated::current].index)
+#define blockIdx (emulated::block_index)
+#define blockDim (emulated::block_size)
+#define gridDim (emulated::grid_size)
+
+inline void __syncthreads() { emulated::wait(emulated::block_barrier); }
+template <typename T> T __shfl_xor_sync(unsigned, T x, int mask) { return emulated::shuffled(x, emulated::current % 32 ^ mask); }
+template <typename T> T __shfl_up_sync(unsigned, T x, int by)
+{
+    int lane = emulated::current % 32;
+    return emulated::shuffled(x, lane >= by ? lane - by : lane);
+}
+template <typename T> T atomicAdd(T *place, T x) { T old = *place; *place += x; return old; }
+inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
+inline float __int_as_float(int bits) { return __uint_as_float(bits); }
+inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }

@@ -1,0 +1,77 @@
+"""What the CUDA kernels compute, without a GPU: their own code on the processor against the reference in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda import emulated
+from tests.cuda.cases import CALLS, CHOICES
+from tests.cuda.kinds import back, moved
+from tests.cuda.test_training import losses
+from tests.kernels.test_kernels import in_dtype
+from tinygrad_llm.kernels import CUDA, REFERENCE
+
+SOME = {
+    "attention, 63 x 63 x 16, causal", "attention, 70 x 100 x 64, causal", "attention, 100 x 70 x 30, causal",
+    "attention of packed, 2 x 30", "clip, many pieces", "column_sums, 1030 x 768", "layer_norm_backward, 257 x 64",
+}  # fmt: skip
+FAST = [name for name in CALLS if name in SOME or name.endswith((", 6 rows", "3 x 31", "65 x 129"))]
+
+
+def outputs(result: Any) -> list[np.ndarray]:
+    return [np.asarray(back(y)) for y in (result if isinstance(result, tuple) else (result,)) if y is not None]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_as_the_reference(name):
+    call, arrays = CALLS[name]
+    wanted = outputs(call(REFERENCE, *in_dtype(arrays, np.float64)))
+    with emulated.gpu():
+        found = outputs(call(CUDA, *moved(in_dtype(arrays, np.float32))))
+    terms = max((n for a in arrays for n in a.shape), default=1)
+    for y, z in zip(found, wanted, strict=True):
+        assert y.dtype == np.float32
+        tolerance = 8 * np.finfo(np.float32).eps * max(terms, 16) * (1 + np.abs(z).max(initial=0))
+        np.testing.assert_allclose(y, z, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_tokens_drawn_are_those_of_the_reference(name):
+    call, (x,) = CHOICES[name]
+    with emulated.gpu():
+        np.testing.assert_array_equal(back(call(CUDA, moved(x))), call(REFERENCE, x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("name", [name for name in FAST if "3 x 31" in name or "63 x 63" in name])
+def test_the_order_in_which_threads_run_changes_nothing(name, monkeypatch):
+    """Where a thread read what another had not been told to have written, turns in the other order would show it."""
+    call, arrays = CALLS[name]
+    with emulated.gpu():
+        there = moved(in_dtype(arrays, np.float32))
+        first = outputs(call(CUDA, *there))
+        monkeypatch.setattr(emulated, "backwards", True)
+        for y, z in zip(outputs(call(CUDA, *there)), first, strict=True):
+            np.testing.assert_array_equal(y, z)
+
+
+def test_a_missing_wait_is_seen(monkeypatch):
+    """The check above can fail: without its barriers a sum over a block is another in each order."""
+    source = emulated.launch.source("softmax").replace("__syncthreads()", "")
+    monkeypatch.setattr(emulated.launch, "source", lambda file: source)
+    monkeypatch.setattr(emulated, "built", emulated.built.__wrapped__)
+    x = np.random.default_rng(0).standard_normal((1, 999)).astype(np.float32)
+    with emulated.gpu():
+        first = back(CUDA.softmax(moved(x)))
+        monkeypatch.setattr(emulated, "backwards", True)
+        assert not np.array_equal(first, back(CUDA.softmax(moved(x))))
+
+
+def test_training_by_the_kernels():
+    with emulated.gpu(), emulated.launch.counted() as launches:
+        theirs, _ = losses("cuda", 1, tie_weights=True)
+    assert launches["adamw"] == launches["scale"] == 1 and launches["attention"] == 2
+    ours, _ = losses("cpu", 1, tie_weights=True)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
