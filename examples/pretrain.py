@@ -83,7 +83,7 @@ Ctrl-C, or SIGTERM, ends the run after the step at work and keeps the model as i
 --resume goes on with the run in --out to the same numbers, to the last bit, as if it had
 never stopped, however it ended. Give no flags or the same ones; with other --steps the
 learning rate follows the schedule of the new number from then on. With another --device
-the numbers differ by rounding.
+the numbers differ by rounding, with dropout by its masks.
 
 exit codes:
   0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM

@@ -63,7 +63,8 @@ def test_pretrain_goes_on_on_the_other_device(kind, tmp_path, words, dropout):
         assert pretrain.main([*there_and_back, *GPU, "--steps", "6"]) == 0
     ours, theirs = (read_steps(tmp_path / name / "steps.csv") for name in ("cpu", "both"))
     assert theirs["step"] == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_allclose(theirs["loss"][:2], ours["loss"][:2], atol=1e-4)  # other --steps, other rates, from 3 on
+    tolerance = 1e-4 if dropout == "0" else 0.2  # a GPU draws other masks
+    np.testing.assert_allclose(theirs["loss"][:2], ours["loss"][:2], atol=tolerance)  # other rates from 3 on
     assert models.load(tmp_path / "both").tok_emb.weight.device == tg.device("cpu")
 
 

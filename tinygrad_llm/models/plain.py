@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Kernels, as_rows, of
 from tinygrad_llm.nn import (
@@ -81,7 +82,8 @@ class PlainGPT:
             x += _product(k, as_rows(remembered.mix(qkv, self.heads)), block.out_proj)
             hidden = _product(k, _normal(k, x, block.norm2), block.first)
             x += _product(k, k.activate(hidden, None, block.form), block.second)
-        return _product(k, _normal(k, x.reshape(batch, t, -1)[last], self.final_norm), self.head)
+        there = tuple(devices.move(places, devices.of(x)) for places in last)
+        return _product(k, _normal(k, x.reshape(batch, t, -1)[there], self.final_norm), self.head)
 
 
 def plain(model: Module) -> PlainGPT | None:
