@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import itertools
 import json
 import sys
 import time
@@ -16,9 +15,9 @@ from tinygrad_llm.commandline import Parser, fail, os_reason
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.devices import cuda_problem
 from tinygrad_llm.files import write_atomically
-from tinygrad_llm.models import GPTModel, load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
-from tinygrad_llm.training import MetricsFile, NonFiniteLoss, StopOnInterrupt, console
+from tinygrad_llm.training import MetricsFile, NonFiniteLoss, StopOnInterrupt, check_out, console, make_out, open_out
 from tinygrad_llm.training.classifier import (
     ClassifierRecipe,
     ClassifierTrainer,
@@ -171,9 +170,7 @@ def prepare(args: argparse.Namespace) -> Run:
     if args.model:
         model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
         context = min(args.context or longest, model.config.context_length)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(f"--model {args.model}: has {model.config.vocab_size} tokens, its tokenizer "
-                             f"{tokenizer.vocab_size}; give the folder its own tokenizer.json")  # fmt: skip
+        commandline.check_tokenizer(args.model, model, tokenizer)
     else:
         context = args.context or min(longest, 256)
         model = GPTModel({
@@ -193,10 +190,7 @@ def tokenizer_for(args: argparse.Namespace, texts: list[str]) -> text.Tokenizer:
     """That of the model, or one learned from the training texts."""
     if args.model is None:
         return text.BPETokenizer.train(texts, VOCABULARY)
-    folder = Path(args.model) if Path(args.model).is_dir() else Path(args.model).parent
-    if (folder / "tokenizer.json").is_file():
-        return text.load(folder / "tokenizer.json")
-    return text.build("gpt2", "")
+    return commandline.tokenizer_of(args.model)
 
 
 def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) -> str:
@@ -211,20 +205,6 @@ def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) 
     for module in learning:
         module.requires_grad_(True)
     return str(trainable(model))
-
-
-def open_out(out: Path) -> None:
-    """Make the folder, and move an earlier run's files in it out of the way."""
-    present = [name for name in FILES if (out / name).exists()]
-    if out.exists() and (not out.is_dir() or (present and "metrics.jsonl" not in present)):
-        raise ValueError(f"--out {out}: holds {', '.join(present) or 'a file'} of something else; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if present:
-        aside = next(p for n in itertools.count(1) if not (p := out / f"earlier-{n}").exists())
-        aside.mkdir()
-        for name in present:
-            (out / name).rename(aside / name)
-        print(f"{out} held an earlier run; its files are now in {aside}")
 
 
 def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
@@ -329,7 +309,10 @@ def main(argv: list[str] | None = None) -> int:
             predict(args)
             return 0
         run = prepare(args)
-        open_out(Path(args.out))
+        out = Path(args.out)
+        check_out(out, FILES)
+        make_out(out)
+        open_out(out, FILES)
         with StopOnInterrupt() as stop:
             train(run, args, stop)
         return 130 if stop() else 0

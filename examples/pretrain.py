@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import signal
@@ -36,10 +35,13 @@ from tinygrad_llm.training import (
     RunFolder,
     StopOnInterrupt,
     Trainer,
+    check_out,
     console,
     locked,
+    make_out,
     mean_loss,
     memory,
+    open_out,
     peak_memory,
     perplexity,
     plot_loss,
@@ -227,17 +229,7 @@ def check_machine(args: argparse.Namespace) -> None:
     if args.data == "" or args.out == "":
         raise ValueError(f"--{'data' if args.data == '' else 'out'} is empty; name a path (. is the current folder)")
     args.out = Path(args.out)
-    if args.out.is_symlink() or args.out.exists():
-        if not args.out.is_dir():
-            raise ValueError(f"--out {args.out}: exists and is not a folder; name another one")
-        check_ours(args.out)
-
-
-def check_ours(out: Path) -> None:
-    """Refuse a folder whose files bear a run's names but are no run's: every run begins with its metrics."""
-    present = [name for name in FILES if (out / name).exists()]
-    if present and "metrics.jsonl" not in present:
-        raise ValueError(f"--out {out}: holds {', '.join(present)} of something else; name another folder")
+    check_out(args.out, FILES)
 
 
 def source(args: argparse.Namespace, preset: Preset) -> str:
@@ -439,32 +431,10 @@ def distance_from_floor(run: Run, floor: float) -> str:
     )
 
 
-def open_out(run: Run, args: argparse.Namespace) -> None:
-    """Move an earlier run's files in the folder out of the way, unless it goes on: nothing is lost by it."""
-    out = run.out
-    try:
-        earlier = [out / name for name in FILES if (out / name).exists()]
-        if args.resume and (run.checkpoints.steps() or not (out / "model.safetensors").exists()):
-            earlier = []  # it goes on, or was killed before its first checkpoint
-        if earlier:
-            number = next(n for n in itertools.count(1) if not (out / f"earlier-{n}").exists())
-            aside = out / f"earlier-{number}"
-            aside.mkdir()
-            for path in earlier:
-                path.rename(aside / path.name)
-        (out / "metrics.jsonl").touch()
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be written ({os_reason(error)}); name another folder") from None
-    if earlier:
-        print(f"{out} held an earlier run; its files are now in {aside}")
-
-
-def make_out(out: Path) -> None:
-    """Make the folder. Raises: ValueError where it cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be written ({os_reason(error)}); name another folder") from None
+def files_to_move(run: Run, args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of an earlier run's files: none where it goes on, or was killed before its first checkpoint."""
+    goes_on = args.resume and (run.checkpoints.steps() or not (run.out / "model.safetensors").exists())
+    return () if goes_on else FILES
 
 
 def kept(out: Path) -> str:
@@ -482,7 +452,7 @@ def main(argv: list[str] | None = None) -> int:
             run = prepare(args)
             make_out(run.out)
             stack.enter_context(locked(run.out))
-            open_out(run, args)
+            open_out(run.out, files_to_move(run, args))
         except OSError as error:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:

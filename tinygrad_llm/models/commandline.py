@@ -7,14 +7,20 @@ import os
 from pathlib import Path
 
 from tinygrad_llm import text
+from tinygrad_llm.data.instructions import CHATML, FORM_FILE, PHI3_CHAT, Form, alpaca, read_form
+from tinygrad_llm.nn.lora import merge_lora, remove_lora
 from tinygrad_llm.random import Generator
 
-from .checkpoint import load
+from . import adapters, huggingface
+from .adapters import load_adapter
+from .checkpoint import CONFIG, WEIGHTS, load
 from .gpt import GPTModel
+from .pretrained import from_pretrained
 from .sampling import Sampling
 
 TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
+TEMPLATES: dict[str, Form] = {"phi3": PHI3_CHAT, "chatml": CHATML, "alpaca": alpaca}
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
@@ -28,13 +34,68 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, text.Tokenizer]:
     path = Path(folder, TOKENIZER)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
-    tokenizer, model = text.load(path), load(folder)
+    tokenizer, model = text.load(path), load_model(Path(folder))
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
             f"they were not made for each other"
         )
     return model, tokenizer
+
+
+def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:
+    """The tokenizer of the model that `from_pretrained` reads: the one beside its weights, else GPT-2's."""
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    beside = folder / TOKENIZER
+    return text.load(beside) if beside.is_file() else text.build("gpt2", "")
+
+
+def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: text.Tokenizer) -> None:
+    """Raise a ValueError for a tokenizer with more tokens than the model that it is to serve."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"--model {source}: has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}; give the "
+            f"folder its own {TOKENIZER}"
+        )
+
+
+def load_model(folder: Path) -> GPTModel:
+    """The model in a folder in this project's layout or Hugging Face's, or that whose adapter is there, merged into it.
+
+    Raises: as `load_run`.
+    """
+    if (folder / adapters.CONFIG).is_file() and not (folder / WEIGHTS).exists():
+        model = from_pretrained(adapters.base_of(folder))
+        load_adapter(model, folder)
+        merge_lora(model)
+        remove_lora(model)
+    elif (folder / CONFIG).is_file() and "emb_dim" not in huggingface.read_json(folder / CONFIG):
+        model = from_pretrained(folder)
+    else:
+        model = load(folder)
+    if adapters.classifies(model):
+        raise ValueError(f"{folder}: the model tells {len(model.out_head.weight)} classes apart; it writes no text")
+    return model.eval()
+
+
+def add_template_flag(page: argparse.ArgumentParser) -> None:
+    """The flag that `form` reads."""
+    page.add_argument(
+        "--template", metavar="NAME", help=f"{', '.join(TEMPLATES)}, or none to write on [the folder's, or none]"
+    )
+
+
+def form(args: argparse.Namespace, folder: str | os.PathLike[str]) -> Form | None:
+    """The form in which a model is asked: the one named, or the one beside it; None for a model that writes on.
+
+    Raises: ValueError for an unknown name or a damaged file.
+    """
+    if args.template is None:
+        path = Path(folder, FORM_FILE)
+        return read_form(path) if path.is_file() else None
+    if args.template not in (*TEMPLATES, "none"):
+        raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")
+    return TEMPLATES.get(args.template)
 
 
 def add_sampling_flags(page: argparse.ArgumentParser) -> None:

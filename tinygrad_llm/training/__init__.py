@@ -5,6 +5,7 @@ from tinygrad_llm.training.folder import RunFolder
 from tinygrad_llm.training.interrupt import StopOnInterrupt
 from tinygrad_llm.training.lock import locked
 from tinygrad_llm.training.metrics import Evaluation, MetricsFile, peak_memory, perplexity, read_metrics
+from tinygrad_llm.training.out import check_out, make_out, open_out
 from tinygrad_llm.training.plots import plot_loss, plot_runs
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, preset
 from tinygrad_llm.training.spikes import BadStep, LossSpike, NonFiniteLoss, SpikeGuard
@@ -28,9 +29,12 @@ __all__ = [
     "StopOnInterrupt",
     "Trainer",
     "adamw",
+    "check_out",
     "locked",
+    "make_out",
     "mean_loss",
     "next_token_loss",
+    "open_out",
     "peak_memory",
     "perplexity",
     "plot_loss",

@@ -11,16 +11,28 @@ from tinygrad_llm.files import write_atomically
 from tinygrad_llm.training.plots import TRAIN, VALIDATION
 
 
-def plot_curves(path: str | os.PathLike[str], history: Sequence[dict[str, Any]], title: str) -> None:
-    """Loss and accuracy of both parts over the epochs, as a PNG at path."""
+def plot_curves(
+    path: str | os.PathLike[str],
+    history: Sequence[dict[str, Any]],
+    title: str,
+    over: str = "epoch",
+    loss: str = "loss (nats a text)",
+) -> None:
+    """Loss and accuracy of both parts, as far as the records have them, over the epochs or the like, as a PNG at path.
+
+    over: the key of the horizontal axis. loss: what the axis of losses says.
+    """
     figure = _figure(9, 4)
-    epochs = [record["epoch"] for record in history]
-    for place, (key, name) in enumerate((("loss", "loss (nats a text)"), ("accuracy", "share that is right"))):
-        axes = figure.add_subplot(1, 2, place + 1)
+    places = [record[over] for record in history]
+    panels = [("loss", loss), ("accuracy", "share that is right")]
+    panels = [(key, name) for key, name in panels if f"val_{key}" in history[0]]
+    for place, (key, name) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
         for part, label, colour in (("train", "training", TRAIN), ("val", "validation", VALIDATION)):
-            values = [record[f"{part}_{key}"] for record in history]
-            axes.plot(epochs, values, color=colour, marker="o", label=f"{label}, {values[-1]:.3f} at the end")
-        axes.set_xlabel("epoch")
+            if f"{part}_{key}" in history[0]:
+                values = [record[f"{part}_{key}"] for record in history]
+                axes.plot(places, values, color=colour, marker="o", label=f"{label}, {values[-1]:.3f} at the end")
+        axes.set_xlabel(over)
         axes.set_ylabel(name)
         axes.locator_params(axis="x", integer=True)
         axes.grid(color="#e6e6e6", linewidth=0.8)
