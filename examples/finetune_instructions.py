@@ -147,7 +147,7 @@ def check(args: argparse.Namespace) -> None:
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    for name in ("epochs", "evaluations", "answer_tokens", "tasks", "rank", "pretrain_steps"):
+    for name in ("epochs", "batch", "accumulate", "evaluations", "answer_tokens", "tasks", "rank", "pretrain_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
     if args.max_length is not None and args.max_length < 1:
@@ -198,7 +198,7 @@ def prepare(args: argparse.Namespace) -> Run:
         for part, what in ((parts[0], "training"), (parts[1], "validation"))
     )
     stream = ExampleBatches(train, args.batch, collate, args.seed)
-    judged = JudgedExamples(train, collate), JudgedExamples(watched, collate)
+    judged = JudgedExamples(train[: len(watched)], collate), JudgedExamples(watched, collate)
     return Run(tokenizer, form, parts, end, stream, judged, recipe_of(args, config, len(stream)), model, corpus)
 
 
@@ -217,7 +217,7 @@ def examples_of(found: list[Example], length: int, what: str) -> list[Example]:
 
 def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Recipe:
     """How the model is tuned, on so many batches an epoch."""
-    steps = max(1, args.epochs * batches // max(args.accumulate, 1))
+    steps = max(1, args.epochs * batches // args.accumulate)
     return Recipe(
         layers=config.n_layers, heads=config.n_heads, channels=config.emb_dim, context=config.context_length,
         dropout=args.dropout, qkv_bias=config.qkv_bias, tie_weights=config.tie_weights, steps=steps,
@@ -230,7 +230,9 @@ def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Reci
 def reader(args: argparse.Namespace) -> Recipe:
     """How a model is pre-trained on the stories."""
     steps = args.pretrain_steps
-    return STORIES.recipe.replace(context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps)
+    return STORIES.recipe.replace(
+        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40
+    )
 
 
 # --- before: reading stories -----------------------------------------------------------------------------------------
@@ -339,8 +341,13 @@ def samples(entries: list[dict[str, Any]], responses: list[str], share: float | 
     for entry, response in zip(entries, responses, strict=True):
         asked = " ".join(filter(None, (entry["instruction"], entry.get("input"))))
         wanted = "" if is_right(entry, response) else f"   (right: {entry['output']})"
-        lines.append(f"  {console.printable(asked)}\n    -> {console.printable(response + wanted)}")
+        lines += [f"  {in_a_line(asked)}", f"    -> {in_a_line(response)}{in_a_line(wanted)}"]
     return "\n".join(lines) + "\n"
+
+
+def in_a_line(shown: str) -> str:
+    """A text in one line, which steers no terminal."""
+    return console.printable(shown).replace("\n", "\\n")
 
 
 def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None:

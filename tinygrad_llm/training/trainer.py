@@ -137,7 +137,8 @@ class Trainer:
         if stream is None:
             raise ValueError(f"Trainer: {type(train).__name__} is no Windows to draw from; give a stream")
         self.model, self.recipe, self.device = model, recipe, device
-        self.train, self.validation, self.rng, self.stream = train, validation, rng, stream
+        self.train: Any = train  # Windows, or what else is judged
+        self.validation, self.rng, self.stream = validation, rng, stream
         self.optimizer = adamw(model, recipe)
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
