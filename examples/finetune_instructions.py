@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it computes [cpu]")
     how = page.add_argument_group("how it learns, in brackets the values without and with --data")
-    how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [3, 2]")
+    how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [4, 2]")
     how.add_argument("--batch", type=int, metavar="N", help="entries a step [32, 8]")
     how.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches whose gradients make a step [1]")
     how.add_argument("--lr", type=float, metavar="X", help="highest learning rate [2e-3, 5e-5; lora 5e-3, 5e-4]")
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--evaluations", type=int, default=8, metavar="N", help="with samples of answers, evenly [8]")
     how.add_argument("--answer-tokens", type=int, metavar="N", help="that an answer may have [40, 256]")
     own = page.add_argument_group("without --data, without --model")
-    own.add_argument("--tasks", type=int, default=24_000, metavar="N", help="to learn from [24000]")
+    own.add_argument("--tasks", type=int, default=36_000, metavar="N", help="to learn from [36000]")
     own.add_argument("--pretrain-steps", type=int, default=1200, metavar="N", help="on the stories, before [1200]")
     return page
 
@@ -140,7 +140,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--device cuda: {problem}")
     own, lora = args.data is None, args.train == "lora"
     usual = {
-        "style": "phi3" if own else "alpaca", "epochs": 3 if own else 2, "batch": 32 if own else 8,
+        "style": "phi3" if own else "alpaca", "epochs": 4 if own else 2, "batch": 32 if own else 8,
         "lr": (5e-3 if lora else 2e-3) if own else (5e-4 if lora else 5e-5), "mask_prompt": own,
         "answer_tokens": 40 if own else 256, "alpha": 2.0 * args.rank,
     }  # fmt: skip
@@ -230,9 +230,7 @@ def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Reci
 def reader(args: argparse.Namespace) -> Recipe:
     """How a model is pre-trained on the stories."""
     steps = args.pretrain_steps
-    return STORIES.recipe.replace(
-        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40
-    )
+    return STORIES.recipe.replace(context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40)
 
 
 # --- before: reading stories -----------------------------------------------------------------------------------------
