@@ -59,7 +59,7 @@ DESCRIPTION = """\
 Teach a GPT to follow instructions, and measure how often its answers are right.
 
 Without arguments a small GPT first reads short stories and then learns to solve tasks on
-their words: to reverse, sort, count and replace them, plurals, the past, opposites, sums,
+their words: to reverse, sort and count them, plurals, the past tense, opposites, sums,
 and questions on a story. A program knows each task's one right answer, and the tasks of
 the test stand nowhere in training: other words together, or another story."""
 

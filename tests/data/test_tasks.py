@@ -44,9 +44,6 @@ def solve(entry):
         return f"{given.split()[0]} has {tasks.NUMBERS[result - 1]} {noun}{'s' * (result > 1)}."
     if kind == "count":
         return f"It is {tasks.NUMBERS[len(listed) - 1]} word{'s' * (len(listed) > 1)}."
-    if kind == "replace":
-        new, old = re.match(r"Say (\w+) for (\w+):", entry["instruction"]).groups()
-        return "They are " + re.sub(rf"\b{old}\b", new, given) + "."
     if kind == "contain":
         article, noun = re.match(r"Is there (an?) (\w+)\?", entry["instruction"]).groups()
         return f"Yes, there is {article} {noun}." if noun in listed else f"No, no {noun}."

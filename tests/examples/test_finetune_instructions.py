@@ -137,14 +137,14 @@ def test_an_adapter_keeps_its_base_when_the_folder_moves(base, entries, tmp_path
 
 def test_from_nothing_in_short(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 40_000)
-    monkeypatch.setattr(example, "VALIDATION", 12)
-    monkeypatch.setattr(example, "TEST", 24)
+    monkeypatch.setattr(example, "VALIDATION", 11)
+    monkeypatch.setattr(example, "TEST", 22)
     monkeypatch.setattr(example, "CUT_BY", 40)
     out = tmp_path / "out"
     short = ["--tasks=48", "--epochs=1", "--pretrain-steps=2", "--evaluations=1", "--answer-tokens=4"]
     assert run(example, "--out", out, *short) == 0
     last = read_metrics(out / "metrics.jsonl")[-1]
-    assert last["tested"] == 24 and set(last["kinds"]) == set(tasks.KINDS) and 0 <= last["test_accuracy"] <= 1
+    assert last["tested"] == 22 and set(last["kinds"]) == set(tasks.KINDS) and 0 <= last["test_accuracy"] <= 1
     responses = json.loads((out / "responses.json").read_text())
     train, _, test = example.entries_of(example.parser().parse_args(short))
     assert [r["output"] for r in responses] == [e["output"] for e in test] and len(train) == 48

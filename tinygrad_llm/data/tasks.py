@@ -150,16 +150,6 @@ def counted(draw: Draw) -> Task:
     return "How many words are there?", ", ".join(found), f"It is {counting(len(found), 'word')}."
 
 
-def replaced(draw: Draw) -> Task:
-    """One look for another, wherever it stands."""
-    old, new, other = draw.some(words("look"), 3)
-    nouns = draw.nouns(3, 3)
-    looks = [draw.one((old, other)) for _ in nouns]
-    looks[draw.number(0, 2)] = old
-    given = ", ".join(f"{look} {noun}s" for look, noun in zip(looks, nouns, strict=True))
-    return f"Say {new} for {old}:", given, f"They are {given.replace(old, new)}."
-
-
 def contained(draw: Draw) -> Task:
     """Whether a thing is among others."""
     found = draw.nouns(3, 5)
@@ -193,7 +183,7 @@ def story(draw: Draw) -> Task:
 
 KINDS: dict[str, Callable[[Draw], Task]] = {
     "repeat": repeated, "reverse": reversed_, "sort": in_order, "place": placed, "plural": plural, "past": past,
-    "opposite": opposite, "sum": sums, "count": counted, "replace": replaced, "contain": contained, "story": story,
+    "opposite": opposite, "sum": sums, "count": counted, "contain": contained, "story": story,
 }  # fmt: skip
 
 
