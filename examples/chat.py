@@ -5,16 +5,13 @@ import contextlib
 import io
 import sys
 from collections.abc import Generator
-from pathlib import Path
 
 from tinygrad_llm import text
 from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
-from tinygrad_llm.data.instructions import CHATML, PHI3_CHAT, ChatTemplate
+from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, Reader, commandline, stream_text
 
 PROGRAM = "chat.py"
-TEMPLATES = {"phi3": PHI3_CHAT, "chatml": CHATML}
-TEMPLATE_FILE = "chat_template.json"
 
 DESCRIPTION = """\
 Talk with a model of yours. A model that learned a conversation's form has it beside its
@@ -38,23 +35,11 @@ def parser() -> Parser:
     """The command line."""
     page = Parser(prog=PROGRAM, usage="%(prog)s --model FOLDER [flags]", description=DESCRIPTION, epilog=EPILOG)
     page.add_argument("--model", required=True, metavar="FOLDER", help="of a run")
-    page.add_argument(
-        "--template", metavar="NAME", help=f"{', '.join(TEMPLATES)}, or none to write on [the folder's, or none]"
-    )
+    commandline.add_template_flag(page)
     page.add_argument("--system", metavar="TEXT", help="what comes before the conversation")
     commandline.add_sampling_flags(page)
     add_device_flags(page.add_argument_group("the machine"))
     return page
-
-
-def template_of(args: argparse.Namespace) -> ChatTemplate | None:
-    """The form of the conversation; None for a model that writes on."""
-    if args.template is None:
-        path = Path(args.model, TEMPLATE_FILE)
-        return ChatTemplate.from_file(path) if path.is_file() else None
-    if args.template not in (*TEMPLATES, "none"):
-        raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")
-    return TEMPLATES.get(args.template)
 
 
 class Conversation:
@@ -67,7 +52,7 @@ class Conversation:
         self.tokenizer: text.Tokenizer
         use_device(args)
         self.model, self.tokenizer = commandline.load_run(args.model, args.device)
-        self.template = template_of(args)
+        self.form = commandline.form(args, args.model)
         size, slide = commandline.window(args, self.model)
         self.reader = Reader(self.model, size, slide)
         self.reset()
@@ -76,14 +61,14 @@ class Conversation:
     def reset(self) -> None:
         """Forget all but the system's text."""
         system = self.args.system
-        self.messages = [{"role": "system", "content": system}] if system and self.template else []
-        self.written = system if system and not self.template else ""
+        self.messages = [{"role": "system", "content": system}] if system and self.form else []
+        self.written = system if system and not self.form else ""
 
     def ids(self) -> list[int]:
         """The conversation so far as the model reads it."""
-        if self.template is None:
+        if self.form is None:
             return self.tokenizer.encode(self.written, disallowed_special=())
-        return self.template.encode(self.messages, self.tokenizer, ask=True).ids if self.messages else []
+        return instructions.ask(self.messages, self.tokenizer, self.form) if self.messages else []
 
     def answer(self, said: str) -> Generator[str, None, None]:
         """Say something and get what the model says to it, in pieces; what was shown is kept, also of half an answer.
@@ -96,7 +81,7 @@ class Conversation:
         shown: list[str] = []
         try:
             ids = self.ids()
-            stops = [*self.args.stop, *([self.template.closing.strip()] if self.template else [])]
+            stops = [*self.args.stop, *filter(None, [instructions.closing(self.form) if self.form else ""])]
             pieces = stream_text(
                 self.model, self.tokenizer, ids, self.args.tokens, stop=stops, sampling=self.sampling,
                 eos_id=commandline.ends(self.args, self.tokenizer), generator=self.generator, reader=self.reader,
@@ -115,7 +100,7 @@ class Conversation:
 
 def talk(conversation: Conversation) -> None:
     """Read a line, answer it, until there are no more."""
-    form = "a conversation" if conversation.template else "it goes on from what you write"
+    form = "it answers" if conversation.form else "it goes on from what you write"
     print(f"{conversation.args.model}: {form}; /reset forgets, /quit leaves")
     while True:
         try:

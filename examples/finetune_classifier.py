@@ -15,7 +15,7 @@ from tinygrad_llm import nn, text
 from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
-from tinygrad_llm.models import GPTModel, load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
 from tinygrad_llm.training import EventsFile, MetricsFile, NonFiniteLoss, StopOnInterrupt, console
 from tinygrad_llm.training.classifier import (
@@ -181,9 +181,7 @@ def prepare(args: argparse.Namespace) -> Run:
     if args.model:
         model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
         context = min(args.context or longest, model.config.context_length)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(f"--model {args.model}: has {model.config.vocab_size} tokens, its tokenizer "
-                             f"{tokenizer.vocab_size}; give the folder its own tokenizer.json")  # fmt: skip
+        commandline.check_tokenizer(args.model, model, tokenizer)
     else:
         context = args.context or min(longest, 256)
         model = GPTModel({
@@ -203,10 +201,7 @@ def tokenizer_for(args: argparse.Namespace, texts: list[str]) -> text.Tokenizer:
     """That of the model, or one learned from the training texts."""
     if args.model is None:
         return text.BPETokenizer.train(texts, VOCABULARY)
-    folder = Path(args.model) if Path(args.model).is_dir() else Path(args.model).parent
-    if (folder / "tokenizer.json").is_file():
-        return text.load(folder / "tokenizer.json")
-    return text.build("gpt2", "")
+    return commandline.tokenizer_of(args.model)
 
 
 def choose_what_learns(model: GPTModel, args: argparse.Namespace, classes: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinygrad_llm import tensor, text
 from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, beam_search, commandline, perplexity, stream_text
 from tinygrad_llm.models.streaming import TextDecoder
 
@@ -15,7 +16,9 @@ PROGRAM = "generate.py"
 
 DESCRIPTION = """\
 Continue a text with a model of yours. FOLDER is what examples/pretrain.py wrote:
-model.safetensors, config.json and tokenizer.json."""
+model.safetensors, config.json and tokenizer.json. A model that was tuned to follow
+instructions has their style beside it (chat_template.json): the prompt is then an
+instruction, asked in that style, and the answer stands on a line of its own."""
 
 EPILOG = """\
 The prompt and its continuation go to standard output, figures about them to standard error.
@@ -28,6 +31,7 @@ examples:
   python examples/generate.py runs/pretrain --file beginning.txt --tokens 500 --top-p 0.9 --stream
   echo "The lighthouse" | python examples/generate.py runs/pretrain --temperature 0
   python examples/generate.py runs/pretrain "The end" --beams 4
+  python examples/generate.py runs/instructions "Say it from A to Z: lamp, kite" --temperature 0
   python examples/generate.py runs/pretrain --file chapter.txt --tokens 0    # only: how likely is it?
 """
 
@@ -41,6 +45,7 @@ def parser() -> Parser:
     page.add_argument("--stream", action="store_true", help="show each token as it comes")
     page.add_argument("--beams", type=int, metavar="N", help="the likeliest text that N candidates find, no draws")
     page.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beams: more is longer [1]")
+    commandline.add_template_flag(page)
     commandline.add_sampling_flags(page)
     add_device_flags(page.add_argument_group("the machine"))
     return page
@@ -58,9 +63,11 @@ def prompt_of(args: argparse.Namespace) -> str:
     return sys.stdin.read().removesuffix("\n") if args.prompt is None else args.prompt
 
 
-def ids_of(prompt: str, tokenizer: text.Tokenizer) -> list[int]:
-    """The prompt's tokens, at least one."""
+def ids_of(prompt: str, tokenizer: text.Tokenizer, form: instructions.Form | None) -> list[int]:
+    """The prompt's tokens, at least one, or those of an instruction in its form."""
     try:
+        if form is not None:
+            return instructions.ask([{"role": "user", "content": prompt}], tokenizer, form)
         ids = tokenizer.encode(prompt, allowed_special="all")
     except ValueError as error:
         raise ValueError(f"the prompt: {error}") from None
@@ -90,16 +97,17 @@ def write(args: argparse.Namespace) -> None:
     use_device(args)
     model, tokenizer = commandline.load_run(args.folder, args.device)
     size, slide = commandline.window(args, model)
-    prompt = prompt_of(args)
-    ids = ids_of(prompt, tokenizer)
-    print(prompt, end="", flush=args.stream)
+    prompt, form = prompt_of(args), commandline.form(args, args.folder)
+    ids = ids_of(prompt, tokenizer, form)
+    stops = [*args.stop, *filter(None, [instructions.closing(form) if form else ""])]
+    print(prompt, end="\n" if form else "", flush=args.stream)
     start, pieces = time.perf_counter(), []
     if args.beams is not None:
         pieces = [searched(args, model, tokenizer, ids)]
         print(pieces[0], end="")
     else:
         written = stream_text(
-            model, tokenizer, ids, args.tokens, size, stop=args.stop, eos_id=commandline.ends(args, tokenizer),
+            model, tokenizer, ids, args.tokens, size, stop=stops, eos_id=commandline.ends(args, tokenizer),
             sampling=sampling, generator=draws, slide=slide,
         )  # fmt: skip
         for piece in written:

@@ -36,7 +36,8 @@ def test_who_holds_what(kind):
         ids = tg.ones(2, 40, dtype=tg.int64, device="cuda")
         loss = model.loss(ids, ids)
         _, activations = counted("cuda")
-        assert {name.partition(" ")[0] for name in activations} >= {"layer_norm", "attention_of_packed", "activated_linear"}
+        names = {name.partition(" ")[0] for name in activations}
+        assert names >= {"layer_norm", "attention_of_packed", "activated_linear"}
         ffn = [count for name, count in activations.items() if name.startswith("activated_linear")]
         assert sum(ffn) >= 2 * 2 * 40 * 4 * 48 * 4  # two blocks keep (2, 40, 4 C) floats
         loss.backward()

@@ -64,8 +64,8 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
     layers = CONFIG["n_layers"]
     norms = 2 * layers + 1
     expected = {
-        "layer_norm": norms, "layer_norm_backward": norms, "activate": layers, "activate_backward": layers, "squares": 1,
-        "total": 1, "scale": 1, "adamw": 2,
+        "layer_norm": norms, "layer_norm_backward": norms, "activate": layers, "activate_backward": layers,
+        "squares": 1, "total": 1, "scale": 1, "adamw": 2,
     }  # fmt: skip
     if not drop_rate:
         expected |= dict.fromkeys(("attention", "attention_delta", "attention_dq", "attention_dkv"), layers)

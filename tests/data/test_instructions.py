@@ -8,15 +8,22 @@ from hypothesis import strategies as st
 
 from tinygrad_llm.data import (
     CHATML,
+    FORMS,
     PHI3_CHAT,
     ChatTemplate,
     Example,
     alpaca,
+    ask,
+    ask_entry,
+    closing,
     encode_entries,
     instruction_batch,
     partition,
     phi3,
+    read_form,
     read_records,
+    render_entry,
+    save_form,
 )
 from tinygrad_llm.text import CharTokenizer
 from tinygrad_llm.utils.data import DataLoader
@@ -202,3 +209,61 @@ def test_messages_that_make_no_conversation_are_refused(messages, message):
 
 def test_ids_are_int64():
     assert {part.dtype for part in instruction_batch([[1, 2]])} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_question_is_what_its_example_begins_with(form):
+    tokenizer = CharTokenizer.build("".join(render_entry(e, form) for e in (ENTRY, BARE)))
+    for entry, example in zip((ENTRY, BARE), encode_entries([ENTRY, BARE], tokenizer, form), strict=True):
+        question = {key: text for key, text in entry.items() if key != "output"}
+        prompt = ask_entry(question, tokenizer, form)
+        assert example.ids[: len(prompt)] == prompt
+        assert example.answers == [i >= len(prompt) for i in range(len(example.ids))]
+        assert tokenizer.decode(example.ids) == render_entry(entry, form)
+        written = tokenizer.decode(example.ids[len(prompt) :])
+        assert written.removesuffix("\n").removesuffix(closing(form)) == entry["output"]
+    assert ask([{"role": "user", "content": "Say yes."}], tokenizer, form) == ask_entry(BARE, tokenizer, form)
+
+
+def test_a_chat_of_an_entry_is_two_turns():
+    assert render_entry(ENTRY, CHATML) == (
+        "<|im_start|>user\nName the spelling.\nOcassion<|im_end|>\n<|im_start|>assistant\nOccasion.<|im_end|>\n"
+    )
+
+
+def test_a_style_answers_the_last_message_and_takes_no_system():
+    talk = [TALK[1], TALK[2], TALK[3]]
+    tokenizer = CharTokenizer.build(render_entry(BARE, alpaca) + "Sure?")
+    assert ask(talk, tokenizer, alpaca) == ask_entry({"instruction": "Sure?"}, tokenizer, alpaca)
+    with pytest.raises(ValueError, match=r"tuned on single instructions \(alpaca\): it takes no system's text"):
+        ask(TALK[:2], tokenizer, alpaca)
+
+
+@pytest.mark.parametrize("form", [*FORMS.values(), PHI3_CHAT])
+def test_a_form_comes_back_from_its_file(tmp_path, form):
+    save_form(form, tmp_path / "form.json")
+    assert read_form(tmp_path / "form.json") == form
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"style": "vicuna"}', "style 'vicuna' is unknown; styles are alpaca, phi3"), ("[", "not a chat template"),
+     ('{"style": ["alpaca"]}', "unknown"), ("[1]", "not a chat template")],
+)  # fmt: skip
+def test_a_damaged_form_is_refused(tmp_path, content, message):
+    path = tmp_path / "form.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_form(path)
+
+
+def test_the_batch_of_the_chapter():
+    """The three rows of the chapter's listing, with its numbers."""
+    rows = [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
+    batch = instruction_batch(rows, pad_id=50256)
+    assert batch.inputs.tolist() == [
+        [0, 1, 2, 3, 4], [5, 6, 50256, 50256, 50256], [7, 8, 9, 50256, 50256],
+    ]  # fmt: skip
+    assert batch.targets.tolist() == [
+        [1, 2, 3, 4, 50256], [6, 50256, -100, -100, -100], [8, 9, 50256, -100, -100],
+    ]  # fmt: skip

@@ -304,3 +304,19 @@ def test_every_schedule_climbs_to_the_highest_rate_and_keeps_its_shape(schedule)
     assert (rates[55], rates[100]) == pytest.approx(expected)
     if schedule == "warmup-stable-decay":
         assert rates[70] == 1.0 and rates[85] == pytest.approx(0.55)
+
+
+def test_what_is_judged_may_be_no_windows_where_a_stream_gives_the_batches():
+    class Judged:
+        def spread(self, count, batch):
+            return iter([(IDS[None, :8], IDS[None, 1:9])])
+
+    tg.manual_seed(0)
+    model, rng = GPTModel(RECIPE.model_config(11)), np.random.default_rng(0)
+    stream = ShuffledWindows(Windows(IDS, 8), 4, 0)
+    t = Trainer(model, RECIPE, Judged(), Judged(), rng, stream=stream)
+    t.run()
+    expected = mean_loss(model, Judged().spread(1, 1))
+    assert t.evaluations[-1].val_loss == t.evaluations[-1].train_loss == expected
+    with pytest.raises(ValueError, match="Judged is no Windows to draw from; give a stream"):
+        Trainer(model, RECIPE, Judged(), Judged(), rng)

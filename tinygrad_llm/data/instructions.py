@@ -32,29 +32,32 @@ Style = Callable[[Entry], Prompt]
 
 def alpaca(entry: Entry) -> Prompt:
     """An entry in Alpaca's style; the part for the input is left out where there is none."""
-    check_entry(entry)
+    check_entry(entry, answered="output" in entry)
     given = f"\n\n### Input:\n{entry['input']}" if entry.get("input") else ""
     return Prompt(
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
         f"\n\n### Instruction:\n{entry['instruction']}{given}\n\n### Response:\n",
-        entry["output"],
+        entry.get("output", ""),
     )
 
 
 def phi3(entry: Entry) -> Prompt:
     """An entry in the style of Phi-3, much shorter: a user's turn and the assistant's."""
-    check_entry(entry)
+    check_entry(entry, answered="output" in entry)
     given = f"\n{entry['input']}" if entry.get("input") else ""
-    return Prompt(f"<|user|>\n{entry['instruction']}{given}\n\n<|assistant|>\n", entry["output"])
+    return Prompt(f"<|user|>\n{entry['instruction']}{given}\n\n<|assistant|>\n", entry.get("output", ""))
 
 
 STYLES: dict[str, Style] = {"alpaca": alpaca, "phi3": phi3}
 
 
-def check_entry(entry: Entry, place: int | None = None) -> None:
-    """Raise a ValueError unless an entry has the texts instruction and output, not empty, and perhaps input."""
+def check_entry(entry: Entry, place: int | None = None, answered: bool = True) -> None:
+    """Raise a ValueError unless an entry has the texts instruction and output, not empty, and perhaps input.
+
+    answered: whether it must have an output; one that asks need not.
+    """
     name = "an entry" if place is None else f"entry {place}"
-    for key in ("instruction", "output", "input"):
+    for key in ("instruction", "output", "input") if answered else ("instruction", "input"):
         value = entry.get(key, "" if key == "input" else None)
         if not isinstance(value, str):
             raise ValueError(f"{name} must have a text as its {key!r}, found {value!r}")
@@ -67,21 +70,6 @@ class Example(NamedTuple):
 
     ids: list[int]
     answers: list[bool]
-
-
-def encode_entries(entries: Sequence[Entry], tokenizer: Tokenizer, style: Style = alpaca) -> list[Example]:
-    """Entries as ids. Prompt and answer are encoded each by itself, so that the boundary is one between ids.
-
-    Special tokens in the texts are ordinary text.
-
-    Raises: ValueError naming the entry that lacks a text.
-    """
-    examples = []
-    for place, entry in enumerate(entries):
-        check_entry(entry, place)
-        prompt, answer = (tokenizer.encode_ordinary(part) for part in style(entry))
-        examples.append(Example(prompt + answer, [False] * len(prompt) + [True] * len(answer)))
-    return examples
 
 
 @dataclass(frozen=True)
@@ -170,6 +158,90 @@ _TEMPLATE = ("opening", "closing", "begin", "roles")
 
 PHI3_CHAT = ChatTemplate("<|{role}|>\n", "<|end|>\n")
 CHATML = ChatTemplate("<|im_start|>{role}\n", "<|im_end|>\n")
+
+
+Form = Callable[[Entry], Prompt] | ChatTemplate
+FORMS: dict[str, Form] = {**STYLES, "chat": CHATML}
+FORM_FILE = "chat_template.json"  # beside the weights of a model that learned a form
+
+
+def encode_entries(entries: Sequence[Entry], tokenizer: Tokenizer, form: Form = alpaca) -> list[Example]:
+    """Entries as ids. Prompt and answer are encoded each by itself, so that the boundary is one between ids.
+
+    Special tokens in the texts are ordinary text. In a chat's form an entry is a user's turn and the assistant's.
+
+    Raises: ValueError naming the entry that lacks a text.
+    """
+    examples = []
+    for place, entry in enumerate(entries):
+        check_entry(entry, place)
+        if isinstance(form, ChatTemplate):
+            examples.append(form.encode(turns_of(entry), tokenizer))
+            continue
+        prompt, answer = (tokenizer.encode_ordinary(part) for part in form(entry))
+        examples.append(Example(prompt + answer, [False] * len(prompt) + [True] * len(answer)))
+    return examples
+
+
+def render_entry(entry: Entry, form: Form = alpaca) -> str:
+    """An entry as the text to learn from."""
+    check_entry(entry)
+    return form.render(turns_of(entry)) if isinstance(form, ChatTemplate) else "".join(form(entry))
+
+
+def ask_entry(entry: Entry, tokenizer: Tokenizer, form: Form = alpaca) -> list[int]:
+    """The ids of an entry's prompt, for a model to go on from: those that the entry's Example begins with."""
+    check_entry(entry, answered=False)
+    if isinstance(form, ChatTemplate):
+        return form.encode(turns_of(entry)[:1], tokenizer, ask=True).ids
+    return tokenizer.encode_ordinary(form(entry).prompt)
+
+
+def ask(messages: Sequence[Message], tokenizer: Tokenizer, form: Form) -> list[int]:
+    """The ids of a conversation, for a model to go on from.
+
+    A style of single instructions knows no conversation: the last message is the instruction, the others are left out.
+
+    Raises: as `ChatTemplate.turns`; ValueError for a system's text where the form has no place for it.
+    """
+    if isinstance(form, ChatTemplate):
+        return form.encode(messages, tokenizer, ask=True).ids
+    if any(message["role"] == "system" for message in messages):
+        raise ValueError(f"the model was tuned on single instructions ({form.__name__}): it takes no system's text")
+    return ask_entry({"instruction": messages[-1]["content"]}, tokenizer, form)
+
+
+def closing(form: Form) -> str:
+    """The text at which an answer ends; empty where the token for the end of text alone ends it."""
+    return form.closing.strip() if isinstance(form, ChatTemplate) else ""
+
+
+def turns_of(entry: Entry) -> list[Message]:
+    """An entry as a user's turn, the input below the instruction, and the assistant's if there is an output."""
+    asked = entry["instruction"] + (f"\n{entry['input']}" if entry.get("input") else "")
+    answer = [{"role": "assistant", "content": entry["output"]}] if "output" in entry else []
+    return [{"role": "user", "content": asked}, *answer]
+
+
+def save_form(form: Form, path: str | os.PathLike[str]) -> None:
+    """Write the form beside a model that learned it: a chat template's fields, or the name of a style."""
+    if isinstance(form, ChatTemplate):
+        form.save(path)
+    else:
+        write_atomically(path, json.dumps({"style": form.__name__}).encode() + b"\n")
+
+
+def read_form(path: str | os.PathLike[str]) -> Form:
+    """The form that `save_form` wrote. Raises: ValueError naming the file and the rule it breaks; OSError."""
+    try:
+        fields = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or "style" not in fields:
+        return ChatTemplate.from_file(path)
+    if fields["style"] not in [*STYLES]:  # a file may say anything, also what no dictionary takes
+        raise ValueError(f"{path}: style {fields['style']!r} is unknown; styles are {', '.join(STYLES)}")
+    return STYLES[fields["style"]]
 
 
 class InstructionBatch(NamedTuple):

@@ -53,11 +53,14 @@ KNOWN = {  # keys that are read, or say nothing about what the adapter computes
 CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")  # ways to begin that leave another model to adapt
 
 
-def save_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str | None = None) -> None:
+def save_adapter(
+    model: GPTModel, folder: str | os.PathLike[str], name: str | None = None, base: str | None = None
+) -> None:
     """Write an adapter, by default the one at work, and all layers that learned or were put in beside it.
 
     The folder, which is made if need be, gets adapter_model.safetensors and adapter_config.json, each replaced whole.
-    PEFT opens it on transformers' GPT-2; a head that classifies is `score` there, which has no bias.
+    PEFT opens it on transformers' GPT-2; a head that classifies is `score` there, which has no bias. base: the name or
+    path of the model that it adapts, which the configuration then tells.
 
     Raises: ValueError without such an adapter, or while it is merged.
     """
@@ -80,6 +83,7 @@ def save_adapter(model: GPTModel, folder: str | os.PathLike[str], name: str | No
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = _config(model, layers, name, [path for path in beside if path not in layers])
+    values["base_model_name_or_path"] = base
     arrays = {key: np.ascontiguousarray(devices.move(array, devices.CPU)) for key, array in tensors.items()}
     write_atomically(folder / WEIGHTS, safetensors.numpy.save(arrays, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, (json.dumps(values, indent=2) + "\n").encode())
@@ -95,6 +99,18 @@ def _beside(model: GPTModel, layers: Mapping[str, Adapted]) -> list[str]:
     if classifies(model) and "out_head" not in found:
         found.append("out_head")
     return found
+
+
+def base_of(folder: str | os.PathLike[str]) -> str:
+    """The model that the adapter in a folder adapts: a path, from the folder on if it leads to one, or a name.
+
+    Raises: FileNotFoundError; ValueError where the configuration does not tell it.
+    """
+    base = read_json(Path(folder, CONFIG)).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"{Path(folder, CONFIG)}: base_model_name_or_path is {base!r}; name there what it adapts")
+    inside = Path(folder, base)
+    return str(inside) if inside.exists() else base
 
 
 def classifies(model: GPTModel) -> bool:

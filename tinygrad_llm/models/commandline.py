@@ -7,15 +7,19 @@ import os
 from pathlib import Path
 
 from tinygrad_llm import text
+from tinygrad_llm.data.instructions import CHATML, FORM_FILE, PHI3_CHAT, Form, alpaca, read_form
+from tinygrad_llm.nn.lora import merge_lora, remove_lora
 from tinygrad_llm.random import Generator
 
-from .adapters import classifies
+from . import adapters
+from .checkpoint import WEIGHTS
 from .gpt import GPTModel
 from .pretrained import from_pretrained
 from .sampling import Sampling
 
 TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
+TEMPLATES: dict[str, Form] = {"phi3": PHI3_CHAT, "chatml": CHATML, "alpaca": alpaca}
 
 
 def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTModel, text.Tokenizer]:
@@ -29,9 +33,7 @@ def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTMo
     path = Path(folder, TOKENIZER)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
-    tokenizer, model = text.load(path), from_pretrained(folder, dtype=None)
-    if classifies(model):
-        raise ValueError(f"{folder}: the model tells classes apart and writes no text; use the one it was made from")
+    tokenizer, model = text.load(path), load_model(Path(folder))
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
@@ -54,6 +56,43 @@ def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: 
             f"--model {source}: has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}; give the "
             f"folder its own {TOKENIZER}"
         )
+
+
+def load_model(folder: Path) -> GPTModel:
+    """The model in a folder that `from_pretrained` reads, or that whose adapter is there, merged into it.
+
+    Raises: as `load_run`.
+    """
+    if (folder / adapters.CONFIG).is_file() and not (folder / WEIGHTS).exists():
+        model = from_pretrained(adapters.base_of(folder))
+        adapters.load_adapter(model, folder)
+        merge_lora(model)
+        remove_lora(model)
+    else:
+        model = from_pretrained(folder, dtype=None)
+    if adapters.classifies(model):
+        raise ValueError(f"{folder}: the model tells classes apart and writes no text; use the one it was made from")
+    return model.eval()
+
+
+def add_template_flag(page: argparse.ArgumentParser) -> None:
+    """The flag that `form` reads."""
+    page.add_argument(
+        "--template", metavar="NAME", help=f"{', '.join(TEMPLATES)}, or none to write on [the folder's, or none]"
+    )
+
+
+def form(args: argparse.Namespace, folder: str | os.PathLike[str]) -> Form | None:
+    """The form in which a model is asked: the one named, or the one beside it; None for a model that writes on.
+
+    Raises: ValueError for an unknown name or a damaged file.
+    """
+    if args.template is None:
+        path = Path(folder, FORM_FILE)
+        return read_form(path) if path.is_file() else None
+    if args.template not in (*TEMPLATES, "none"):
+        raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")
+    return TEMPLATES.get(args.template)
 
 
 def add_sampling_flags(page: argparse.ArgumentParser) -> None:

@@ -11,29 +11,41 @@ from tinygrad_llm.files import write_atomically
 from tinygrad_llm.training.plots import TRAIN, VALIDATION
 
 
-def plot_curves(path: str | os.PathLike[str], history: Sequence[dict[str, Any]], title: str) -> None:
-    """Loss and accuracy of both parts over the epochs, as a PNG at path."""
-    figure = _figure(9, 4)
-    epochs = [record["epoch"] for record in history]
-    for place, (key, name) in enumerate((("loss", "loss (nats a text)"), ("accuracy", "share that is right"))):
-        axes = figure.add_subplot(1, 2, place + 1)
+def plot_curves(
+    path: str | os.PathLike[str],
+    history: Sequence[dict[str, Any]],
+    title: str,
+    over: str = "epoch",
+    loss: str = "loss (nats a text)",
+) -> None:
+    """Loss and accuracy of both parts, as far as the records have them, over the epochs or the like, as a PNG at path.
+
+    over: the key of the horizontal axis. loss: what the axis of losses says.
+    """
+    figure = new_figure(9, 4)
+    places = [record[over] for record in history]
+    panels = [("loss", loss), ("accuracy", "share that is right")]
+    panels = [(key, name) for key, name in panels if f"val_{key}" in history[0]]
+    for place, (key, name) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
         for part, label, colour in (("train", "training", TRAIN), ("val", "validation", VALIDATION)):
-            values = [record[f"{part}_{key}"] for record in history]
-            axes.plot(epochs, values, color=colour, marker="o", label=f"{label}, {values[-1]:.3f} at the end")
-        axes.set_xlabel("epoch")
+            if f"{part}_{key}" in history[0]:
+                values = [record[f"{part}_{key}"] for record in history]
+                axes.plot(places, values, color=colour, marker="o", label=f"{label}, {values[-1]:.3f} at the end")
+        axes.set_xlabel(over)
         axes.set_ylabel(name)
         axes.locator_params(axis="x", integer=True)
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, parse_math=False)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def plot_confusion(path: str | os.PathLike[str], confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
     """How many texts of each class (row) were taken for which (column), as a PNG at path."""
     side = 3.2 + 0.55 * len(classes)
-    figure = _figure(side + 0.6, side)
+    figure = new_figure(side + 0.6, side)
     axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -48,10 +60,10 @@ def plot_confusion(path: str | os.PathLike[str], confusion: np.ndarray, classes:
     axes.set_xlabel("taken for")
     axes.set_ylabel("is")
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +72,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _write(path: str | os.PathLike[str], figure: Any) -> None:
+def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomically(path, picture.getvalue())

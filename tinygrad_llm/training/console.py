@@ -129,8 +129,12 @@ def shares(parts: dict[str, float]) -> str:
 
 def sample_block(text: str, step: int) -> str:
     """A sample of generated text, set apart from the numbers; characters that would steer a terminal are escaped."""
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.strip("\n"))
-    return f"\n--- a sample after step {step}\n" + textwrap.indent(shown, "    ") + "\n"
+    return f"\n--- a sample after step {step}\n" + textwrap.indent(printable(text.strip("\n")), "    ") + "\n"
+
+
+def printable(text: str) -> str:
+    """A text with every character escaped that would steer a terminal, but line ends."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

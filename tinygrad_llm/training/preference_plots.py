@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_llm.training.classifier_plots import _figure, _write
+from tinygrad_llm.training.classifier_plots import new_figure, write_figure
 from tinygrad_llm.training.plots import LINES, QUIET, TRAIN, VALIDATION
 
 
 def plot_preferences(path: str | os.PathLike[str], history: Sequence[dict[str, Any]], title: str) -> None:
     """Loss, reward accuracy and rewards over the steps, as a PNG at path; history: records of PreferenceTrainer."""
-    figure = _figure(12, 4)
+    figure = new_figure(12, 4)
     steps = [record["step"] for record in history]
     for place, (key, name) in enumerate((("loss", "loss (nats a pair)"), ("accuracy", "pairs in the right order"))):
         axes = figure.add_subplot(1, 3, place + 1)
@@ -25,7 +25,7 @@ def plot_preferences(path: str | os.PathLike[str], history: Sequence[dict[str, A
     axes.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (5, 4)))
     _finish(axes, "reward (nats, validation)")
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, parse_math=False)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def _finish(axes: Any, name: str) -> None:

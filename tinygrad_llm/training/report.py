@@ -3,6 +3,7 @@
 import math
 
 from tinygrad_llm import cuda
+from tinygrad_llm.data import Windows
 from tinygrad_llm.training import console, memory, speed
 from tinygrad_llm.training.checkpoint import Checkpoints
 from tinygrad_llm.training.material import Material
@@ -68,6 +69,7 @@ def summary(material: Material, trainer: Trainer, checkpoints: Checkpoints, seco
 
 def _distance_from(floor: float, material: Material, trainer: Trainer) -> str:
     """The model on the whole validation text against the best that is possible."""
+    assert isinstance(trainer.validation, Windows)
     loss = mean_loss(trainer.model, trainer.validation.batches(trainer.recipe.batch), trainer.device)
     assert material.corpus.floor is not None
     entropy = material.corpus.floor.nats_per_character * len(material.corpus.validation) / len(material.validation)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
-from tinygrad_llm.data.fingerprint import fingerprint
+from tinygrad_llm.data.fingerprint import Examples, fingerprint
 from tinygrad_llm.data.packing import IGNORED, PackedBatch
 from tinygrad_llm.data.stream import RandomWindows, Stream
 from tinygrad_llm.data.windows import Windows
@@ -36,6 +36,12 @@ from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
 MOST_SKIPPED = 3  # bad steps in a row; one more, and it is not the batch that is bad
+
+
+class Judged(Examples, Protocol):
+    """What a model is judged by: fixed batches of at most `count` of its examples, as `Windows` gives them."""
+
+    def spread(self, count: int, batch: int) -> Iterable[Batch]: ...
 
 
 def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
@@ -94,7 +100,7 @@ def adamw(model: Module, recipe: Recipe) -> AdamW:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
+    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
 
 
 COUNTERS = ("step", "tokens", "skipped", "first_loss", "last_loss", "last_norm", "seconds")
@@ -105,30 +111,36 @@ class Trainer:
 
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
     `train` should have stride 1 and `validation` stride T, so that no token is judged twice. stream: where the batches
-    come from, such as `MixedBatches` of packed rows; by default windows of `train`, drawn at random by rng.
+    come from, such as `MixedBatches` of packed rows; by default windows of `train`, drawn at random by rng. With a
+    stream, `train` and `validation` may be whatever has `spread`: they are what the model is judged by.
 
-    Raises: ValueError when a batch has more windows than there are.
+    Raises: ValueError when a batch has more windows than there are, or for no windows and no stream.
     """
 
     def __init__(
         self,
         model: Module,
         recipe: Recipe,
-        train: Windows,
-        validation: Windows,
+        train: Windows | Judged,
+        validation: Judged,
         rng: np.random.Generator,
         device: str = "cpu",
         stream: Stream | None = None,
     ) -> None:
-        if recipe.batch > len(train):
-            raise ValueError(
-                f"--batch {recipe.batch}: the training text has only {len(train)} windows of {train.context} tokens; "
-                f"use a smaller batch or a longer text"
-            )
+        self.train_judged: Judged = train
+        if isinstance(train, Windows):
+            if recipe.batch > len(train):
+                raise ValueError(
+                    f"--batch {recipe.batch}: the training text has only {len(train)} windows of {train.context} "
+                    f"tokens; use a smaller batch or a longer text"
+                )
+            self.train_judged = Windows(train.ids, train.context, stride=train.context)
+            stream = RandomWindows(train, recipe.batch, rng) if stream is None else stream
+        if stream is None:
+            raise ValueError(f"Trainer: {type(train).__name__} is no Windows to draw from; give a stream")
         self.model, self.recipe, self.device = model, recipe, device
-        self.train, self.validation, self.rng = train, validation, rng
-        self.stream = RandomWindows(train, recipe.batch, rng) if stream is None else stream
-        self.train_judged = Windows(train.ids, train.context, stride=train.context)
+        self.train: Any = train  # Windows, or what else is judged
+        self.validation, self.rng, self.stream = validation, rng, stream
         self.optimizer = adamw(model, recipe)
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)

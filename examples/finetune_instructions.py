@@ -1,0 +1,382 @@
+"""Tune a GPT to follow instructions: entries -> prompts in a style -> batches -> training -> measured answers."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinygrad_llm as tg
+from tinygrad_llm import data, nn, text
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
+from tinygrad_llm.data.instructions import check_entry
+from tinygrad_llm.files import write_atomically
+from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, save_pretrained
+from tinygrad_llm.nn.lora import trainable
+from tinygrad_llm.training import (
+    PRESETS,
+    BadStep,
+    Evaluation,
+    MetricsFile,
+    Recipe,
+    StopOnInterrupt,
+    Trainer,
+    check_out,
+    console,
+    open_out,
+)
+from tinygrad_llm.training.classifier_plots import plot_curves
+from tinygrad_llm.training.responses import accuracy, is_right, respond
+
+PROGRAM = "finetune_instructions.py"
+BASE = "base"  # the folder, in --out, of a model that was pre-trained here
+RESPONSES = "responses.json"
+FILES = (
+    "metrics.jsonl", "curves.png", RESPONSES, "model.safetensors", "config.json", "adapter_model.safetensors",
+    "adapter_config.json", "tokenizer.json", FORM_FILE,
+)  # fmt: skip
+STORIES = PRESETS["stories"]
+CONTEXT = 128  # tokens of the model that is pre-trained here
+CUT_BY = 4000  # entries that its tokenizer learns from, beside the stories
+VALIDATION, TEST = 240, 600  # generated tasks
+Parts = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # to learn from, to watch, to test
+SHARES = (0.85, 0.1, 0.05)  # of a file's entries: to learn from, to test, to watch, as in the book's chapter
+
+DESCRIPTION = """\
+Teach a GPT to follow instructions, and measure how often its answers are right.
+
+Without arguments a small GPT first reads short stories and then learns to solve tasks on
+their words: to reverse, sort and count them, plurals, the past tense, opposites, sums,
+and questions on a story. A program knows each task's one right answer, and the tasks of
+the test stand nowhere in training: other words together, or another story."""
+
+EPILOG = """\
+files, all in the folder --out; those of an earlier run in it move to earlier-1, -2, ...:
+  metrics.jsonl                    one record an evaluation; the last one has test_accuracy
+                                   and that of each kind of task
+  curves.png                       loss and accuracy
+  responses.json                   the test's entries, each with the model's response
+  model.safetensors, config.json   the model, as transformers reads it, or with --train lora
+  adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
+  tokenizer.json, chat_template.json   how it reads, and the style in which it is asked
+  base/                            without --model: the model before it was tuned
+
+exit codes:
+  0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM
+
+examples:
+  python examples/finetune_instructions.py
+  python examples/finetune_instructions.py --model runs/instructions/base --train lora --out runs/lora
+  python examples/finetune_instructions.py --data instruction-data.json --model gpt2
+  python examples/chat.py --model runs/instructions --temperature 0
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    page = Parser(prog=PROGRAM, usage="%(prog)s [--data FILE] [--model NAME] [--train all|lora] [--out FOLDER] [flags]",
+                  description=DESCRIPTION, epilog=EPILOG)  # fmt: skip
+    run = page.add_argument_group("the run")
+    run.add_argument("--data", metavar="FILE", help=".json, .jsonl, .csv or .tsv of instruction, input, output [tasks]")
+    run.add_argument("--model", metavar="NAME", help="gpt2, gpt2-medium, ... or a folder or file with weights [none]")
+    run.add_argument("--train", choices=("all", "lora"), default="all", help="what learns [all]")
+    run.add_argument("--style", choices=[*FORMS], help="how the model is asked [phi3, with --data alpaca]")
+    run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
+    add_device_flags(run)
+    how = page.add_argument_group("how it learns, in brackets the values without and with --data")
+    how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [4, 2]")
+    how.add_argument("--batch", type=int, metavar="N", help="entries a step [32, 8]")
+    how.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches whose gradients make a step [1]")
+    how.add_argument("--lr", type=float, metavar="X", help="highest learning rate [2e-3, 5e-5; lora 5e-3, 5e-4]")
+    how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of the matrices [0.1]")
+    how.add_argument("--mask-prompt", action=argparse.BooleanOptionalAction, help="learn the answers alone [yes, no]")
+    how.add_argument("--max-length", type=int, metavar="N", help="tokens of an entry, the rest is cut [the model's]")
+    how.add_argument("--dropout", type=float, default=0.0, metavar="X", help="share of activations dropped [0]")
+    how.add_argument("--rank", type=int, default=6, metavar="N", help="of the adapters of --train lora [6]")
+    how.add_argument("--alpha", type=float, metavar="X", help="their product counts alpha / rank [twice the rank]")
+    how.add_argument("--seed", type=int, default=123, metavar="N", help="of tasks, weights and order [123]")
+    how.add_argument("--evaluations", type=int, default=8, metavar="N", help="with samples of answers, evenly [8]")
+    how.add_argument("--answer-tokens", type=int, metavar="N", help="that an answer may have [40, 256]")
+    own = page.add_argument_group("without --data, without --model")
+    own.add_argument("--tasks", type=int, default=36_000, metavar="N", help="to learn from [36000]")
+    own.add_argument("--pretrain-steps", type=int, default=1200, metavar="N", help="on the stories, before [1200]")
+    return page
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that stands before the first step, but the model where it has to be pre-trained first."""
+
+    tokenizer: text.Tokenizer
+    form: Form
+    parts: Parts
+    end: int  # the id at which an answer ends
+    stream: ExampleBatches
+    judged: tuple[JudgedExamples, JudgedExamples]  # of the entries to learn from and of those to watch
+    recipe: Recipe
+    model: GPTModel | None
+    corpus: data.Corpus | None  # to pre-train on
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
+    for library in ("matplotlib", "tqdm"):
+        if find_spec(library) is None:
+            raise ValueError(f"{library} is not installed; pip install -e '.[examples]' brings it")
+    use_device(args)
+    own, lora = args.data is None, args.train == "lora"
+    usual = {
+        "style": "phi3" if own else "alpaca", "epochs": 4 if own else 2, "batch": 32 if own else 8,
+        "lr": (5e-3 if lora else 2e-3) if own else (5e-4 if lora else 5e-5), "mask_prompt": own,
+        "answer_tokens": 40 if own else 256, "alpha": 2.0 * args.rank,
+    }  # fmt: skip
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    for name in ("epochs", "batch", "accumulate", "evaluations", "answer_tokens", "tasks", "rank", "pretrain_steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
+    if args.max_length is not None and args.max_length < 1:
+        raise ValueError(f"--max-length {args.max_length}: must be at least 1")
+    if not args.alpha > 0:
+        raise ValueError(f"--alpha {args.alpha}: must be positive")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
+    check_out(Path(args.out), FILES)
+
+
+def entries_of(args: argparse.Namespace) -> Parts:
+    """Entries to learn from, to watch and to test."""
+    if args.data is None:
+        found = tasks.generate(args.seed, TEST + VALIDATION + args.tasks)
+        return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
+    try:
+        found = data.read_records(args.data)
+        for place, entry in enumerate(found):
+            check_entry(entry, place)
+        train, test, validation = data.partition(found, SHARES)
+    except ValueError as error:
+        raise ValueError(f"--data {args.data}: {str(error).removeprefix(f'{args.data}: ')}") from None
+    return train, validation, test
+
+
+def prepare(args: argparse.Namespace) -> Run:
+    """Entries, tokenizer, batches, and the model or the text for it; writes nothing."""
+    check(args)
+    parts, form = entries_of(args), FORMS[args.style]
+    model = corpus = None
+    if args.model:
+        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
+        tokenizer, config = commandline.tokenizer_of(args.model), model.config
+        commandline.check_tokenizer(args.model, model, tokenizer)
+    else:
+        corpus = data.load("stories")
+        asked = "\n\n".join(data.render_entry(entry, form) for entry in parts[0][:CUT_BY])
+        tokenizer = text.build(STORIES.tokenizer, corpus.train + asked, STORIES.vocab_size)
+        config = GPTConfig(**reader(args).model_config(tokenizer.vocab_size))
+    end = tokenizer.special_tokens.get(commandline.END)
+    if end is None:
+        raise ValueError(f"--model {args.model}: its tokenizer has no {commandline.END}, at which an answer could end")
+    length = min(args.max_length or config.context_length, config.context_length)
+    collate = partial(data.instruction_batch, pad_id=end, allowed_max_length=length, mask_prompt=args.mask_prompt)
+    train, watched = (
+        examples_of(data.encode_entries(part, tokenizer, form), length, what)
+        for part, what in ((parts[0], "training"), (parts[1], "validation"))
+    )
+    stream = ExampleBatches(train, args.batch, collate, args.seed)
+    judged = JudgedExamples(train[: len(watched)], collate), JudgedExamples(watched, collate)
+    return Run(tokenizer, form, parts, end, stream, judged, recipe_of(args, config, len(stream)), model, corpus)
+
+
+def examples_of(found: list[Example], length: int, what: str) -> list[Example]:
+    """Those whose answer begins within the length; the others are counted.
+
+    Raises: ValueError where none is left.
+    """
+    fitting = [example for example in found if any(example.answers[:length])]
+    if not fitting:
+        raise ValueError(f"no {what} entry has its answer within {length} tokens; allow more, or take another model")
+    if left := len(found) - len(fitting):
+        print(f"left out   {left:,} {what} entries, whose prompts alone have {length} tokens or more")
+    return fitting
+
+
+def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Recipe:
+    """How the model is tuned, on so many batches an epoch."""
+    steps = max(1, args.epochs * batches // args.accumulate)
+    return Recipe(
+        layers=config.n_layers, heads=config.n_heads, channels=config.emb_dim, context=config.context_length,
+        dropout=args.dropout, qkv_bias=config.qkv_bias, tie_weights=config.tie_weights, steps=steps,
+        batch=args.batch, accumulate=args.accumulate, lr=args.lr, min_lr=0.0, warmup=min(100, steps // 10), beta2=0.99,
+        weight_decay=args.weight_decay, eval_every=-(-steps // args.evaluations), eval_windows=VALIDATION,
+        sample_tokens=args.answer_tokens,
+    )  # fmt: skip
+
+
+def reader(args: argparse.Namespace) -> Recipe:
+    """How a model is pre-trained on the stories."""
+    steps = args.pretrain_steps
+    return STORIES.recipe.replace(context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40)
+
+
+# --- before: reading stories -----------------------------------------------------------------------------------------
+
+
+def pretrained(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> GPTModel:
+    """A small GPT that has read the stories; it is kept in the folder `base`."""
+    assert run.corpus is not None
+    size, recipe, out = run.tokenizer.vocab_size, reader(args), Path(args.out, BASE)
+    tg.manual_seed(args.seed)
+    model = GPTModel(recipe.model_config(size)).to(args.device)
+    train, validation = (
+        Windows(data.ids_array(run.tokenizer.encode_ordinary(part), size), CONTEXT, stride)
+        for part, stride in ((run.corpus.train, 1), (run.corpus.validation, CONTEXT))
+    )
+    print(f"first      {recipe.steps:,} steps of {recipe.tokens_per_step:,} tokens on stories, into {out}", flush=True)
+    trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
+    run_shown(trainer, stop)
+    out.mkdir(exist_ok=True)
+    save_pretrained(model, out)
+    run.tokenizer.save(out / "tokenizer.json")
+    print()
+    return model
+
+
+def run_shown(trainer: Trainer, stop: StopOnInterrupt, on_evaluation: Any = lambda evaluation, shown: None) -> None:
+    """Train to the end or until a signal, with a bar or a line an evaluation."""
+    shown = console.progress(trainer.recipe.steps)
+
+    def on_step(trainer: Trainer) -> None:
+        lr, speed = trainer.optimizer.param_groups[0]["lr"], trainer.tokens / trainer.seconds
+        shown.step(trainer.last_loss or 0.0, speed, lr, trainer.last_norm, 0.0)
+
+    def evaluated(trainer: Trainer, evaluation: Evaluation) -> None:
+        shown.evaluation(evaluation)
+        on_evaluation(evaluation, shown)
+
+    try:
+        trainer.run(on_step, evaluated, stop)
+    finally:
+        shown.close()
+
+
+# --- tuning ----------------------------------------------------------------------------------------------------------
+
+
+def tune(run: Run, model: GPTModel, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
+    """Learn, show answers and record; then measure on the test's entries and write all files."""
+    out, start = Path(args.out), time.monotonic()
+    if args.train == "lora":
+        tg.manual_seed(args.seed)
+        nn.apply_lora(model, rank=args.rank, alpha=args.alpha)
+    generator = np.random.default_rng(args.seed)
+    trainer = Trainer(model.to(args.device), run.recipe, *run.judged, generator, args.device, run.stream)
+    introduce(run, model, args)
+    history: list[dict[str, Any]] = []
+    answers = partial(respond, model, run.tokenizer, run.form, tokens=args.answer_tokens, end=run.end)
+    watched = run.parts[1][: 60 if args.data is None else 3]
+    with MetricsFile(out / "metrics.jsonl") as metrics:
+
+        def on_evaluation(evaluation: Evaluation, shown: console.Progress) -> None:
+            responses = answers(watched)
+            record = {**dataclasses.asdict(evaluation), "seconds": round(time.monotonic() - start, 2)}
+            if args.data is None:
+                record["val_accuracy"] = accuracy(watched, responses)[0]
+            history.append(record)
+            metrics.write(record)
+            first = (evaluation.step // run.recipe.eval_every * 3) % max(1, len(watched) - 2)
+            shown.write(samples(watched[first : first + 3], responses[first : first + 3], record.get("val_accuracy")))
+
+        run_shown(trainer, stop, on_evaluation)
+        test = run.parts[2]
+        responses = answers(test)
+        share, kinds = accuracy(test, responses)
+        counts = trainable(model)
+        metrics.write({
+            "step": trainer.step, "tokens": trainer.tokens, "test_accuracy": share, "kinds": kinds, "tested": len(test),
+            "trainable": counts.trainable, "parameters": counts.total, "seconds": round(time.monotonic() - start, 2),
+            "cpu_seconds": round(time.process_time(), 2),
+        })  # fmt: skip
+    save(run, model, args, out)
+    answered = [{**entry, "model_response": given} for entry, given in zip(test, responses, strict=True)]
+    write_atomically(out / RESPONSES, (json.dumps(answered, indent=2, ensure_ascii=False) + "\n").encode())
+    plot_curves(out / "curves.png", history, f"{len(test)} entries to test, {share:.1%} answered exactly", "step",
+                "loss (nats a token)")  # fmt: skip
+    if kinds:
+        rows = [["task", "right"], *([kind, f"{x:.0%}"] for kind, x in kinds.items())]
+        print(f"\n{console.table(rows)}")
+    print(f"\ntest accuracy {share:.2%}, exact answers of {len(test)}, in {console.clock(time.monotonic() - start)}")
+    print(f"files in {out}: {', '.join(name for name in FILES if (out / name).exists())}")
+
+
+def introduce(run: Run, model: GPTModel, args: argparse.Namespace) -> None:
+    """What is going to happen, in a few lines."""
+    recipe, (train, validation, test) = run.recipe, map(len, run.parts)
+    alone = ", of the answers alone" if args.mask_prompt else ""
+    print(f"entries    {train:,} to learn from, {validation:,} to watch, {test:,} to test, in the style {args.style}")
+    print(f"model      {trainable(model)}, {recipe.context} tokens of context")
+    print(f"training   {recipe.steps:,} steps of {recipe.batch * recipe.accumulate} entries{alone}, learning rate "
+          f"{recipe.lr:g}\n", flush=True)  # fmt: skip
+
+
+def samples(entries: list[dict[str, Any]], responses: list[str], share: float | None) -> str:
+    """Some questions with the model's answers, and what is right where it is something else."""
+    lines = [] if share is None else [f"right answers: {share:.0%}"]
+    for entry, response in zip(entries, responses, strict=True):
+        asked = " ".join(filter(None, (entry["instruction"], entry.get("input"))))
+        wanted = "" if is_right(entry, response) else f"   (right: {entry['output']})"
+        lines += [f"  {in_a_line(asked)}", f"    -> {in_a_line(response)}{in_a_line(wanted)}"]
+    return "\n".join(lines) + "\n"
+
+
+def in_a_line(shown: str) -> str:
+    """A text in one line, which steers no terminal."""
+    return console.printable(shown).replace("\n", "\\n")
+
+
+def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None:
+    """The model or its adapter, and what it takes to ask it."""
+    if args.train == "lora":
+        base = args.model or BASE
+        save_adapter(model, out, base=os.path.abspath(base) if args.model and Path(base).exists() else base)
+    else:
+        save_pretrained(model, out, layout="huggingface")
+    run.tokenizer.save(out / "tokenizer.json")
+    data.save_form(run.form, out / FORM_FILE)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    show_anything()
+    args = parser().parse_args(argv)
+    try:
+        with ExitStack() as stack:
+            run = prepare(args)
+            out = Path(args.out)
+            stack.enter_context(open_out(out, FILES if args.model else (*FILES, BASE)))
+            stop = stack.enter_context(StopOnInterrupt())
+            model = run.model or pretrained(run, args, stop)
+            if not stop():
+                tune(run, model, args, stop)
+            return 128 + (stop.number or 0) if stop() else 0
+    except OSError as error:
+        return fail(PROGRAM, os_reason(error))
+    except (ValueError, ImportError, MemoryError, RuntimeError, BadStep) as error:
+        return fail(PROGRAM, error)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped at once", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
