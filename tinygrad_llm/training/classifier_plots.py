@@ -64,6 +64,7 @@ def plot_confusion(path: str | os.PathLike[str], confusion: np.ndarray, classes:
 
 
 def new_figure(width: float, height: float) -> Any:
+    """An empty picture of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -73,6 +74,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
+    """A figure as a PNG file, written whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomically(path, picture.getvalue())
