@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ from typing import Any
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
 from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
-from tinygrad_llm.data import STYLES, Pair, encode_pairs, partition, preferences, read_records
+from tinygrad_llm.data import FORM_FILE, STYLES, Pair, encode_pairs, partition, preferences, read_records, save_form
 from tinygrad_llm.data.preferences import check_pair
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch, save_adapter, save_pretrained
@@ -35,7 +36,7 @@ BASE = "base"  # the folder, in --out, of the model that the preferences were le
 ANSWERS = "answers.json"
 FILES = (
     "metrics.jsonl", "curves.png", ANSWERS, "model.safetensors", "config.json", "adapter_model.safetensors",
-    "adapter_config.json", "tokenizer.json", BASE,
+    "adapter_config.json", "tokenizer.json", FORM_FILE, BASE,
 )  # fmt: skip
 VOCABULARY = 600  # byte pairs of a model that begins with nothing
 CONTEXT = 96  # tokens of it
@@ -57,7 +58,7 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
   answers.json                     the test's entries, with the model's own answers
   model.safetensors, config.json   the model, or with --train lora
   adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
-  tokenizer.json                   what reading and writing need besides
+  tokenizer.json, chat_template.json   how it reads, and the style in which it is asked
   base/                            without --model: the model before it knew preferences
 
 exit codes:
@@ -67,6 +68,7 @@ examples:
   python examples/finetune_preferences.py
   python examples/finetune_preferences.py --train lora --out runs/polite-lora
   python examples/finetune_preferences.py --data pairs.json --model gpt2 --train lora --beta 0.1
+  python examples/chat.py --model runs/preferences
 """
 
 
@@ -325,10 +327,12 @@ def save_model(run: Run, folder: Path) -> None:
 def save(run: Run, args: argparse.Namespace, out: Path) -> None:
     """The model with the lowest loss on the validation pairs, or its adapter."""
     if args.train == "lora":
-        save_adapter(run.model, out)
+        base = args.model or BASE
+        save_adapter(run.model, out, base=os.path.abspath(base) if args.model and Path(base).exists() else base)
         run.tokenizer.save(out / "tokenizer.json")
     else:
         save_model(run, out)
+    save_form(STYLES[args.style], out / FORM_FILE)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -45,7 +45,8 @@ def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
     assert run(out, *flags, "--lr=3e-3", "--epochs=2", "--batch=8") == 0
     names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {
-        "metrics.jsonl", "curves.png", "answers.json", "model.safetensors", "config.json", "tokenizer.json", "base",
+        "metrics.jsonl", "curves.png", "answers.json", "model.safetensors", "config.json", "tokenizer.json",
+        "chat_template.json", "base",
     }  # fmt: skip
     records = read_metrics(out / "metrics.jsonl")
     first, last = records[0], records[-1]
