@@ -50,6 +50,7 @@ CONTEXT = 128  # tokens of the model that is pre-trained here
 CUT_BY = 4000  # entries that its tokenizer learns from, beside the stories
 VALIDATION, TEST = 240, 600  # generated tasks
 Parts = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # to learn from, to watch, to test
+SHAPE = ("layers", "heads", "channels")
 SHARES = (0.85, 0.1, 0.05)  # of a file's entries: to learn from, to test, to watch, as in the book's chapter
 
 DESCRIPTION = """\
@@ -110,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     own = page.add_argument_group("without --data, without --model")
     own.add_argument("--tasks", type=int, default=36_000, metavar="N", help="to learn from [36000]")
     own.add_argument("--pretrain-steps", type=int, default=1200, metavar="N", help="on the stories, before [1200]")
+    for name in SHAPE:
+        default = getattr(STORIES.recipe, name)
+        own.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"of the model [{default}]")
     return page
 
 
@@ -152,6 +156,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--alpha {args.alpha}: must be positive")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
+    if not args.model:
+        reader(args)  # which knows what its flags may be
     check_out(Path(args.out), FILES)
 
 
@@ -225,8 +231,10 @@ def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Reci
 
 def reader(args: argparse.Namespace) -> Recipe:
     """How a model is pre-trained on the stories."""
-    steps = args.pretrain_steps
-    return STORIES.recipe.replace(context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40)
+    steps, shape = args.pretrain_steps, {name: getattr(args, name) for name in SHAPE}
+    return STORIES.recipe.replace(
+        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40, **shape
+    )
 
 
 # --- before: reading stories -----------------------------------------------------------------------------------------

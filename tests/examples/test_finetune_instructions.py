@@ -172,6 +172,11 @@ def test_entries_that_do_not_fit_are_left_out_and_counted(base, entries, tmp_pat
     assert "left out   1 training entries, whose prompts alone have 64 tokens or more" in capsys.readouterr().out
 
 
+def test_a_shape_that_cannot_be_is_refused_at_once(tmp_path, capsys):
+    assert example.main(["--heads", "3", "--out", str(tmp_path / "out")]) == 2
+    assert "--heads 3 does not divide --channels 128" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
