@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 import types
@@ -21,6 +22,7 @@ FULL = type("OutOfMemoryError", (MemoryError,), {"__module__": "cupy.cuda.memory
 
 
 def counted(device):
+    gc.collect()  # of tests before
     kinds, activations = held(tg.device(device))
     return dict(kinds), activations
 

@@ -1,5 +1,8 @@
 """The cache changes no token: laws over models, prompts, batches and ways to choose."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,6 +182,18 @@ def test_other_layers_are_called(change):
     reader = Reader(gpt.half() if change == "half" else gpt)
     assert reader.cached and reader.plain is None
     assert np.isfinite(reader([[1, 2]])).all() and np.isfinite(reader([[1, 2, 3]])).all()
+
+
+def test_a_readers_memory_goes_with_it():
+    reader = Reader(GPT)
+    reader([[1, 2]])
+    memory = weakref.ref(reader.cache.layers[0])
+    gc.disable()
+    try:
+        del reader
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_weights_exchanged_between_tokens_count():

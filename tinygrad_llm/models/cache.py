@@ -15,6 +15,7 @@ Source: Shazeer, Fast transformer decoding (2019), section 2.4.1, for keys and v
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Keys:
     """The keys and values of one layer: arrays (B, H, size, D), made when the first ones come."""
 
     def __init__(self, cache: KVCache) -> None:
-        self.cache = cache
+        self.cache = weakref.proxy(cache)  # a circle would keep the memory until Python looks for circles
         self.k: Any = None
         self.v: Any = None
 
