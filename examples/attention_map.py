@@ -1,7 +1,6 @@
 """Draw what each head of each layer looks at: a run's folder and a text in, a picture out."""
 
 import argparse
-import io
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import no_grad, tensor, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
 from tinygrad_llm.files import replacing
 from tinygrad_llm.models import commandline
 
@@ -91,9 +90,7 @@ def draw(path: str, weights: np.ndarray, tokens: list[str], layers: list[int]) -
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for channel in (sys.stdout, sys.stderr):
-        if isinstance(channel, io.TextIOWrapper):
-            channel.reconfigure(errors="replace")
+    show_anything()
     args = parser().parse_args(argv)
     try:
         weights, tokens, layers = maps(args)

@@ -2,12 +2,11 @@
 
 import argparse
 import contextlib
-import io
 import sys
 from collections.abc import Generator
 
 from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
 from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, Reader, commandline, stream_text
 
@@ -135,9 +134,7 @@ def reply(conversation: Conversation, said: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for channel in (sys.stdout, sys.stderr):
-        if isinstance(channel, io.TextIOWrapper):
-            channel.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a talk
+    show_anything()
     args = parser().parse_args(argv)
     try:
         talk(Conversation(args))

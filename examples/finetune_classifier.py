@@ -1,7 +1,6 @@
 """Fine-tune a GPT to classify: labelled texts -> balanced parts -> a new head -> training -> measures."""
 
 import argparse
-import io
 import json
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
@@ -328,9 +327,7 @@ def texts_to_predict(given: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a run
+    show_anything()
     args = parser().parse_args(argv)
     out = Path(args.out)
     try:

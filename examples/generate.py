@@ -1,13 +1,12 @@
 """Write on with a model that was trained: a run's folder and a prompt in, text out."""
 
 import argparse
-import io
 import sys
 import time
 from pathlib import Path
 
 from tinygrad_llm import tensor, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
 from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, beam_search, commandline, perplexity, stream_text
 from tinygrad_llm.models.streaming import TextDecoder
@@ -125,9 +124,7 @@ def write(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for channel in (sys.stdout, sys.stderr):
-        if isinstance(channel, io.TextIOWrapper):
-            channel.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a text
+    show_anything()
     args = parser().parse_args(argv)
     try:
         write(args)
