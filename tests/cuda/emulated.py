@@ -1,7 +1,8 @@
 """The CUDA kernels on the processor: .cu files built by a C++ compiler, their threads taking turns (emulated.h).
 
 What they compute, which memory they read, and where they must wait for each other is then what it is on a GPU; rounding
-may differ in the last bit, and how fast they are cannot be told. The tensor cores are left out.
+may differ in the last bit, and how fast they are cannot be told. What a GPU has instructions of its own for, such as the
+tensor cores, is written once more for the processor (emulated_ptx.h).
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ import pytest
 from tests.cuda import pretend
 from tinygrad_llm.kernels.cuda import heads, launch, rows
 
-HEADER = (Path(__file__).parent / "emulated.h").read_text("utf-8")
+HERE = Path(__file__).parent
+HEADER = (HERE / "emulated.h").read_text("utf-8")
 FOLDER = tempfile.TemporaryDirectory(prefix="emulated-")
 TYPES = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "float": ctypes.c_float, "double": ctypes.c_double}
 backwards = False  # whether the threads of a block take turns in the other order
+
+
+def header(name: str) -> str:
+    """In place of launch.header: what is written in a GPU's own instructions is written here for the processor."""
+    return (HERE / "emulated_ptx.h" if name == "ptx.cuh" else launch.FOLDER / name).read_text("utf-8")
 
 
 def translated(file: str) -> str:
@@ -55,7 +62,7 @@ def built(file: str, definitions: tuple[tuple[str, int], ...]) -> ctypes.CDLL:
     stem = Path(FOLDER.name, f"{file}-{hashlib.sha256(text.encode()).hexdigest()}")  # a library is loaded once a name
     source, library = stem.with_suffix(".cpp"), stem.with_suffix(".so")
     source.write_text(text, "utf-8")
-    command = [compiler, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", source, "-o", library]
+    command = [compiler, "-std=c++17", "-O1", "-fno-tree-sra", "-w", "-shared", "-fPIC", source, "-o", library]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))
@@ -68,7 +75,7 @@ def start(
     held = []
     for parameter, value in zip(launch.signatures(launch.source(file))[name], args, strict=True):
         if parameter.pointer:
-            assert value is None or value.flags.c_contiguous or file == "attention"
+            assert value is None or value.flags.c_contiguous or file.startswith("attention")
             held.append(ctypes.c_void_p(None if value is None else value.data.ptr))
         else:
             held.append(TYPES[parameter.kind](value.item()))
@@ -82,6 +89,7 @@ def gpu() -> Iterator[None]:
     """Inside, device "cuda" has pretended arrays, and its kernels are those of the .cu files."""
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", start)
+    patch.setattr(launch, "header", header)
     for module in (heads, rows):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:

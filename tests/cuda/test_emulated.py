@@ -12,7 +12,9 @@ from tests.cuda.cases import CALLS, CHOICES
 from tests.cuda.kinds import back, moved
 from tests.cuda.test_training import losses
 from tests.kernels.test_kernels import in_dtype
+from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
+from tinygrad_llm.kernels.cuda import launch
 
 SOME = {
     "attention, 63 x 63 x 16, causal", "attention, 70 x 100 x 64, causal", "attention, 100 x 70 x 30, causal",
@@ -59,11 +61,11 @@ def test_the_order_in_which_threads_run_changes_nothing(name, monkeypatch):
 
 def test_a_missing_wait_is_seen(monkeypatch):
     """The check above can fail: without its barriers a sum over a block is another in each order."""
-    source = emulated.launch.source("softmax").replace("__syncthreads()", "")
-    monkeypatch.setattr(emulated.launch, "source", lambda file: source)
     monkeypatch.setattr(emulated, "built", emulated.built.__wrapped__)
     x = np.random.default_rng(0).standard_normal((1, 999)).astype(np.float32)
     with emulated.gpu():
+        source = launch.source("softmax").replace("__syncthreads()", "")
+        monkeypatch.setattr(launch, "source", lambda file: source)
         first = back(CUDA.softmax(moved(x)))
         monkeypatch.setattr(emulated, "backwards", True)
         assert not np.array_equal(first, back(CUDA.softmax(moved(x))))
@@ -75,3 +77,33 @@ def test_training_by_the_kernels():
     assert launches["adamw"] == launches["scale"] == 1 and launches["attention"] == 2
     ours, _ = losses("cpu", 1, tie_weights=True)
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in FAST if name.startswith("attention, ")])
+def test_attention_on_the_tensor_cores(name, monkeypatch):
+    """Factors of 10 bits: an error of a few thousandths of the terms, which may cancel in a gradient."""
+    monkeypatch.setattr(devices, "tf32", True)
+    call, arrays = CALLS[name]
+    wanted = outputs(call(REFERENCE, *in_dtype(arrays, np.float64)))
+    with emulated.gpu():
+        found = outputs(call(CUDA, *moved(in_dtype(arrays, np.float32))))
+    for y, z in zip(found, wanted, strict=True):
+        assert 0 < np.linalg.norm(y - z) <= 0.02 * np.linalg.norm(z) + 1e-3 * z.size**0.5
+
+
+@pytest.mark.parametrize("real", range(3))
+def test_numbers_of_16_bits_are_read_and_rounded(real, monkeypatch):
+    """As NumPy and ml_dtypes: to the nearest, ties to even, beyond the largest infinity."""
+    text = '#include "common.cuh"\nextern "C" __global__ void f(const float *x, real *y, float *z)\n{\n'
+    text += "    put(y + threadIdx.x, x[threadIdx.x]);\n    z[threadIdx.x] = number(y[threadIdx.x]);\n}\n"
+    monkeypatch.setattr(launch, "source", lambda file: launch._whole(text))
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal(1024) * 10.0 ** rng.integers(-9, 6, 1024)).astype(np.float32)
+    x[:8] = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, 1 + 2**-8, 1 + 2**-11]
+    with emulated.gpu(), np.errstate(over="ignore"):
+        there, y, z = moved(x), moved(np.zeros(1024, launch.REALS[real])), moved(np.zeros(1024, np.float32))
+        launch._expected.cache_clear()
+        launch.launch("16 bits", "f", (1,), (1024,), there, y, z, REAL=real)
+        wanted = x.astype(launch.REALS[real]).astype(np.float32)
+        np.testing.assert_array_equal(back(y).astype(np.float32), wanted)
+        np.testing.assert_array_equal(back(z), wanted)

@@ -18,23 +18,6 @@
 #define N (D / 8)  // results of 8 columns in a row of the output
 #define LOG2E 1.4426950408889634f
 
-__device__ float tf32(float x)
-{
-    unsigned rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
-    return __uint_as_float(rounded);
-}
-
-// c += a b: a 16 x 8, b 8 x 8, c 16 x 8, each spread over the warp.
-__device__ void multiply(float c[4], const float a[4], float b0, float b1)
-{
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
-          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
-}
-
 // Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column.
 __device__ void fetch(float *tile, const float *x, long long stride, int first, int rows, int d)
 {
@@ -70,7 +53,7 @@ template <int J> __device__ void dots(const float *a, const float *b, int g, int
 #pragma unroll
         for (int j = 0; j < J; j++) {
             const float *column = b + (8 * j + g) * PITCH + k + t;
-            multiply(s[j], x, column[0], column[4]);
+            multiply_tf32(s[j], x, column[0], column[4]);
         }
     }
 }
@@ -84,7 +67,7 @@ template <int J> __device__ void add_product(const float p[J][4], const float *b
 #pragma unroll
         for (int n = 0; n < N; n++) {
             const float *row = b + (8 * j + 2 * t) * PITCH + 8 * n + g;
-            multiply(o[n], x, row[0], row[PITCH]);
+            multiply_tf32(o[n], x, row[0], row[PITCH]);
         }
     }
 }

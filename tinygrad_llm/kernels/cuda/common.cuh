@@ -1,15 +1,52 @@
 // What the kernels share. Every file begins with it; the launchers put its text in place of the #include.
 //
-// VEC, where a file uses it: floats that a thread loads at once, 4 (16 bytes) where all rows start at a multiple of 16
-// bytes, else 1.
+// VEC, where a file uses it: numbers that a thread loads at once, 16 bytes of them where all rows start at a multiple of
+// 16 bytes, else 1. REAL, where a file uses it: the type `real` of the numbers in memory, 0 float, 1 bfloat16, 2 float16.
+// What is computed is float; numbers of 16 bits are rounded when they are stored.
+
+#include "ptx.cuh"
 
 #define INF __int_as_float(0x7f800000)
 
+struct bf16 { unsigned short bits; };
+struct f16 { unsigned short bits; };
+
+__device__ float number(float x) { return x; }
+__device__ float number(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+__device__ float number(f16 x) { return from_f16(x.bits); }
+
+__device__ void put(float *to, float x) { *to = x; }
+__device__ void put(bf16 *to, float x) { to->bits = to_bf16(x); }
+__device__ void put(f16 *to, float x) { to->bits = to_f16(x); }
+
+#if REAL == 1
+typedef bf16 real;
+#elif REAL == 2
+typedef f16 real;
+#else
+typedef float real;
+#endif
+
 template <int n> struct alignas(4 * n) Pack { float x[n]; };
 
-template <int n> __device__ Pack<n> load(const float *from) { return *reinterpret_cast<const Pack<n> *>(from); }
+template <int n, typename T> struct alignas(sizeof(T) * n) Stored { T x[n]; };
 
-template <int n> __device__ void store(float *to, const Pack<n> &p) { *reinterpret_cast<Pack<n> *>(to) = p; }
+template <int n, typename T> __device__ Pack<n> load(const T *from)
+{
+    Stored<n, T> there = *reinterpret_cast<const Stored<n, T> *>(from);
+    Pack<n> p;
+#pragma unroll
+    for (int i = 0; i < n; i++) p.x[i] = number(there.x[i]);
+    return p;
+}
+
+template <int n, typename T> __device__ void store(T *to, const Pack<n> &p)
+{
+    Stored<n, T> there;
+#pragma unroll
+    for (int i = 0; i < n; i++) put(&there.x[i], p.x[i]);
+    *reinterpret_cast<Stored<n, T> *>(to) = there;
+}
 
 // The sum over the 32 threads of a warp, or over groups of so many, in each of them.
 __device__ float warp_sum(float x, int threads = 32)

@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm import devices
+from tinygrad_llm import devices, dtypes
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
 FLOAT32 = np.dtype(np.float32)
+REALS = (FLOAT32, np.dtype(dtypes.bfloat16.numpy), np.dtype(np.float16))  # what `real` is where REAL is 0, 1, 2
 DTYPES: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "long long": np.dtype(np.int64), "float": FLOAT32, "double": np.dtype(np.float64),
-    "bool": np.dtype(np.bool_),
+    "bool": np.dtype(np.bool_), "bf16": REALS[1], "f16": REALS[2],
 }  # fmt: skip
+INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 NUMBERS = (int, float, np.generic)
 SIGNATURE = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
@@ -38,16 +40,23 @@ class Parameter(NamedTuple):
     pointer: bool
     name: str
 
-    @property
-    def dtype(self) -> np.dtype:
-        """NumPy's name for the type."""
-        return DTYPES[self.kind]
+    def dtype(self, real: int) -> np.dtype:
+        """NumPy's name for the type, in a file that is compiled with this REAL."""
+        return REALS[real] if self.kind == "real" else DTYPES[self.kind]
 
 
 def source(file: str) -> str:
-    """The text of a .cu file, with the header in the place of its #include: CuPy's cache looks at the text alone."""
-    header = (FOLDER / "common.cuh").read_text("utf-8")
-    return (FOLDER / f"{file}.cu").read_text("utf-8").replace('#include "common.cuh"', header)
+    """The text of a .cu file, with headers in the place of its #includes: CuPy's cache looks at the text alone."""
+    return _whole((FOLDER / f"{file}.cu").read_text("utf-8"))
+
+
+def _whole(text: str) -> str:
+    return INCLUDE.sub(lambda match: _whole(header(match[1])), text)
+
+
+def header(name: str) -> str:
+    """The text of a header beside the .cu files."""
+    return (FOLDER / name).read_text("utf-8")
 
 
 def signatures(text: str) -> dict[str, list[Parameter]]:
@@ -67,14 +76,14 @@ def _parameter(text: str) -> Parameter:
 Expected = tuple[tuple[np.dtype, bool, str], ...]  # of each parameter: its dtype, whether it is a pointer, its name
 
 
-def expected(parameters: Sequence[Parameter]) -> Expected:
+def expected(parameters: Sequence[Parameter], real: int = 0) -> Expected:
     """What `arguments` looks at, which is asked for at every launch."""
-    return tuple((p.dtype, p.pointer, p.name) for p in parameters)
+    return tuple((p.dtype(real), p.pointer, p.name) for p in parameters)
 
 
 @cache
-def _expected(file: str, name: str) -> Expected:
-    return expected(signatures(source(file))[name])
+def _expected(file: str, name: str, real: int) -> Expected:
+    return expected(signatures(source(file))[name], real)
 
 
 @cache
@@ -102,7 +111,7 @@ def launch(
     """
     if _counts is not None:
         _counts[name] += 1
-    typed = arguments(name, _expected(file, name), args)
+    typed = arguments(name, _expected(file, name, definitions.get("REAL", 0)), args)
     start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
 
 
@@ -179,7 +188,7 @@ def in_order(a: Any) -> Any:
 
 
 def vector(columns: int, *arrays: Any) -> int:
-    """How many floats a thread may load at once: 4 where each row of so many starts at a multiple of 16 bytes."""
+    """How many numbers a thread may load at once: 16 bytes where each row of so many starts at a multiple of that."""
     return 4 if columns % 4 == 0 and all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
 
 
