@@ -1,7 +1,7 @@
 """The CUDA kernels on the processor: .cu files built by a C++ compiler, their threads taking turns (emulated.h).
 
 What they compute, which memory they read, and where they must wait for each other is then what it is on a GPU; rounding
-may differ in the last bit, and how fast they are cannot be told. What a GPU has instructions of its own for, such as its
+may differ in the last bit, and how fast they are cannot be told. What only a GPU has instructions for, such as its
 tensor cores, is written once more for the processor (emulated_ptx.h).
 """
 
