@@ -54,7 +54,7 @@ FILES = (
 # What a run that goes on may be told anew; everything else decides its numbers.
 FREE = (
     "out", "resume", "steps", "eval_every", "patience", "samples", "sample_tokens", "temperature", "prompt", "keep",
-    "save_every", "save_minutes", "tensorboard", "device", "gpu_memory",
+    "save_every", "save_minutes", "tensorboard", "device", "gpu_memory", "graph",
 )  # fmt: skip
 
 DESCRIPTION = """\
@@ -152,7 +152,8 @@ def prepare(args: argparse.Namespace) -> Run:
     memory.check_disk(config, out, args.keep + 2)
     tg.manual_seed(args.seed)
     model = GPTModel(config, checkpoint=recipe.checkpoint).to(args.device)
-    trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
+    rng, warn = np.random.default_rng(args.seed), warner(PROGRAM)
+    trainer = Trainer(model, recipe, train, validation, rng, args.device, graph=args.graph, warn=warn)
     about = {"text or tokenizer": material.fingerprint}
     checkpoints = Checkpoints(out / "checkpoints", args.keep, args.save_every, args.save_minutes, about)
     prompt = material.first_ids(args.prompt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -142,19 +143,34 @@ def on(target: device) -> contextlib.AbstractContextManager[Any]:
     return _cupy().cuda.Device(target.index)
 
 
-def move(array: Any, target: device) -> Any:
+def move(array: Any, target: device, blocking: bool = True) -> Any:
     """The same values on the target device; the array itself if it is there already.
 
-    "cuda" without a number is the device that an array of the GPU is on, else the current one.
+    "cuda" without a number is the device that an array of the GPU is on, else the current one. Without blocking the
+    copy may still be under way: from pinned memory, which nobody may write to then; into it, where nothing can be read
+    before the current stream was waited for. All other memory is copied first, so that there is nothing to wait for.
     """
     here = of(array)
     if here.type == target.type and target.index in (None, here.index):
         return array
     if target.type == "cpu":
-        return array.get()
+        return array.get() if blocking else array.get(out=pinned(array.shape, array.dtype), blocking=False)
     cupy = module_of(target)
     with on(target):
-        return run(cupy.asarray, [], array)
+        return run(cupy.asarray, [], array, blocking=blocking and is_pinned(array))
+
+
+def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array in main memory that stays where it is, so that a GPU copies from and to it by itself."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, module_of(device("cuda")).cuda.alloc_pinned_memory(max(1, size)))
+
+
+def is_pinned(array: Any) -> bool:
+    """Whether an array lies in such memory."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return type(array).__name__ == "PinnedMemoryPointer"
 
 
 def together(name: str, arrays: list[Any], lend: bool) -> list[Any]:

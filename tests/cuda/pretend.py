@@ -119,10 +119,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         own = self._array.flags
         return types.SimpleNamespace(c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata)
 
-    def get(self) -> np.ndarray:
+    def get(self, out: Any = None, blocking: bool = True) -> np.ndarray:
         """A copy in main memory."""
-        wait("get")
-        return self._array.copy()
+        if blocking:
+            wait("get")
+        if out is None:
+            return self._array.copy()
+        out[...] = self._array
+        return out
 
     def set(self, array: np.ndarray) -> None:
         """Values from main memory."""

@@ -28,6 +28,8 @@ def add_run_flags(group: Any, out: str) -> None:
     add("--save-every", type=int, default=0, metavar="N", help="steps between checkpoints [0]")
     add("--save-minutes", type=float, default=5.0, metavar="X", help="minutes between checkpoints [5]")
     add("--keep", type=int, default=2, metavar="N", help="newest checkpoints to keep, beside the best [2]")
+    about = "on a GPU, record steps as CUDA graphs and repeat them [yes]"
+    add("--graph", action=argparse.BooleanOptionalAction, default=True, help=about)
     about = "write TensorBoard's event files, too [no]"
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=False, help=about)
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.interrupts import uninterrupted
-from tinygrad_llm.kernels.cuda import streams
 
 PLACES = 8192  # of 8 bytes, for the numbers of a graph
 TURNS = 4  # rows of main memory, so that none is written to while it is still being copied
@@ -29,7 +28,7 @@ class Capture:
     def __init__(self) -> None:
         cupy = devices.module_of(devices.device("cuda"))
         self._there = cupy.empty(PLACES, np.int64)
-        self._rows = [(streams.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
+        self._rows = [(devices.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
         self._turn = self._used = 0
         self._fills: list[tuple[slice, np.dtype, Callable[[], Sequence[float]]]] = []
         self._tables: list[tuple[Any, np.ndarray]] = []
