@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +54,7 @@ class device:
 CPU = device("cpu")
 
 in_use = False  # whether somebody asked for a GPU and there is one: until then every array lies in main memory
+several = False  # GPUs: then CuPy must be told which one, or it would compute on the current one
 tf32 = False  # whether products of float32 may round their factors to TF32
 
 TOO_OLD, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
@@ -68,7 +69,7 @@ def _cupy() -> Any:
 @lru_cache
 def cuda_problem() -> str | None:
     """Why CUDA cannot be used here, in a sentence that says how to go on, or None if it can."""
-    global in_use
+    global in_use, several
     try:
         runtime = _cupy().cuda.runtime
     except ImportError as error:
@@ -85,7 +86,7 @@ def cuda_problem() -> str | None:
         count = 0
     if not count:
         return "this machine has no CUDA device; use device cpu"
-    in_use = True
+    in_use, several = True, count > 1
     if tf32:
         _set_product_precision()
     return None
@@ -205,16 +206,20 @@ def run(function: Callable[..., Any], near: list[Any], /, *args: Any, **kwargs: 
     if not in_use:
         return function(*args, **kwargs)
     try:
-        if cuda_count() > 1:
-            for a in near:
-                if type(a).__module__ == "cupy":
-                    with a.device:
-                        return function(*args, **kwargs)
+        if several:
+            with near_to(near):
+                return function(*args, **kwargs)
         return function(*args, **kwargs)
     except MemoryError as error:
         if type(error).__module__.partition(".")[0] != "cupy":
             raise
-        raise _full(error) from error
+        with near_to(near if several else []):
+            raise _full(error) from error
+
+
+def near_to(arrays: Iterable[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Inside, the first GPU that one of the arrays is on is the current one, for CuPy computes and allocates there."""
+    return next((a.device for a in arrays if type(a).__module__ == "cupy"), contextlib.nullcontext())
 
 
 out_of_memory = 0  # how often a GPU was full
@@ -312,4 +317,6 @@ def _set_product_precision() -> None:
     core = importlib.import_module("cupy._core._routines_linalg")
     cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
     core.set_compute_type(np.float32, core.COMPUTE_TYPE_TF32 if tf32 else core.COMPUTE_TYPE_DEFAULT)
-    cublas.setMathMode(cupy.cuda.get_cublas_handle(), TF32_MODE if tf32 else 0)
+    for number in range(cupy.cuda.runtime.getDeviceCount()):  # each has a handle of its own
+        with cupy.cuda.Device(number):
+            cublas.setMathMode(cupy.cuda.get_cublas_handle(), TF32_MODE if tf32 else 0)

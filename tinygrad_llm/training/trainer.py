@@ -221,8 +221,11 @@ class Trainer:
 
         Raises: NonFiniteLoss or LossSpike, before the parameters are touched.
         """
-        start = time.perf_counter()
-        loss = 0.0
+        with devices.on(devices.device(self.device)):
+            return self._train_step()
+
+    def _train_step(self) -> float:
+        start, loss = time.perf_counter(), 0.0
         drawn = [next(self.stream) for _ in range(self.recipe.accumulate)]
         batches = [(batch, count) for batch in drawn if (count := targets_in(batch))]
         total = sum(count for _, count in batches)

@@ -11,7 +11,7 @@ from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
 
@@ -156,6 +156,7 @@ def _view(input: Tensor, basic: tuple[Any, ...]) -> Tensor:
 
 
 @method
+@near
 def __getitem__(input: Tensor, key: Any) -> Tensor:
     """input[key]: ints, slices, None and Ellipsis give a view; lists and tensors of integers or bools a copy."""
     basic, advanced = parse(key, input.ndim)
@@ -168,6 +169,7 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
 
 
 @method
+@near
 def __setitem__(input: Tensor, key: Any, value: Any) -> None:
     """input[key] = value, which broadcasts into the place."""
     value = number(value)
@@ -218,6 +220,7 @@ def _ids(name: str, index: Tensor) -> Tensor:
     return index
 
 
+@near
 def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
     ids = index.array
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
@@ -358,6 +361,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 @method
+@near
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The places of the non-zero elements: (count, ndim), or with as_tuple a vector for each dimension."""
     places = np.nonzero(np.atleast_1d(input.array))
@@ -367,6 +371,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 @method
+@near
 def unique(
     input: Tensor,
     sorted: bool = True,
@@ -402,6 +407,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return cast(counts, dtypes.float32) if weights.dtype is dtypes.float32 else counts
 
 
+@near
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Zeros with a 1 at each class number: ids (...) int64 -> (..., num_classes) int64."""
     if check_tensor("one_hot", tensor).dtype is not dtypes.int64:

@@ -12,7 +12,7 @@ from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing
 
 
 def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -154,6 +154,7 @@ def cuda(self: Tensor, device: Any = "cuda", non_blocking: bool = False) -> Tens
 # --- filling in place: straight into the memory ---
 
 
+@near
 def _filled(self: Tensor, name: str, values: Any) -> Tensor:
     if not self.is_leaf:  # a recorded result stays one, though what it was no longer matters
         prints = {"copy_": "CopyBackwards"}.get(name, f"{name[:-1].capitalize()}Backward0")

@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.functions.operators import to
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 
 
 @method
@@ -25,6 +25,7 @@ def new_ones(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Ten
 
 
 @method
+@near
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """One number throughout, of this dtype and device."""
     kind = dtypes.argument(dtype) or self.dtype

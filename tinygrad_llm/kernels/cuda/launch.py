@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.kernels.cuda import capture
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
@@ -111,6 +112,8 @@ def launch(
     """
     if _counts is not None:
         _counts[name] += 1
+    if (captured := capture.at_work()) is not None:
+        captured.check_here(args)
     typed = arguments(name, _expected(file, name, definitions.get("REAL", 0)), args)
     start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
 
