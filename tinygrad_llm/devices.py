@@ -155,10 +155,23 @@ def move(array: Any, target: device, blocking: bool = True) -> Any:
     if here.type == target.type and target.index in (None, here.index):
         return array
     if target.type == "cpu":
-        return array.get() if blocking else array.get(out=pinned(array.shape, array.dtype), blocking=False)
+        return waited(array.get()) if blocking else array.get(out=pinned(array.shape, array.dtype), blocking=False)
     cupy = module_of(target)
     with on(target):
         return run(cupy.asarray, [], array, blocking=blocking and is_pinned(array))
+
+
+def waited(value: Any) -> Any:
+    """What was waited for. Raises: what the GPU has found wrong on the way."""
+    after_wait()
+    return value
+
+
+def _nothing() -> None:
+    pass
+
+
+after_wait: Callable[[], None] = _nothing  # raises what a GPU has found: `kernels.cuda.outside` puts its own here
 
 
 def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -290,7 +303,7 @@ def properties(number: int | None) -> dict[str, Any]:
 def synchronize(number: int | None = None) -> None:
     """Wait until a CUDA device, the current one by default, has nothing left to do."""
     with on(device("cuda", number)):
-        _cupy().cuda.runtime.deviceSynchronize()
+        waited(_cupy().cuda.runtime.deviceSynchronize())
 
 
 def event(timing: bool) -> Any:

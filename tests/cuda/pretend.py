@@ -192,13 +192,18 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
             wait("boolean index")
-        return compute(operator.getitem, self, key)
+        return compute(operator.getitem, self, self._around(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        write(operator.setitem, self, key, value)
+        write(operator.setitem, self, self._around(key), value)
 
-    def _key(self, key: Any) -> Any:
-        return tuple(map(inside, key)) if isinstance(key, tuple) else inside(key)
+    def _around(self, key: Any) -> Any:
+        """A key whose numbers wrap round, as CuPy's do in place of an error; one with a mask or None as it is."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(k is None or k is Ellipsis or (hasattr(k, "dtype") and k.dtype.kind == "b") for k in keys):
+            return key
+        around = tuple(k % n if isinstance(k, ndarray) else k for k, n in zip(keys, self.shape, strict=False))
+        return around if isinstance(key, tuple) else around[0]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(real().ndarray, name):
@@ -209,6 +214,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         def call(*args: Any, **kwargs: Any) -> Any:
             if {"initial", "where"} & kwargs.keys():
                 raise TypeError(f"cupy.ndarray.{name} takes no {' or '.join(kwargs)}")
+            if name == "take":
+                args = (args[0] % self.shape[kwargs["axis"]], *args[1:])
             if name in ("fill", "sort"):
                 return write(again, self, *args, **kwargs)
             if name == "diagonal":
@@ -293,7 +300,7 @@ class _CuPy(types.ModuleType):
                 stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: compute(strided, x, *args))
             )
         if name == "add":
-            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, key, b))
+            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, a._around(key), b))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             check_arguments(getattr(real(), name), args, kwargs)

@@ -345,7 +345,7 @@ class Tensor:
         """The one element as a Python number."""
         if self.array.size != 1:
             raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
-        value = self.array.item()
+        value = devices.waited(self.array.item())
         return float(value) if self.is_floating_point() else value
 
     def tolist(self) -> Any:
@@ -379,7 +379,7 @@ class Tensor:
                 if self.array.size
                 else "Boolean value of Tensor with no values is ambiguous"
             )
-        return bool(self.array.item())
+        return bool(devices.waited(self.array.item()))
 
     def _only_element(self) -> Any:
         if self.array.size != 1:
@@ -397,7 +397,7 @@ class Tensor:
     def __index__(self) -> int:
         if self.dtype.is_floating_point or self.array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.array.item())
+        return int(devices.waited(self.array.item()))
 
     def __len__(self) -> int:
         if not self.ndim:

@@ -25,6 +25,7 @@ __all__ = [
     "SUMMED_AT_ONCE",
     "Kernels",
     "as_rows",
+    "check_index",
     "column_sums",
     "in_order",
     "largest",
@@ -140,6 +141,22 @@ def as_rows(x: Any) -> Any:
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def check_index(ids: Any, low: int, high: int, what: str, allowed: int | None = None) -> None:
+    """Refuse whole numbers outside [low, high), but for one that is allowed; what: the op that picks by them.
+
+    Raises:
+        IndexError: at once, or for numbers on a GPU when Python waits for it next: see `kernels.cuda.outside`.
+    """
+    if of(ids) is CUDA:
+        outside.check_index(ids, low, high, what, allowed)
+        return
+    wrong = (ids < low) | (ids >= high)
+    if allowed is not None:
+        wrong &= ids != allowed
+    if wrong.any():
+        raise IndexError(f"{what}: index {int(ids[wrong][0])} is out of range for {high} places")
+
+
 _chosen: str | None = None
 
 
@@ -168,5 +185,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
-from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
+from tinygrad_llm.kernels.cuda import CUDA, outside  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

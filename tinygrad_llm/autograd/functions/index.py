@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
+from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import index as ops
@@ -125,7 +125,9 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
                 )
             axis += k.ndim
             continue
-        if hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
+        if hasattr(k, "dtype") and k.size and not isinstance(k, np.ndarray):
+            kernels.check_index(k, -x.shape[axis], x.shape[axis], "index")
+        elif hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
             bad = int(k.min()) if int(k.min()) < -x.shape[axis] else int(k.max())
             raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {x.shape[axis]}")
         axis += 1
@@ -223,7 +225,9 @@ def _ids(name: str, index: Tensor) -> Tensor:
 @near
 def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
     ids = index.array
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+    if not isinstance(ids, np.ndarray):
+        kernels.check_index(ids, 0, size, name)
+    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
         bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise error(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
 

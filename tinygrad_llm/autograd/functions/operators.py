@@ -108,7 +108,9 @@ def to(
         target, home = devices.device(device), self.device
         if target.type != home.type or target.index not in (None, home.index):
             result = apply(
-                ops.transfer, self, to=lambda a: devices.move(a, target, not non_blocking),
+                ops.transfer,
+                self,
+                to=lambda a: devices.move(a, target, not non_blocking),
                 back=lambda g: devices.move(g, home),
             )
     if dtype is not None:
