@@ -25,6 +25,7 @@ from tinygrad_llm.kernels.cpu_norm import layer_norm, layer_norm_backward, rms_n
 from tinygrad_llm.kernels.cpu_update import adamw, clip, sum_squares
 from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reference import REFERENCE
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 keep_freed_memory()
 
@@ -48,6 +49,8 @@ def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
         buffer[i] += row
 
 
+dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
+
 CPU = dataclasses.replace(
     REFERENCE,
     matmul=matmul,
@@ -61,6 +64,8 @@ CPU = dataclasses.replace(
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
     rms_norm_backward=rms_norm_backward,
+    dropout_add_norm=dropout_add_norm,
+    dropout_add_norm_backward=dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
