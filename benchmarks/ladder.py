@@ -26,7 +26,7 @@ def climb(presets: list[str], peers: list[str], rounds: int, threads: int) -> di
     found = {}
     for preset in presets:
         changes, steps = RUNGS[preset]
-        order = order_of(RECIPES[preset].replace(**changes), VOCABULARY.get(preset, CHARACTERS), threads, "cpu", False)
+        order = order_of(RECIPES[preset].replace(**changes), VOCABULARY.get(preset, CHARACTERS), threads)
         found[preset] = measure({**order, "checkpoint": False}, peers, rounds, steps, warmup=1)
     return found
 

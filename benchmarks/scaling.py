@@ -24,7 +24,7 @@ def sweep(axis: str, values: list[int], peers: list[str], rounds: int, threads: 
     """A record for each value: operations of a step and, for each peer, its milliseconds."""
     records = []
     for value in values:
-        order = order_of(START.replace(**{axis: value}), CHARACTERS, threads, "cpu", False) | {"checkpoint": False}
+        order = order_of(START.replace(**{axis: value}), CHARACTERS, threads, checkpoint=False)
         results = measure(order, peers, rounds, 1, warmup=1)
         ms = {name: result["median_ms"] for name, result in results.items()}
         records.append({"value": value, "operations": operations(order), "ms": ms})

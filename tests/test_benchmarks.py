@@ -1,5 +1,6 @@
 """The benchmarks run, and compare like with like. No test looks at a time."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -140,3 +141,48 @@ def test_the_trainers_own_cost_is_told_apart_from_the_mathematics():
     assert sum(float(shown[name][-1][:-1]) for name in shown if name != "of") == pytest.approx(100, abs=0.3)
     assert float(shown["of"][-3]) < float(shown["step"][1])
     assert bench("trainer.py", "--steps", "0").returncode == 2
+
+
+def script(monkeypatch, name: str):
+    """A benchmark as a module: they import each other by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module(name)
+
+
+def test_the_share_of_the_peak_is_that_of_the_fastest_product(monkeypatch):
+    train_step = script(monkeypatch, "train_step")
+    config = {"n_layers": 2, "emb_dim": 8, "vocab_size": 10}
+    order = {"config": config, "batch": 3, "context": 4, "threads": 1, "dtype": "bfloat16", "tf32": False}
+    weights, tokens = 2 * 12 * 64 + 80, 12
+    assert train_step.operations(order) == tokens * (6 * weights + 2 * 6 * 4 * 8)
+    side = {"median_ms": 2.0, "fastest_ms": 1.0, "peak_mb": 9.0, "first_loss": 3.0, "last_loss": 2.0, "our_launches": 5}
+    rate = train_step.operations(order) / 2e-3 / 1e9  # what a step of 2 ms would take, all of it
+    results = {"ours": side | {"product_gflops": rate}, "torch": side | {"median_ms": 1.0, "product_gflops": 2 * rate}}
+    results["torch"] |= {"launches": 7, "kernels": 6, "busy_ms": 0.5, "slowest": [("gemm", 0.4, 2)], "held_mb": 8.0}
+    record = {"order": order, "results": results, "machine": {}, "load": 0, "ratios": {}}
+    lines = train_step.table(record).splitlines()
+    ours, torch = (next(line for line in lines if line.startswith(name)) for name in ("ours ", "torch "))
+    assert " 50% " in ours and "100% " in torch and "9 (8)" in torch
+    assert "torch: 7 launches of 6 kernels and copies a step, busy 0.5 ms; longest gemm 0.4" in lines
+    assert lines[-1] == "a step launches 5 of our kernels; CuPy's, cuBLAS' not counted"
+
+
+def test_what_a_trace_tells(monkeypatch):
+    events = [
+        ("cudaLaunchKernel", False, 3.0),
+        ("gemm", True, 500.0),
+        ("cudaMemcpyAsync", False, 2.0),
+        ("gemm", True, 250.0),
+    ]
+    events += [("cudaDeviceSynchronize", False, 90.0), ("copy", True, 1000.0), ("cuLaunchKernelEx", False, 3.0)]
+    told = script(monkeypatch, "peer").told(events)
+    assert told == {"launches": 3, "kernels": 3, "busy_ms": 1.75, "slowest": [("copy", 1.0, 1), ("gemm", 0.75, 2)]}
+
+
+def test_losses_are_compared_step_by_step(monkeypatch):
+    compare = script(monkeypatch, "losses").compare
+    found = compare([3.0, 2.5, 2.0, 1.5, 1.0], [3.0, 2.25, 2.0, 2.0, 1.0])
+    assert (found["largest"], found["at"]) == (0.5, 4)
+    assert found["quarters"] == [0.0, 0.25, -0.25, 0.0]
+    assert compare([1.0, float("nan")], [1.0, 1.0])["largest"] == float("inf")
+    assert compare([1.5], [1.0])["quarters"] == [0.5]
