@@ -118,9 +118,7 @@ def order_of(recipe: Recipe, vocabulary: int, threads: int, **changes: Any) -> d
     }
 
 
-def measure(
-    order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0
-) -> dict[str, dict]:
+def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0) -> dict[str, dict]:
     """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
     running: dict[str, Peer] = {}
     try:

@@ -4,8 +4,10 @@ import importlib
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -186,3 +188,117 @@ def test_losses_are_compared_step_by_step(monkeypatch):
     assert found["quarters"] == [0.0, 0.25, -0.25, 0.0]
     assert compare([1.0, float("nan")], [1.0, 1.0])["largest"] == float("inf")
     assert compare([1.5], [1.0])["quarters"] == [0.5]
+
+
+def test_attention_prints_a_row_a_side_and_size(tmp_path):
+    flags = [
+        "--tokens",
+        "16",
+        "32",
+        "--widths",
+        "8",
+        "--in-all",
+        "32",
+        "--channels",
+        "16",
+        "--rounds",
+        "1",
+        "--runs",
+        "1",
+    ]
+    done = bench("attention.py", *flags, "--against", "none", "--json", str(tmp_path / "record.json"))
+    assert done.returncode == 0, done.stderr
+    sides = json.loads((tmp_path / "record.json").read_text())["sides"]
+    assert [(row["tokens"], row["width"], row["side"]) for row in sides] == [(16, 8, "ours"), (32, 8, "ours")]
+    for row, batch in zip(sides, (2, 1), strict=True):
+        work = batch * 2 * row["tokens"] ** 2 * 8
+        assert row["tflops"] == pytest.approx([2 * work / row["ms"][0] / 1e9, 5 * work / row["ms"][1] / 1e9])
+    assert bench("attention.py", "--dtype", "bfloat16").returncode == 2
+    assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
+
+
+@pytest.mark.torch
+def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
+    torch = pytest.importorskip("torch")
+    attention, where, shape = script(monkeypatch, "attention"), {"device": "cpu", "dtype": "float32"}, (2, 2, 6, 8)
+    ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
+    seen = attention.kernels.of(np.zeros(1)).attention
+    q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
+    y, _ = seen(q, k, v, None, True, 8**-0.5, None, 1.0)
+    np.testing.assert_allclose(theirs[0]().detach().numpy(), y, atol=1e-5)
+    for a, b in zip(theirs[1](), ours[1]()[:3], strict=True):
+        np.testing.assert_allclose(a.numpy(), b, atol=1e-5)
+
+
+def test_losses_of_sixteen_bits_and_of_full_numbers(tmp_path):
+    flags = [
+        "--batch",
+        "2",
+        "--context",
+        "8",
+        "--steps",
+        "3",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "record.json"),
+    ]
+    done = bench("losses.py", *flags)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert 0 < record["largest"] < 0.1 and {len(values) for values in record["losses"].values()} == {3}
+    assert bench("losses.py", *flags, "--most", "0").returncode == 1
+    refused = bench("losses.py", "--against", "cpu")
+    assert refused.returncode == 2 and "takes --device cuda" in refused.stderr
+
+
+def side(ms: float, rate: float = 1e6) -> dict:
+    """What a side that took so long would have answered."""
+    return {"median_ms": ms, "peak_mb": 2000.0, "product_gflops": rate}
+
+
+def test_a_ladder_of_models_is_drawn(monkeypatch, tmp_path, capsys):
+    ladder = script(monkeypatch, "ladder")
+    monkeypatch.setattr(
+        ladder, "measure", lambda order, peers, *_, **__: {p: side(9.0 + i) for i, p in enumerate(peers)}
+    )
+    flags = ["--presets", "baby", "--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
+    ladder.main(flags)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "a.json").read_text())["found"]["baby"]["ours"] == side(10.0)
+    assert "plain NumPy" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        ladder.main(["--rounds", "0"])
+
+
+def test_the_ladder_of_a_gpu_is_a_table_that_adds_one_thing_a_rung(monkeypatch, tmp_path, capsys):
+    ladder, orders = script(monkeypatch, "ladder"), []
+
+    def measure(order, peers, rounds, steps, warmup):
+        orders.append(order)
+        return {peer: side(100.0 / (i + 1)) for i, peer in enumerate(peers)}
+
+    monkeypatch.setattr(ladder, "measure", measure)
+    monkeypatch.setattr(ladder, "find_spec", lambda name: True)
+    monkeypatch.setattr(
+        script(monkeypatch, "pictures"), "describe", lambda device: {"GPU": "a GPU", "processor": "one"}
+    )
+    ladder.main(["--device", "cuda", "--batch", "16", "--plot", str(tmp_path / "a.png")])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [cells[0].strip("| ") for cells in rows] == list(ladder.RUNGS)
+    changed = [{k for k in a if a[k] != b[k]} for a, b in pairwise(orders)]
+    assert changed == [{"tf32"}, {"dtype"}, {"attention"}, {"graph"}, {"batch"}]
+    assert orders[-1]["batch"] == 16 and rows[-1][1] == "16 x 1024" and rows[0][1] == "8 x 1024"
+    assert rows[0][2] == "81,920 tokens/s" and rows[0][5] == "163,840 tokens/s" and rows[0][7] == "0.50 |"
+    share = ladder.operations(orders[0]) / 100.0 / 1e6 / 1e6
+    assert rows[0][3] == f"{share:.0%}" and 0.05 < share < 0.15
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scaling_is_drawn(monkeypatch, tmp_path, capsys):
+    scaling = script(monkeypatch, "scaling")
+    monkeypatch.setattr(scaling, "measure", lambda order, peers, *_, **__: {peer: side(5.0) for peer in peers})
+    scaling.main(["--axes", "batch", "--most", "4", "--plot", str(tmp_path / "a.png")])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].split() for line in lines] == [["batch", "1"], ["batch", "2"], ["batch", "4"]]
