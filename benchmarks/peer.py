@@ -37,7 +37,7 @@ class Training:
         self.scaler = self.lib.amp.GradScaler(self.device, enabled=order["dtype"] == "float16")
         self.loss_of = self.lib.compile(self.model.loss) if order["peer"] == "torch-compile" else self.model.loss
         self.data = batches(self.lib, self.device, order["config"]["vocab_size"], order["batch"], order["context"])
-        self.graph = order["graph"] and order["peer"] == "ours" and self.device == "cuda"
+        self.graph = "wanted" if order["graph"] and order["peer"] == "ours" and self.device == "cuda" else ""
         self.step: Callable[[Any, Any], Any] = self.eager
         self.done = 0
 
@@ -58,11 +58,15 @@ class Training:
         same = self.dtype is self.lib.float32
         return nullcontext() if same else self.lib.autocast(self.device, dtype=self.dtype)
 
-    def captured(self, ids: Any, targets: Any) -> Callable[[Any, Any], Any]:
-        """The eager step as one CUDA graph, which finds its batch where these tensors lie."""
+    def capture(self, ids: Any, targets: Any) -> None:
+        """From now on the step is one CUDA graph, which finds its batch where these tensors lie; or why it is not."""
         graph = self.lib.cuda.CUDAGraph()
-        with self.lib.cuda.graph(graph):
-            loss = self.eager(ids, targets)
+        try:
+            with self.lib.cuda.graph(graph):
+                loss = self.eager(ids, targets)
+        except Exception as error:  # a library that cannot be captured says so in its own way
+            self.graph = f"no graph: {type(error).__name__}: {' '.join(str(error).split())}"
+            return
 
         def step(new_ids: Any, new_targets: Any) -> Any:
             ids.copy_(new_ids)
@@ -70,7 +74,7 @@ class Training:
             graph.replay()
             return loss.clone()
 
-        return step
+        self.step, self.graph = step, "one graph"
 
     def train(self, steps: int) -> dict[str, Any]:
         """Milliseconds and losses of so many steps. A GPU is waited for once, at the end: each gets its share."""
@@ -81,8 +85,8 @@ class Training:
                 lib.cuda.synchronize()
             before = time.perf_counter()
             for ids, targets in work:
-                if self.graph and self.done == EAGER:
-                    self.step = self.captured(ids.clone(), targets.clone())
+                if self.graph == "wanted" and self.done == EAGER:
+                    self.capture(ids.clone(), targets.clone())
                 start = time.perf_counter()
                 losses.append(self.step(ids, targets))
                 self.done += 1
@@ -94,7 +98,8 @@ class Training:
                 milliseconds = [1e3 * (time.perf_counter() - before) / steps]
         peak = peak_rss_mb() if self.device == "cpu" else lib.cuda.memory_reserved() / 1e6
         losses = [loss if isinstance(loss, float) else loss.item() for loss in losses]
-        return {"ms": milliseconds, "losses": losses, "peak_mb": peak, "our_launches": launches.total() / max(steps, 1)}
+        answer = {"ms": milliseconds, "losses": losses, "peak_mb": peak, "graph": self.graph}
+        return answer | {"our_launches": launches.total() / max(steps, 1)}
 
     def inspect(self) -> dict[str, Any]:
         """Of one more step on a GPU: the most memory its arrays held, and its work as `traced` tells it."""

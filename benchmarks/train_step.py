@@ -50,6 +50,7 @@ class Peer:
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
         self.peak_mb = self.our_launches = 0.0
+        self.graph = ""
         self.inspected: dict[str, Any] = {}
         self.parameters = self.ask(json.dumps(order))["parameters"]
         self.product_gflops: float | None = None
@@ -70,6 +71,7 @@ class Peer:
         answer = self.ask(str(steps))
         self.losses += answer["losses"]
         self.peak_mb, self.our_launches = answer["peak_mb"], answer["our_launches"]
+        self.graph = answer["graph"]
         if measured:
             self.ms.append(answer["ms"])
 
@@ -88,6 +90,7 @@ class Peer:
             "product_gflops": self.product_gflops,
             "peak_mb": self.peak_mb,
             "our_launches": self.our_launches,
+            "graph": self.graph,
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
             **self.inspected,
@@ -201,6 +204,7 @@ def table(record: dict) -> str:
             f"{r['first_loss']:.3f} -> {r['last_loss']:.3f}"
         ]
     lines += [f"the peak: {rate:,.0f} GFLOP/s, the rate of a large product in the same run"]
+    lines += [f"{name}'s step: {r['graph']}" for name, r in results.items() if r["graph"]]
     lines += [launches(name, r) for name, r in results.items() if "launches" in r]
     if results["ours"]["our_launches"] and "launches" not in results["ours"]:
         lines += [f"a step launches {results['ours']['our_launches']:.0f} of our kernels; CuPy's, cuBLAS' not counted"]

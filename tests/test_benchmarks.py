@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
+import shlex
 import subprocess
 import sys
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -158,6 +161,7 @@ def test_the_share_of_the_peak_is_that_of_the_fastest_product(monkeypatch):
     weights, tokens = 2 * 12 * 64 + 80, 12
     assert train_step.operations(order) == tokens * (6 * weights + 2 * 6 * 4 * 8)
     side = {"median_ms": 2.0, "fastest_ms": 1.0, "peak_mb": 9.0, "first_loss": 3.0, "last_loss": 2.0, "our_launches": 5}
+    side |= {"graph": ""}
     rate = train_step.operations(order) / 2e-3 / 1e9  # what a step of 2 ms would take, all of it
     results = {"ours": side | {"product_gflops": rate}, "torch": side | {"median_ms": 1.0, "product_gflops": 2 * rate}}
     results["torch"] |= {"launches": 7, "kernels": 6, "busy_ms": 0.5, "slowest": [("gemm", 0.4, 2)], "held_mb": 8.0}
@@ -302,3 +306,48 @@ def test_scaling_is_drawn(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].split() for line in lines] == [["batch", "1"], ["batch", "2"], ["batch", "4"]]
+
+
+def on_gpu(half: str, folder: Path, python: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "benchmarks" / "on_gpu.sh"), half, str(folder)]
+    environment = os.environ | {"PYTHON": python}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_what_runs_on_a_gpu_goes_on_after_a_failure_and_sums_up(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("""#!/bin/sh
+if [ "$1" = -c ]; then exit 1; fi
+echo "line one of $1"; echo "last line of $1"
+case "$*" in *losses.py*json*) for last; do :; done; echo 5 > "$last";; esac
+case "$*" in *float16*) case "$*" in *bfloat16*) ;; *) exit 7;; esac;; esac
+""")
+    stub.chmod(0o755)
+    done = on_gpu("right", tmp_path / "out", str(stub))
+    assert done.returncode == 1
+    summary = (tmp_path / "out" / "summary-right.txt").read_text()
+    assert "FAILED (7): losses-f16" in summary and "SOMETHING FAILED" in summary
+    assert summary.index("== tests: ") < summary.index("== losses-f16: ") < summary.index("== classify: ")
+    assert "    last line of examples/generate.py" in summary
+    assert "line one of benchmarks/losses.py" in (tmp_path / "out" / "log-right.txt").read_text()
+    with tarfile.open(tmp_path / "out" / "json-right.tar.gz") as numbers:
+        assert {"./losses-bf16.json", "./losses-cpu.json"} <= set(numbers.getnames())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "json-right.tar.gz", "log-right.txt", "summary-right.txt",
+    ]  # fmt: skip
+    assert on_gpu("both", tmp_path / "out", str(stub)).returncode == 2
+
+
+def test_what_runs_on_a_gpu_takes_flags_that_there_are(monkeypatch, tmp_path):
+    listed = on_gpu("list", tmp_path, sys.executable)
+    assert listed.returncode == 0, listed.stderr
+    commands = [
+        line.split(maxsplit=3)[3] for line in listed.stdout.splitlines() if line.startswith(("right ", "fast "))
+    ]
+    checked = set()
+    for _, path, *flags in (shlex.split(command) for command in commands if "benchmarks/" in command):
+        module = script(monkeypatch, Path(path).stem)
+        if hasattr(module, "arguments"):
+            module.arguments(flags)
+            checked.add(module.__name__)
+    assert {"losses", "train_step", "attention"} <= checked
