@@ -30,7 +30,7 @@ def cross_entropy(
     safe = np.where(counted, targets, np.zeros_like(targets))
     k = kernels.of(x)
     nll, lse = k.cross_entropy(x, safe)
-    w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(lse.dtype)
+    w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(x.dtype)
     loss = (1 - label_smoothing) * w * nll
     if label_smoothing:
         total_weight = v if weight is None else sums(weight, None)
@@ -102,7 +102,7 @@ def _linear_cross_entropy_on_gpu(
     """The same without a question that would wait for the GPU: a row that does not count has a gradient of 0."""
     counted = targets != ignore_index
     ids = np.where(counted, targets, np.zeros_like(targets))
-    g_rows = counted.astype(x.dtype if x.itemsize > 2 else np.float32)
+    g_rows = counted.astype(x.dtype)
     if reduction == "mean":
         g_rows /= sums(g_rows, None)
     compute = partial(kernels.of(x).linear_cross_entropy, x, weight, ids, g_rows)
