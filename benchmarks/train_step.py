@@ -237,8 +237,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast to it, in all (%(default)s)")
     parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in all")
-    graph = argparse.BooleanOptionalAction
-    parser.add_argument("--graph", action=graph, default=False, help="on a GPU, our whole step as one CUDA graph")
+    about = "on a GPU, our whole step as one CUDA graph, as the trainer does (default: yes, but not in float16)"
+    parser.add_argument("--graph", action=argparse.BooleanOptionalAction, help=about)
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpoints, in both models")
     parser.add_argument(
         "--against",
@@ -261,7 +261,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args.against = [name for name in args.against if name != "none"]
     if args.load < 0:
         parser.error(f"--load {args.load}: must be at least 0")
-    if args.graph and (args.device == "cpu" or args.dtype == "float16"):
+    can = args.device == "cuda" and args.dtype != "float16"
+    if args.graph is None:
+        args.graph = can
+    if args.graph and not can:
         parser.error("--graph: takes --device cuda, and no float16, whose steps are skipped by what the gradients are")
     if not {"naive"}.issuperset(args.against) and not find_spec("torch"):
         parser.error(f"--against {' '.join(args.against)}: PyTorch is not installed; pip install torch")
