@@ -18,9 +18,9 @@
 # - PyTorch for CUDA is optional: it is what speed is compared with, and its profiler counts launches. transformers too.
 # - cuDNN's attention needs nvidia-cudnn-frontend (pip download --no-deps; 12 MB), a cuDNN, which PyTorch for CUDA brings,
 #   and cuda-bindings. Where one is missing, a line says so and its column is left out.
-# - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy: the tests come first and run in
-#   several processes where pytest-xdist is there, so that compiling takes all cores. On the same machine the second
-#   half finds them compiled.
+# - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy. So all that the tests launch are
+#   compiled first, on all cores; then the tests run in several processes where pytest-xdist is there. On the same
+#   machine the second half finds them compiled; on a fresh one it compiles the few it needs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 half=${1:-list} out=${2:-runs/on-gpu} python=${PYTHON:-python3} failed=0
@@ -64,7 +64,8 @@ part machine 20 8 "nvidia-smi --query-gpu=name,driver_version,memory.total,clock
 import sys; sys.path.insert(0, \"benchmarks\")
 import machine, tinygrad_llm.backends.cudnn as c
 print(*(f\"{k}: {v}\" for k, v in machine.describe(\"cuda\").items()), f\"cuDNN {c.version()}\", sep=\"\n\")'"
-part tests 200 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
+part compile 60 3 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda tests/cuda/test_compiling.py"
+part tests 180 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
 part losses-bf16 75 5 "$python benchmarks/losses.py --preset gpt2-124m --batch 4 --context 1024 --device cuda \
     --dtype bfloat16 --steps 200 --most 1e-2 --json $json/losses-bf16.json"
 part losses-cpu 40 5 "$python benchmarks/losses.py --device cuda --against cpu --steps 100 --most 1e-4 \
