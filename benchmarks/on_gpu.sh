@@ -72,10 +72,10 @@ part losses-cpu 40 5 "$python benchmarks/losses.py --device cuda --against cpu -
     --json $json/losses-cpu.json"
 part losses-f16 40 5 "$python benchmarks/losses.py --device cuda --dtype float16 --steps 200 \
     --json $json/losses-f16.json"
-part pretrain 45 6 "$python examples/pretrain.py --device cuda --dtype bfloat16 --steps 200 --samples 1 --out $out/pretrain"
-part resumed-on-cpu 40 3 "$python examples/pretrain.py --device cpu --steps 203 --resume --out $out/pretrain"
-part generate 20 4 "$python examples/generate.py $out/pretrain 'Once upon a time' --device cuda --top-p 0.9 --seed 1"
-part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out $out/classifier"
+part pretrain 45 6 "$python examples/pretrain.py --device cuda --dtype bfloat16 --steps 200 --samples 1 --out '$out/pretrain'"
+part resumed-on-cpu 40 3 "$python examples/pretrain.py --device cpu --steps 203 --resume --out '$out/pretrain'"
+part generate 20 4 "$python examples/generate.py '$out/pretrain' 'Once upon a time' --device cuda --top-p 0.9 --seed 1"
+part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'"
 
 section=fast
 part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \

@@ -122,12 +122,22 @@ def order_of(recipe: Recipe, vocabulary: int, threads: int, **changes: Any) -> d
 
 
 def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0) -> dict[str, dict]:
-    """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
+    """The result of each peer, by name; another than ours that cannot train is left out, with a line that says so.
+
+    Raises: RuntimeError when ours cannot train, or when their models differ in size.
+    """
     running: dict[str, Peer] = {}
     try:
         for name in peers:
-            running[name] = Peer({**order, "peer": name})
-            running[name].train(warmup, measured=False)
+            try:
+                peer = Peer({**order, "peer": name})
+                peer.train(warmup, measured=False)
+            except RuntimeError as error:
+                if name == peers[0]:
+                    raise
+                print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+            else:
+                running[name] = peer
         sizes = {name: peer.parameters for name, peer in running.items()}
         if len(set(sizes.values())) > 1:
             raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
@@ -271,15 +281,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measures, prints the table and writes the JSON file."""
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints the table and writes the JSON file; the exit code, 1 where a peer was left out."""
     args = arguments(argv)
     names = ("batch", "context", "layers", "dropout")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
     how = {name: getattr(args, name) for name in ("device", "dtype", "tf32", "graph", "checkpoint")}
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, **how)
-    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.load)
+    peers = ["ours", *args.against]
+    results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
     record = {
         "preset": args.preset,
         "load": args.load,
@@ -291,7 +302,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table(record))
     if args.json:
         args.json.write_text(json.dumps(record, indent=2) + "\n")
+    return int(len(results) < len(peers))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
