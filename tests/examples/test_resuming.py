@@ -16,7 +16,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.data import corpora
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.text import BPETokenizer
-from tinygrad_llm.training import Checkpoints, read_metrics, read_steps
+from tinygrad_llm.training import Checkpoints, RunFolder, read_metrics, read_steps
 
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]
@@ -153,19 +153,19 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(given, whole, 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_run_that_is_stopped_keeps_its_files_and_goes_on(given, whole, tmp_path, capsys, monkeypatch, name):
-    """By SIGTERM, after the first checkpoint of the tuning proper."""
-    expected, out, real = whole(name, "lora"), tmp_path / "out", Checkpoints.save
+    """By SIGTERM, in the tuning proper, after a step that is not saved otherwise."""
+    expected, out, real = whole(name, "lora"), tmp_path / "out", RunFolder.on_step
 
-    def save(checkpoints, trainer):
-        if checkpoints.folder.parent == out and trainer.step == 2:
+    def on_step(folder, trainer):
+        real(folder, trainer)
+        if folder.folder == out and trainer.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(checkpoints, trainer)
 
-    monkeypatch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr(RunFolder, "on_step", on_step)
     assert run(name, *flags("lora", given, name), "--out", out) == 143
     shown = capsys.readouterr().out
-    assert "stopped by SIGTERM after step 2 of" in shown and "the files above were kept, and --resume" in shown
-    assert (out / "adapter_model.safetensors").exists() and max(read_steps(out / "steps.csv")["step"]) == 2
+    assert "stopped by SIGTERM after step 3 of" in shown and "the files above were kept, and --resume" in shown
+    assert (out / "adapter_model.safetensors").exists() and max(read_steps(out / "steps.csv")["step"]) == 3
     monkeypatch.undo()
     assert run(name, "--out", out, "--resume") == 0
     assert bits(out) == bits(expected)
