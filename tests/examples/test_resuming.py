@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinygrad_llm as tg
@@ -212,3 +213,25 @@ def test_other_flags_data_or_weights_are_refused_in_one_sentence(given, whole, t
     (out / "run.json").unlink()
     error = refused("--data", kept["data"])  # --model is not given
     assert f"{out} has checkpoints and no run.json, which would tell the flags of their run; give them all" in error
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_ends_a_run_is_told_in_one_sentence_and_it_goes_on(given, whole, tmp_path, capsys, monkeypatch, name):
+    """A full disk; then, in a folder of its own, a model that is ruined."""
+    out, real = tmp_path / "out", Checkpoints.save
+
+    def full(checkpoints, trainer):
+        if trainer.step == 4:
+            raise OSError(28, "No space left on device")
+        return real(checkpoints, trainer)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    assert run(name, *flags("lora", given, name), "--out", out) == 2
+    error = capsys.readouterr().err
+    assert error == f"finetune_{name}.py: --out {out}: No space left on device; once that is mended, --resume goes on\n"
+    monkeypatch.undo()
+    assert run(name, "--out", out, "--resume") == 0 and bits(out) == bits(whole(name, "lora"))
+    with np.errstate(all="ignore"):
+        assert run(name, *flags("lora", given, name), "--out", tmp_path / "ruined", "--lr=1e30") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and any(word in error for word in ("nan", "no number", "inf"))
