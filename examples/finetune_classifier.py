@@ -28,8 +28,8 @@ from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochTrainer
-from tinygrad_llm.training.out_folder import check_out, open_out
-from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, origin
+from tinygrad_llm.training.out_folder import check_out
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
 
 PROGRAM = "finetune_classifier.py"
 DESCRIBED = "classifier.json"
@@ -325,8 +325,8 @@ def act(argv: list[str] | None) -> int:
     if args.predict is not None:
         predict(args)
         return 0
-    run, out = prepare(args), Path(args.out)
-    with open_out(out, FILES, lambda: goes_on(args, run.checkpoints.about)), StopOnInterrupt() as stop:
+    run = prepare(args)
+    with working_in(args, FILES, run.checkpoints.about) as stop:
         train(run, args, stop)
     return exit_code(stop, run.trainer)
 

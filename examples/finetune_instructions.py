@@ -20,7 +20,7 @@ from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
-from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console, open_out
+from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console
 from tinygrad_llm.training.classifier_plots import plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
 from tinygrad_llm.training.configuration import effective_flags
@@ -30,10 +30,10 @@ from tinygrad_llm.training.session import (
     RUN_FILES,
     checkpoints_of,
     exit_code,
-    goes_on,
     open_run,
     origin,
     run_shown,
+    working_in,
 )
 
 PROGRAM = "finetune_instructions.py"
@@ -325,9 +325,8 @@ def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None
 def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
-    run, out = prepare(args), Path(args.out)
-    files = FILES if args.model else (*FILES, BASE)
-    with open_out(out, files, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
+    run = prepare(args)
+    with working_in(args, FILES if args.model else (*FILES, BASE), run.about) as stop:
         model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
         if trainer is None or not stop():
             trainer = tune(run, model, args, stop)
