@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tests.cuda import pretend
-from tinygrad_llm.kernels.cuda import heads, launch, rows
+from tinygrad_llm.kernels.cuda import heads, launch, losses
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.nn.utils import clip_grad_norm_
 
@@ -28,7 +28,7 @@ def counts(monkeypatch) -> Iterator[Counter[str]]:
             args[2][...] = 1  # a token that there is
 
     monkeypatch.setattr(launch, "start", start)
-    for module in (heads, rows):
+    for module in (heads, losses):
         monkeypatch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     with pretend.gpu(), np.errstate(all="ignore"):
         yield found
