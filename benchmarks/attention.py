@@ -39,23 +39,17 @@ def parts(lib: Any, where: dict[str, Any], shape: tuple[int, int, int, int], see
 
 
 def ours(where: dict[str, Any], shape: tuple[int, int, int, int], by_cudnn: bool) -> Both:
-    """Our kernels, or those of cuDNN's that they use."""
+    """Our kernels, or those of cuDNN's that they may use."""
     q, k, v, g = (x.array for x in parts(tg, where, shape))
-    scale = shape[-1] ** -0.5
-    if by_cudnn:
-        _, saved = cudnn.attention(q, k, v, True, scale)
-        return partial(cudnn.attention, q, k, v, True, scale), partial(
-            cudnn.attention_backward, g, q, k, v, saved, scale
-        )
-    k_of = kernels.of(q)
-    with tg.backends.cuda.sdp_kernel(enable_cudnn=False):
-        _, saved = k_of.attention(q, k, v, None, True, scale, None, 1.0)
+    scale, of = shape[-1] ** -0.5, kernels.of(q)
+    with tg.backends.cuda.sdp_kernel(enable_flash=not by_cudnn, enable_cudnn=by_cudnn):
+        _, saved = of.attention(q, k, v, None, True, scale, None, 0.0)
 
     def forward() -> None:
-        with tg.backends.cuda.sdp_kernel(enable_cudnn=False):
-            k_of.attention(q, k, v, None, True, scale, None, 1.0)
+        with tg.backends.cuda.sdp_kernel(enable_flash=not by_cudnn, enable_cudnn=by_cudnn):
+            of.attention(q, k, v, None, True, scale, None, 0.0)
 
-    return forward, lambda: k_of.attention_backward(g, q, k, v, saved, scale, None, 1.0, False)
+    return forward, lambda: of.attention_backward(g, q, k, v, saved, scale, None, 0.0, False)
 
 
 def theirs(lib: Any, where: dict[str, Any], shape: tuple[int, int, int, int]) -> Both:

@@ -77,10 +77,16 @@ def row(name: str, order: dict[str, Any], sides: dict[str, dict[str, Any]]) -> s
     return "| " + " | ".join(cells) + " |"
 
 
+def in_all(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The sides that every group has: one that could not train may be missing."""
+    first, *others = results.values()
+    return [side for side in first if all(side in other for other in others)]
+
+
 def draw(path: Path, results: dict[str, dict[str, Any]], machine: str) -> None:
     """Bars of speed over the first side's (plain NumPy's), a group for each model, with milliseconds a step on them."""
     figure, (axes,) = panels(1, (9, 4.5))
-    sides = list(next(iter(results.values())))
+    sides = in_all(results)
     width = 0.8 / len(sides)
     for i, side in enumerate(sides):
         places = [group + (i - (len(sides) - 1) / 2) * width for group in range(len(results))]
@@ -93,7 +99,7 @@ def draw(path: Path, results: dict[str, dict[str, Any]], machine: str) -> None:
 def draw_gpu(path: Path, results: dict[str, dict[str, Any]], machine: str) -> None:
     """Bars of tokens a second, a group for each rung."""
     figure, (axes,) = panels(1, (9, 4.5))
-    sides = list(next(iter(results.values())))
+    sides = in_all(results)
     for i, side in enumerate(sides):
         places = [group + (i - (len(sides) - 1) / 2) * 0.4 for group in range(len(results))]
         speeds = [r[side]["batch"] * r[side]["context"] / r[side]["median_ms"] for r in results.values()]

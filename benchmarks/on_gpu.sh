@@ -18,9 +18,9 @@
 # - PyTorch for CUDA is optional: it is what speed is compared with, and its profiler counts launches. transformers too.
 # - cuDNN's attention needs nvidia-cudnn-frontend (pip download --no-deps; 12 MB), a cuDNN, which PyTorch for CUDA brings,
 #   and cuda-bindings. Where one is missing, a line says so and its column is left out.
-# - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy: the tests come first and run in
-#   several processes where pytest-xdist is there, so that compiling takes all cores. On the same machine the second
-#   half finds them compiled.
+# - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy. So all that the tests launch are
+#   compiled first, on all cores; then the tests run in several processes where pytest-xdist is there. On the same
+#   machine the second half finds them compiled; on a fresh one it compiles the few it needs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 half=${1:-list} out=${2:-runs/on-gpu} python=${PYTHON:-python3} failed=0
@@ -64,20 +64,21 @@ part machine 20 8 "nvidia-smi --query-gpu=name,driver_version,memory.total,clock
 import sys; sys.path.insert(0, \"benchmarks\")
 import machine, tinygrad_llm.backends.cudnn as c
 print(*(f\"{k}: {v}\" for k, v in machine.describe(\"cuda\").items()), f\"cuDNN {c.version()}\", sep=\"\n\")'"
-part tests 200 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
+part compile 60 3 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda tests/cuda/test_compiling.py"
+part tests 180 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
 part losses-bf16 75 5 "$python benchmarks/losses.py --preset gpt2-124m --batch 4 --context 1024 --device cuda \
     --dtype bfloat16 --steps 200 --most 1e-2 --json $json/losses-bf16.json"
 part losses-cpu 40 5 "$python benchmarks/losses.py --device cuda --against cpu --steps 100 --most 1e-4 \
     --json $json/losses-cpu.json"
 part losses-f16 40 5 "$python benchmarks/losses.py --device cuda --dtype float16 --steps 200 \
     --json $json/losses-f16.json"
-part pretrain 45 6 "$python examples/pretrain.py --device cuda --dtype bfloat16 --steps 200 --samples 1 --out $out/pretrain"
-part resumed-on-cpu 40 3 "$python examples/pretrain.py --device cpu --steps 203 --resume --out $out/pretrain"
-part generate 20 4 "$python examples/generate.py $out/pretrain 'Once upon a time' --device cuda --top-p 0.9 --seed 1"
-part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out $out/classifier"
+part pretrain 45 6 "$python examples/pretrain.py --device cuda --dtype bfloat16 --steps 200 --samples 1 --out '$out/pretrain'"
+part resumed-on-cpu 40 3 "$python examples/pretrain.py --device cpu --steps 203 --resume --out '$out/pretrain'"
+part generate 20 4 "$python examples/generate.py '$out/pretrain' 'Once upon a time' --device cuda --top-p 0.9 --seed 1"
+part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'"
 
 section=fast
-part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --graph --steps 10 --rounds 3 \
+part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
     --warmup 5 --against ${against:-none} $compiled --json $json/step-bf16.json"
 part attention 75 26 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
     --json $json/attention.json"
@@ -85,9 +86,9 @@ part step-tf32 60 6 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --st
     --against ${against:-none} --json $json/step-tf32.json"
 part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16 --batch 1 64 --rounds 2 $transformers \
     --json $json/writing.json"
-part step-bf16-eager 50 7 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
-    --warmup 5 --against none --json $json/step-bf16-eager.json"
-part bandwidth 40 24 "$python benchmarks/bandwidth.py --rounds 3"
+part step-bf16-eager 50 7 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --no-graph --steps 10 \
+    --rounds 3 --warmup 5 --against none --json $json/step-bf16-eager.json"
+part bandwidth 40 26 "$python benchmarks/bandwidth.py --rounds 3 --dtype bfloat16"
 part ladder 120 8 "$python benchmarks/ladder.py --device cuda --rounds 2 --batch 16 --rungs float32 TF32 bfloat16 \
     'flash attention' 'one graph' --json $json/ladder.json"
 

@@ -138,7 +138,7 @@ def build(order: dict) -> tuple[Any, Any, Any]:
 
 
 def traced(step: Callable[[], Any]) -> dict[str, Any]:
-    """What a step gives a GPU to do, whoever launches it: our kernels, CuPy's, cuBLAS'; {} without PyTorch for CUDA.
+    """What a step gives a GPU to do, whoever launches it: our kernels, CuPy's, cuBLAS'; {} where it cannot be traced.
 
     PyTorch's profiler is asked, in our own process, too: CUPTI tells it of all the process' calls. `launches` are the
     calls that start work, `kernels` what then ran, copies included, `busy_ms` the sum of their times; then the
@@ -150,10 +150,14 @@ def traced(step: Callable[[], Any]) -> dict[str, Any]:
     if not torch.cuda.is_available():
         return {}
     profiler = import_module("torch.profiler")
-    with profiler.profile(activities=[profiler.ProfilerActivity.CUDA]) as trace:
-        step()
-        torch.cuda.synchronize()
-    return told([(e.name, "CUDA" in str(e.device_type), e.time_range.elapsed_us()) for e in trace.events()])
+    try:
+        with profiler.profile(activities=[profiler.ProfilerActivity.CUDA]) as trace:
+            step()
+            torch.cuda.synchronize()
+        return told([(e.name, "CUDA" in str(e.device_type), e.time_range.elapsed_us()) for e in trace.events()])
+    except RuntimeError as error:  # no right to trace, or another tracer: the times are worth having without it
+        print(f"the step cannot be traced: {error}", file=sys.stderr)
+        return {}
 
 
 def told(events: list[tuple[str, bool, float]]) -> dict[str, Any]:

@@ -122,12 +122,22 @@ def order_of(recipe: Recipe, vocabulary: int, threads: int, **changes: Any) -> d
 
 
 def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0) -> dict[str, dict]:
-    """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
+    """The result of each peer, by name; another than ours that cannot train is left out, with a line that says so.
+
+    Raises: RuntimeError when ours cannot train, or when their models differ in size.
+    """
     running: dict[str, Peer] = {}
     try:
         for name in peers:
-            running[name] = Peer({**order, "peer": name})
-            running[name].train(warmup, measured=False)
+            try:
+                peer = Peer({**order, "peer": name})
+                peer.train(warmup, measured=False)
+            except RuntimeError as error:
+                if name == peers[0]:
+                    raise
+                print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+            else:
+                running[name] = peer
         sizes = {name: peer.parameters for name, peer in running.items()}
         if len(set(sizes.values())) > 1:
             raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
@@ -237,8 +247,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast to it, in all (%(default)s)")
     parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in all")
-    graph = argparse.BooleanOptionalAction
-    parser.add_argument("--graph", action=graph, default=False, help="on a GPU, our whole step as one CUDA graph")
+    about = "on a GPU, our whole step as one CUDA graph, as the trainer does (default: yes, but not in float16)"
+    parser.add_argument("--graph", action=argparse.BooleanOptionalAction, help=about)
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpoints, in both models")
     parser.add_argument(
         "--against",
@@ -261,22 +271,26 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args.against = [name for name in args.against if name != "none"]
     if args.load < 0:
         parser.error(f"--load {args.load}: must be at least 0")
-    if args.graph and (args.device == "cpu" or args.dtype == "float16"):
+    can = args.device == "cuda" and args.dtype != "float16"
+    if args.graph is None:
+        args.graph = can
+    if args.graph and not can:
         parser.error("--graph: takes --device cuda, and no float16, whose steps are skipped by what the gradients are")
     if not {"naive"}.issuperset(args.against) and not find_spec("torch"):
         parser.error(f"--against {' '.join(args.against)}: PyTorch is not installed; pip install torch")
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measures, prints the table and writes the JSON file."""
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints the table and writes the JSON file; the exit code, 1 where a peer was left out."""
     args = arguments(argv)
     names = ("batch", "context", "layers", "dropout")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
     how = {name: getattr(args, name) for name in ("device", "dtype", "tf32", "graph", "checkpoint")}
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, **how)
-    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.load)
+    peers = ["ours", *args.against]
+    results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
     record = {
         "preset": args.preset,
         "load": args.load,
@@ -288,7 +302,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table(record))
     if args.json:
         args.json.write_text(json.dumps(record, indent=2) + "\n")
+    return int(len(results) < len(peers))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

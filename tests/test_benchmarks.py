@@ -228,7 +228,7 @@ def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
     ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
     seen = attention.kernels.of(np.zeros(1)).attention
     q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
-    y, _ = seen(q, k, v, None, True, 8**-0.5, None, 1.0)
+    y, _ = seen(q, k, v, None, True, 8**-0.5, None, 0.0)
     np.testing.assert_allclose(theirs[0]().detach().numpy(), y, atol=1e-5)
     for a, b in zip(theirs[1](), ours[1]()[:3], strict=True):
         np.testing.assert_allclose(a.numpy(), b, atol=1e-5)
@@ -351,3 +351,34 @@ def test_what_runs_on_a_gpu_takes_flags_that_there_are(monkeypatch, tmp_path):
             module.arguments(flags)
             checked.add(module.__name__)
     assert {"losses", "train_step", "attention"} <= checked
+
+
+def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
+    train_step = script(monkeypatch, "train_step")
+
+    class Peer:
+        def __init__(self, order):
+            self.name, self.parameters, self.turns, self.ms = order["peer"], 3, 0, [[1.0]]
+            if self.name == bad:
+                raise RuntimeError("a peer ended with exit code 1")
+
+        def train(self, steps, measured=True):
+            self.turns += steps
+
+        def ask(self, line):
+            return {"product_gflops": 1.0}
+
+        def result(self):
+            return {"turns": self.turns}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(train_step, "Peer", Peer)
+    bad = "torch"
+    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3)
+    assert found == {"ours": {"turns": 13}, "torch-compile": {"turns": 13}}
+    assert "torch is left out: a peer ended" in capsys.readouterr().err
+    bad = "ours"
+    with pytest.raises(RuntimeError, match="ended"):
+        train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)

@@ -87,6 +87,13 @@ class Graph:
 
     def build(self, heuristics: list[Any]) -> None:
         assert heuristics == [heur_mode.A, heur_mode.FALLBACK]
+        facts = {key: t.facts for key, t in self.calls[-1][1].items() if isinstance(t, Tensor)}
+        names = ("stats",) if len(self.made) == 2 else ("dQ", "dK", "dV")
+        facts |= {name: t.facts for name, t in zip(names[::-1], self.made[::-1], strict=False)}
+        for name, fact in facts.items():
+            steps = [int(np.prod(fact["dim"][i + 1 :])) for i in range(4)]
+            fits = fact["stride"] == steps if name == "stats" else fact["stride"][3] == 1
+            assert fits, f"{name}: cuDNN before 9.26 knows no such layout, {fact}"
 
     def get_workspace_size(self) -> int:
         return ROOM

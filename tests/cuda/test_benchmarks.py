@@ -10,6 +10,7 @@ import pytest
 import tinygrad_llm as tg
 from tests.cuda.kinds import each_gpu, gpu
 from tinygrad_llm import devices
+from tinygrad_llm.kernels import REFERENCE
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CONFIG = {"vocab_size": 33, "context_length": 8, "emb_dim": 16, "n_heads": 2, "n_layers": 2, "qkv_bias": True,
@@ -60,3 +61,19 @@ def test_the_rate_of_a_product_is_by_its_median(peer, monkeypatch):
     monkeypatch.setattr(tg.cuda, "Event", Event)
     with gpu("pretended"):
         assert peer.product_rate(tg, "cuda", tg.float32, 3) == pytest.approx(2 * 50 * 20 * 10 / 2e-3 / 1e9)
+
+
+@each_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_calls_whose_bandwidth_is_measured(kind, dtype, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    bandwidth = importlib.import_module("bandwidth")
+    if kind == "pretended":
+        monkeypatch.setattr(bandwidth, "CUDA", REFERENCE)
+    with gpu(kind):
+        names = []
+        for name, call, count in bandwidth.cases(128, 64, 50, getattr(tg, dtype)):
+            call()
+            assert count > 0
+            names.append(name)
+    assert len(names) > 15 and len(set(names)) == len(names)

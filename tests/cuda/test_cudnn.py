@@ -71,7 +71,9 @@ def check(found, wanted, dtype):
 
 @pytest.mark.parametrize("dtype", REALS, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("t", "s", "d", "heads", "groups"), [(9, 9, 16, 4, 4), (5, 12, 64, 6, 2), (7, 7, 128, 4, 1)])
+@pytest.mark.parametrize(
+    ("t", "s", "d", "heads", "groups"), [(9, 9, 16, 4, 4), (5, 12, 64, 6, 2), (7, 7, 128, 4, 1), (6, 1, 8, 1, 1)]
+)
 def test_as_the_reference(frontend, dtype, causal, t, s, d, heads, groups):
     g, q, k, v = arrays(dtype, t, s, d, heads, groups)
     there = moved([g, q, k, v])
@@ -133,7 +135,7 @@ def test_a_layout_is_planned_once_and_the_number_of_plans_is_bounded(frontend):
     assert len(frontend.graphs) == 1 and frontend.graphs[0].runs == 3
     cudnn.attention(*moved([q, k, v]), False, 0.3)
     assert len(frontend.graphs) == 2
-    for t in range(1, cudnn.PLANS + 8):
+    for t in range(2, cudnn.PLANS + 8):
         cudnn.attention(*moved(arrays(REALS[0], t, t, 8, 1, 1, 1)[1:]), True, 0.3)
     assert cudnn.planned.cache_info().currsize == cudnn.PLANS
 
@@ -144,9 +146,23 @@ def test_what_is_not_served(frontend):
     assert not cudnn.serves(q, k, v, q, None) and not cudnn.serves(q, k, v, None, 5)
     assert not cudnn.serves(q, k, v[..., :8], None, None)
     assert not cudnn.serves(q, k, v.astype(REALS[1]), None, None)
-    for wrong in ({"d": 12}, {"d": 136}, {"t": 0}, {"s": 0}, {"groups": 3}):
+    for wrong in ({"d": 12}, {"d": 136}, {"t": 0}, {"t": 1}, {"s": 0}, {"groups": 3}):
         assert not cudnn.serves(*moved(arrays(REALS[0], **wrong))[1:], None, None), wrong
     assert not cudnn.serves(*moved(arrays(np.float32))[1:], None, None)
+
+
+def test_a_plan_that_takes_much_memory_is_refused_and_the_order_of_sums_may_be_any(frontend, monkeypatch):
+    g, q, k, v = moved(arrays(REALS[0]))
+    _, saved = cudnn.attention(q, k, v, True, 0.3)
+    for wanted in (True, False, True):
+        monkeypatch.setattr(tg.backends.cudnn, "deterministic", wanted)
+        cudnn.attention_backward(g, q, k, v, saved, 0.3)
+    assert [graph.calls[-1][1].get("use_deterministic_algorithm") for graph in frontend.graphs] == [None, True, False]
+    assert [graph.runs for graph in frontend.graphs] == [1, 2, 1] and tg.backends.cudnn.deterministic
+    monkeypatch.setattr(cudnn, "ROOM", pretend_cudnn.ROOM - 1)
+    cudnn.planned.cache_clear()
+    with pytest.raises(RuntimeError, match=r"forward of .* works in 4,096 bytes"):
+        _, saved = cudnn.attention(q, k, v, True, 0.3)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,29 @@
-"""cuDNN, which attention in 16 bits may use: `backends.cuda.enable_cudnn_sdp`. The switches here change nothing."""
+"""cuDNN, which attention in 16 bits may use: `backends.cuda.enable_cudnn_sdp`."""
+
+import sys
+import types
 
 from tinygrad_llm.cuda import is_available as _gpu
 from tinygrad_llm.kernels.cuda import cudnn as _cudnn
 
-enabled = True
+enabled = True  # changes nothing, nor does the next one
 benchmark = False
-deterministic = True  # the same bits from run to run, whatever it is set to
+
+
+class _Switches(types.ModuleType):
+    """This module, so that to set its `deterministic` is to tell the kernels."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether cuDNN adds gradients in one order: the same bits every time, in more time and memory."""
+        return _cudnn.deterministic
+
+    @deterministic.setter
+    def deterministic(self, wanted: bool) -> None:
+        _cudnn.deterministic = bool(wanted)
+
+
+sys.modules[__name__].__class__ = _Switches
 
 
 def is_available() -> bool:

@@ -10,7 +10,7 @@ from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
 
 
-@register(prints="NativeLayerNormBackward0")
+@register(prints="NativeLayerNormBackward0", half=True)
 def layer_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     """(x - mean) rstd weight + bias over the last axis: x (..., C), weight (C,), bias (C,) or None -> (..., C).
 
@@ -26,7 +26,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return y, pull
 
 
-@register(prints="MulBackward0")
+@register(prints="MulBackward0", half=True)
 def rms_norm(x: Any, weight: Any, *, eps: float) -> Any:
     """x weight / sqrt(mean(x^2) + eps) over the last axis: x (..., C), weight (C,) or None -> (..., C).
 

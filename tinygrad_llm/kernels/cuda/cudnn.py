@@ -11,6 +11,7 @@ Source: NVIDIA, cuDNN frontend developer guide, scaled dot product attention.
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -23,6 +24,7 @@ from tinygrad_llm.kernels.cuda.launch import REALS
 
 OLDEST = 90_000  # cuDNN 9.0, as the library itself counts
 WIDEST = 128  # numbers of a head, forward and backward
+ROOM = 1 << 30  # bytes that a plan may work in; backward in one order works on all scores, (B, H, T, S) of 16 bits
 PLANS = 64  # layouts that are kept planned, those used last
 HOW_TO = "pip install 'tinygrad_llm[cudnn]', or backends.cuda.enable_cudnn_sdp(False)"
 DTYPES = {REALS[1]: "BFLOAT16", REALS[2]: "HALF"}  # that it serves, and its names for them
@@ -30,6 +32,8 @@ ARRAYS = {  # of each way, as cuDNN calls them: what it reads, what it writes
     "forward": (("q", "k", "v"), ("o", "stats")),
     "backward": (("q", "k", "v", "o", "dO", "stats"), ("dQ", "dK", "dV")),
 }
+
+deterministic = True  # whether gradients are summed in one order, which gives the same bits every time
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array's shape, and its steps in elements
 
@@ -77,12 +81,14 @@ def version() -> int:
 def serves(q: Any, k: Any, v: Any, mask: Any, keep: Any) -> bool:
     """Whether cuDNN computes attention of these: 16 bits, no mask, no dropout, heads of 8 to 128 numbers in eights.
 
+    A single query, as when text is written, is left to ours.
+
     Queries may share keys and values: q (B, H, T, D), k and v (B, G, S, D), where G divides H.
     """
     d = q.shape[-1]
     return (
         mask is None and keep is None and q.dtype in DTYPES and q.dtype == k.dtype == v.dtype
-        and bool(q.size and k.size) and d == v.shape[-1] and d % 8 == 0 and d <= WIDEST
+        and q.shape[2] > 1 and bool(q.size and k.size) and d == v.shape[-1] and d % 8 == 0 and d <= WIDEST
         and q.shape[1] % k.shape[1] == 0 and k.shape[1] == v.shape[1] and problem() is None
     )  # fmt: skip
 
@@ -103,7 +109,7 @@ def attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> tuple[Any, 
 def attention_backward(
     g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float, into: Sequence[Any] | None = None
 ) -> tuple[Any, Any, Any]:
-    """dq, dk, dv, written into the given arrays where there are some; the same bits every time.
+    """dq, dk, dv, written into the given arrays where there are some.
 
     Raises: RuntimeError where cuDNN has no plan for arrays of this kind.
     """
@@ -135,15 +141,16 @@ def _run(way: str, arrays: tuple[Any, ...], causal: bool, scale: float) -> None:
     number = q.device.id
     library, handle = _library(number)
     library.set_stream(handle=handle, stream=_stream(number).ptr)
-    plan = planned(way, DTYPES[q.dtype], tuple(map(_layout, arrays)), bool(causal), float(scale), number)
+    plan = planned(way, DTYPES[q.dtype], tuple(map(_layout, arrays)), bool(causal), float(scale), number, deterministic)
     room: Any = np.empty_like(q, order="C", shape=max(1, plan.room), dtype=np.uint8)
     plan.graph.execute({uid: a.data.ptr for uid, a in enumerate(arrays, 1)}, room.data.ptr, handle=handle)
 
 
 def _layout(a: Any) -> Layout:
-    """Of an axis of length one the step means nothing, and may be anything: it is told as one that cuDNN takes."""
-    *outer, last = (stride // a.itemsize for stride in a.strides)
-    return a.shape, (*(step if n > 1 else a.size for step, n in zip(outer, a.shape[:-1], strict=True)), last)
+    """Along an axis of length one a step means nothing, and may be anything: told is that of an array in order."""
+    in_order = (math.prod(a.shape[i + 1 :]) for i in range(a.ndim))
+    steps = (stride // a.itemsize for stride in a.strides)
+    return a.shape, tuple(step if n > 1 else room for step, n, room in zip(steps, a.shape, in_order, strict=True))
 
 
 def _stream(number: int) -> Any:
@@ -159,8 +166,13 @@ def _library(number: int) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=PLANS)
-def planned(way: str, dtype: str, layouts: tuple[Layout, ...], causal: bool, scale: float, number: int) -> Plan:
-    """cuDNN's plan for the way "forward" (q, k, v, y, lse) or "backward" (q, k, v, y, g, lse, dq, dk, dv)."""
+def planned(
+    way: str, dtype: str, layouts: tuple[Layout, ...], causal: bool, scale: float, number: int, in_order: bool
+) -> Plan:  # fmt: skip
+    """cuDNN's plan for the way "forward" (q, k, v, y, lse) or "backward" (q, k, v, y, g, lse, dq, dk, dv).
+
+    Raises: RuntimeError where there is none, or none that is content with ROOM.
+    """
     library, handle = _library(number)
     types = library.data_type
     real, full = getattr(types, dtype), types.FLOAT
@@ -176,13 +188,18 @@ def planned(way: str, dtype: str, layouts: tuple[Layout, ...], causal: bool, sca
     if way == "forward":
         made = graph.sdpa(name="attention", **given, generate_stats=True, **options)
     else:
-        made = graph.sdpa_backward(name="attention", **given, use_deterministic_algorithm=True, **options)
+        made = graph.sdpa_backward(name="attention", **given, use_deterministic_algorithm=in_order, **options)
     for uid, (name, tensor) in enumerate(zip(writes, made, strict=True), len(reads) + 1):
         shape, steps = layouts[uid - 1]
         tensor.set_output(True).set_uid(uid).set_dim(list(shape)).set_stride(list(steps))
         tensor.set_data_type(full if name == "stats" else real)
     graph.build([library.heur_mode.A, library.heur_mode.FALLBACK])
-    return Plan(graph, graph.get_workspace_size())
+    room = graph.get_workspace_size()
+    if room > ROOM:
+        raise RuntimeError(
+            f"cuDNN's attention {way} of {layouts[0][0]} works in {room:,} bytes, which is too much here"
+        )
+    return Plan(graph, room)
 
 
 @cache
