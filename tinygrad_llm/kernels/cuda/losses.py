@@ -15,7 +15,7 @@ PACK = 16  # bytes that a thread loads at once
 LOGITS = 268_435_456  # that stand in memory at once between the head and its loss: 1 GiB in float32
 
 
-@instead_of(REFERENCE.cross_entropy, real="x", gives="- -")
+@instead_of(REFERENCE.cross_entropy, real="x")
 def cross_entropy(x: Any, targets: Any) -> tuple[Any, Any]:
     """-ln softmax(x)[target] and the logsumexp of each row."""
     n, v = x.shape
@@ -25,7 +25,7 @@ def cross_entropy(x: Any, targets: Any) -> tuple[Any, Any]:
     return nll, lse
 
 
-@instead_of(REFERENCE.cross_entropy_backward, real="x", gives="x")
+@instead_of(REFERENCE.cross_entropy_backward, real="x")
 def cross_entropy_backward(x: Any, targets: Any, lse: Any, g_target: Any, g_softmax: Any, g_all: Any) -> Any:
     """g_softmax softmax(x) - g_target onehot(target) + g_all."""
     x = aligned(x)
@@ -35,7 +35,7 @@ def cross_entropy_backward(x: Any, targets: Any, lse: Any, g_target: Any, g_soft
     return dx
 
 
-@instead_of(REFERENCE.linear_cross_entropy, real="x", param="weight", gives="- x -")
+@instead_of(REFERENCE.linear_cross_entropy, real="x", param="weight")
 def linear_cross_entropy(x: Any, weight: Any, targets: Any, g: Any, needs: tuple[bool, bool]) -> tuple[Any, Any, Any]:
     """Cross-entropy of the logits x weight^T and the gradients of sum(g nll): LOGITS of them at a time.
 
