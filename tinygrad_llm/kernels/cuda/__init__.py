@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, norms, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, losses, norms, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -27,9 +27,9 @@ CUDA = dataclasses.replace(
     dropout_add_norm_backward=norms.dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
-    cross_entropy=rows.cross_entropy,
-    cross_entropy_backward=rows.cross_entropy_backward,
-    linear_cross_entropy=rows.linear_cross_entropy,
+    cross_entropy=losses.cross_entropy,
+    cross_entropy_backward=losses.cross_entropy_backward,
+    linear_cross_entropy=losses.linear_cross_entropy,
     add_at=rows.add_at,
     adamw=update.adamw,
     sum_squares=update.sum_squares,
