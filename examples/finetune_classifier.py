@@ -11,7 +11,15 @@ from pathlib import Path
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import (
+    Parser,
+    add_device_flags,
+    add_dtype_flag,
+    fail,
+    os_reason,
+    show_anything,
+    use_device,
+)
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
@@ -89,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
     add_device_flags(run)
+    add_dtype_flag(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
     how.add_argument("--batch", type=int, default=8, metavar="N", help="texts a step [8]")
@@ -151,7 +160,7 @@ def check(args: argparse.Namespace) -> None:
 
 def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
     """The flags that are a recipe's."""
-    names = ("epochs", "batch", "lr", "weight_decay", "drop_tokens", "language", "seed")
+    names = ("epochs", "batch", "lr", "weight_decay", "drop_tokens", "language", "seed", "dtype")
     return ClassifierRecipe(**{name: getattr(args, name) for name in names})
 
 
@@ -249,7 +258,8 @@ def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
             )
 
         run.trainer.run(on_epoch, stop)
-        test = measure(run.model, run.test, len(run.classes), device=args.device)
+        with run.trainer.precision.region():
+            test = measure(run.model, run.test, len(run.classes), device=args.device)
         per_class = test.per_class(run.classes)
         metrics.write({
             "step": run.trainer.step, "test_loss": test.loss, "test_accuracy": test.accuracy,

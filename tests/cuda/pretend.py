@@ -234,7 +234,8 @@ def module() -> Any:
     """The pretended CuPy, on a machine with one GPU."""
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
+        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None,
+        memGetInfo=lambda: (2**34, 2**35), getDeviceProperties=lambda number: {"major": 9, "minor": 0},
     )
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
     nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)

@@ -14,7 +14,8 @@ from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
 from tinygrad_llm.random import fast_masks
-from tinygrad_llm.training.recipe import flag
+from tinygrad_llm.training.precision import Precision
+from tinygrad_llm.training.recipe import check_dtype, flag
 from tinygrad_llm.training.spikes import NonFiniteLoss
 
 Row = TypeVar("Row")
@@ -25,6 +26,8 @@ Record = dict[str, Any]
 class EpochRecipe:
     """How training goes. clip: the largest norm of the whole gradient, 0 for no limit; seed: of the rows' order.
 
+    dtype: of products, float32, bfloat16 or float16; weights and their steps are float32.
+
     Raises: ValueError naming the first value outside its bounds.
     """
 
@@ -34,6 +37,7 @@ class EpochRecipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 123
+    dtype: str = "float32"
 
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "epochs": (1, math.inf), "batch": (1, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf),
@@ -45,6 +49,7 @@ class EpochRecipe:
             value = getattr(self, name)
             if not low <= value < below:
                 raise ValueError(f"{flag(name)} {value}: must be at least {low} and below {below}")
+        check_dtype(self.dtype)
 
 
 class EpochTrainer(ABC, Generic[Row]):
@@ -64,6 +69,7 @@ class EpochTrainer(ABC, Generic[Row]):
             {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
             {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
+        self.precision = Precision(recipe.dtype, str(self.parameters[0].device) if self.parameters else "cpu")
         self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
         self.epochs, self.batch, self.clip, self.judgements = recipe.epochs, recipe.batch, recipe.clip, judgements
         steps = recipe.epochs * -(-len(rows) // recipe.batch)
@@ -112,22 +118,26 @@ class EpochTrainer(ABC, Generic[Row]):
     def train_step(self, rows: Sequence[Row]) -> float:
         """One step on some rows; returns their loss. Raises: NonFiniteLoss, before the parameters are touched."""
         self.model.train()
-        with fast_masks():
-            loss = self.loss(rows)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
-        self.optimizer.zero_grad()
-        loss.backward()
+        while True:
+            with fast_masks(), self.precision.region():
+                loss = self.loss(rows)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
+            self.optimizer.zero_grad()
+            self.precision.backward(loss)
+            if self.precision.ready(self.optimizer):
+                break
         clip_grad_norm_(self.parameters, self.clip or math.inf)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.schedule.step()
         self.step += 1
         return value
 
     def judged(self, epoch: int) -> Record:
         """Judge the model, and remember its weights if they are the best so far. Raises: NonFiniteLoss."""
-        record = {"epoch": epoch, "step": self.step, **self.judge()}
+        with self.precision.region():
+            record = {"epoch": epoch, "step": self.step, **self.judge()}
         if not all(math.isfinite(value) for name, value in record.items() if name.endswith("loss")):
             raise NonFiniteLoss(f"the loss is no number after step {self.step}; lower --lr")
         self.history.append(record)
