@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, products, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
 CUDA = dataclasses.replace(
     REFERENCE,
+    matmul=products.matmul,
+    linear=products.linear,
+    linear_gradients=products.linear_gradients,
+    linear_activate=products.linear_activate,
+    linear_activate_backward=products.linear_activate_backward,
     activate=elementwise.activate,
     activate_backward=elementwise.activate_backward,
     dropout=elementwise.dropout,
