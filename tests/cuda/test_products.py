@@ -17,7 +17,7 @@ from tests.cuda.kinds import back, moved
 from tests.cuda.pretend_cublas import CuBLAS, Library
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import cublaslt, launch, products
+from tinygrad_llm.kernels.cuda import cublaslt, launch, layers, products
 from tinygrad_llm.nn import FeedForward
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(tg.bfloat16.numpy)]
@@ -155,7 +155,7 @@ class exactly_by_reference:
     def __enter__(self):
         self.patch = pytest.MonkeyPatch()
         for name in ("activate", "activate_backward", "column_sums"):
-            self.patch.setattr(products, name, getattr(REFERENCE, name))
+            self.patch.setattr(layers, name, getattr(REFERENCE, name))
 
     def __exit__(self, *exc):
         self.patch.undo()

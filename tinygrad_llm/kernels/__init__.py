@@ -89,6 +89,17 @@ class Kernels:
     """(x (..., C), weight (C,)|None, eps) -> y, rstd (N, 1)."""
     rms_norm_backward: Callable[..., Any]
     """(g, x (..., C), weight|None, rstd, needs of x, weight) -> dx, dweight; None if not needed."""
+    dropout_add_norm: Callable[..., Any]
+    """(x, keep|None, p, shortcut (..., C), weight (C,)|None, bias (C,)|None, eps) -> s, y, mean (N, 1), rstd (N, 1).
+
+    s = shortcut + x where it is kept / (1 - p), y its layer norm. keep: as in `dropout`, None keeps all.
+    """
+    dropout_add_norm_backward: Callable[..., Any]
+    """(g, d|None, s (..., C), weight|None, mean, rstd, keep|None, p, needs) -> dx, dshortcut, dweight, dbias.
+
+    g is the gradient of y, d that of s on other ways. needs: of x, shortcut, weight and bias; None for what is not
+    needed. dx and dshortcut may be one array.
+    """
     attention: Callable[..., Any]
     """(q (B, H, T, D), k, v (B, H, S, D), mask, causal, scale, keep, keep_scale) -> y (B, H, T, D), saved.
 

@@ -27,6 +27,7 @@ from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.memory import keep_freed_memory
 from tinygrad_llm.kernels.reductions import column_sums
 from tinygrad_llm.kernels.reference import KERNELS
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 keep_freed_memory()
 
@@ -48,6 +49,9 @@ def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
         return
     for i, row in zip(ids.tolist(), values, strict=True):
         buffer[i] += row
+
+
+dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
@@ -93,6 +97,8 @@ _FLOAT32 = dataclasses.replace(
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
     rms_norm_backward=rms_norm_backward,
+    dropout_add_norm=dropout_add_norm,
+    dropout_add_norm_backward=dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,

@@ -30,6 +30,8 @@ RESULTS: dict[str, tuple[str | None, ...]] = {
     "layer_norm_backward": ("x", None, None),
     "rms_norm": ("x", None),
     "rms_norm_backward": ("x", None),
+    "dropout_add_norm": ("shortcut", "x", None, None),
+    "dropout_add_norm_backward": ("g", "s", None, None),
     "attention": ("q", None),
     "cross_entropy": (None, None),
     "cross_entropy_backward": ("x",),

@@ -16,6 +16,7 @@ from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -155,6 +156,9 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
         u = g_rows if weight is None else g_rows * weight
         dx = (rstd * (u - h * (u * h).mean(axis=1, keepdims=True))).reshape(x.shape)
     return dx, (g_rows * h).sum(axis=0) if needs[1] else None
+
+
+dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
 def attention(
@@ -303,6 +307,8 @@ KERNELS = Kernels(
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
     rms_norm_backward=rms_norm_backward,
+    dropout_add_norm=dropout_add_norm,
+    dropout_add_norm_backward=dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,

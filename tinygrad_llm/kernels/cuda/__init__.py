@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, products, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, layers, norms, products, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
 CUDA = dataclasses.replace(
     REFERENCE,
     matmul=products.matmul,
-    linear=products.linear,
-    linear_gradients=products.linear_gradients,
-    linear_activate=products.linear_activate,
-    linear_activate_backward=products.linear_activate_backward,
+    linear=layers.linear,
+    linear_gradients=layers.linear_gradients,
+    linear_activate=layers.linear_activate,
+    linear_activate_backward=layers.linear_activate_backward,
     activate=elementwise.activate,
     activate_backward=elementwise.activate_backward,
     dropout=elementwise.dropout,
     keep_mask=elementwise.keep_mask,
     softmax=rows.softmax,
     softmax_backward=rows.softmax_backward,
-    layer_norm=rows.layer_norm,
-    layer_norm_backward=rows.layer_norm_backward,
-    rms_norm=rows.rms_norm,
-    rms_norm_backward=rows.rms_norm_backward,
+    layer_norm=norms.layer_norm,
+    layer_norm_backward=norms.layer_norm_backward,
+    rms_norm=norms.rms_norm,
+    rms_norm_backward=norms.rms_norm_backward,
+    dropout_add_norm=norms.dropout_add_norm,
+    dropout_add_norm_backward=norms.dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=rows.cross_entropy,

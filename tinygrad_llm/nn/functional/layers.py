@@ -16,9 +16,12 @@ from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import int8 as int8_ops
 from tinygrad_llm.autograd.ops import linalg as linalg_ops
+from tinygrad_llm.autograd.ops import norm as norm_ops
+from tinygrad_llm.autograd.pair import PairOp
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.nn.functional.activation import gelu, silu
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
+from tinygrad_llm.nn.functional.norm import layer_norm
 
 
 @autocasts
@@ -155,3 +158,22 @@ def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Te
     ):
         return shortcut + dropout(input, p, training)
     return apply(ops.dropout_add, input, keep_mask_like(input, p), shortcut, p=p)
+
+
+_dropout_add_norm = PairOp(norm_ops.dropout_add_norm, "AddBackward0", "NativeLayerNormBackward0")
+
+
+def dropout_add_norm(
+    input: Tensor, shortcut: Tensor, p: float, training: bool, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """s = shortcut + dropout(input, p, training), and layer_norm(s, s.shape[-1:], weight, bias, eps), in one op."""
+    x, y = input.array, shortcut.array
+    params = [a.array for a in (weight, bias) if a is not None]
+    half = not input.is_cpu and x.itemsize == 2  # then float32 beside it will do
+    dtypes_fit = {a.dtype for a in (y, *params)} <= ({x.dtype, np.dtype(np.float32)} if half else {x.dtype})
+    shapes_fit = x.shape == y.shape and all(a.shape == x.shape[-1:] for a in params)
+    if not x.size or p == 1 or not shapes_fit or not dtypes_fit or (x.itemsize == 2 and not half):
+        s = dropout_add(input, shortcut, p, training)
+        return s, layer_norm(s, s.shape[-1:], weight, bias, eps)
+    keep = keep_mask_like(input, p) if training and p else None
+    return _dropout_add_norm(input, keep, shortcut, weight, bias, p=p, eps=eps)
