@@ -14,7 +14,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.files import write_atomically
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=[*FORMS], help="how the model is asked [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
     add_device_flags(run)
+    add_dtype_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --data")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [4, 2]")
@@ -219,7 +220,7 @@ def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Reci
         dropout=args.dropout, qkv_bias=config.qkv_bias, tie_weights=config.tie_weights, steps=steps,
         batch=args.batch, accumulate=args.accumulate, lr=args.lr, min_lr=0.0, warmup=min(100, steps // 10), beta2=0.99,
         weight_decay=args.weight_decay, eval_every=-(-steps // args.evaluations), eval_windows=VALIDATION,
-        sample_tokens=args.answer_tokens,
+        sample_tokens=args.answer_tokens, dtype=args.dtype,
     )  # fmt: skip
 
 
@@ -227,8 +228,9 @@ def reader(args: argparse.Namespace) -> Recipe:
     """How a model is pre-trained on the stories."""
     steps, shape = args.pretrain_steps, {name: getattr(args, name) for name in SHAPE}
     return STORIES.recipe.replace(
-        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40, **shape
-    )
+        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40, dtype=args.dtype,
+        **shape,
+    )  # fmt: skip
 
 
 # --- before: reading stories -----------------------------------------------------------------------------------------
