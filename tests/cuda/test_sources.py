@@ -15,6 +15,7 @@ import pytest
 
 from tests.cuda import pretend
 from tests.cuda.cases import CALLS, CHOICES
+from tests.cuda.step_cases import CASES, results
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -45,6 +46,8 @@ def launches() -> dict[Launch, list[Any]]:
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
+        for name, real in CASES:
+            results(name, CUDA, real, pretend.outside)
     patch.undo()
     return found
 

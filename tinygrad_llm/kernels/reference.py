@@ -18,6 +18,8 @@ from tinygrad_llm.kernels.sampling import sample
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
+CHUNK = 64  # positions that a part of a token's attention takes, where it is taken in parts
+FEW = 8  # rows that each look at a weight by themselves; more take it in tiles, where it has 16 bits
 
 
 def erf(x: Any) -> Any:
@@ -257,6 +259,54 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
     return codes * np.repeat(scales, INT8_BLOCK, axis=1)[:, : codes.shape[1]]
 
 
+def embedding_step(state: Any, draws: Any, u: Any, table: Any, places: Any, x: Any, seen: Any, most: int) -> None:
+    """table[token] + places[length - 1] of each row, when its length has grown by one, but not beyond `most`."""
+    tokens, lengths, steps = np.maximum(state[0], 0), state[1], state[2]
+    rows = array_module(x).arange(len(x))
+    np.minimum(lengths + 1, most, out=lengths)
+    if draws is not None:
+        u[:, 0] = draws[steps, rows]
+    if seen is not None:
+        seen[rows, tokens] = True
+    steps += 1
+    x[...] = table[tokens].astype(x.dtype) + places[lengths - 1].astype(x.dtype)
+
+
+def penalize(x: Any, seen: Any, penalty: float) -> None:
+    """x / penalty where it is positive, else x penalty, of what was seen."""
+    x[...] = np.where(seen, np.where(x > 0, x / penalty, x * penalty), x)
+
+
+def linear_step(
+    x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
+    room: Any = None,
+) -> None:  # fmt: skip
+    """f(W norm(x) + b), into out or added to it."""
+    if norm is not None:
+        scale, shift, eps = norm
+        x = layer_norm(x, *(None if p is None else p.astype(x.dtype) for p in (scale, shift)), eps)[0]
+    z = np.matmul(x, weight.astype(x.dtype).T)
+    if bias is not None:
+        z = z + bias.astype(x.dtype)
+    if form is not None:
+        z = activate(z, None, form)
+    out[...] = out + z if add else z
+
+
+def attention_step(qkv: Any, keys: Any, values: Any, lengths: Any, scale: float, out: Any, room: Any) -> None:
+    """Each row's new key and value put into its memory, then attention over all that counts there."""
+    rows, kv_heads, size, d = keys.shape
+    heads = out.shape[1] // d
+    q, k, v = (qkv[:, a * d : b * d].reshape(rows, -1, d)  # (B, H, D) each
+               for a, b in ((0, heads), (heads, heads + kv_heads), (heads + kv_heads, heads + 2 * kv_heads)))  # fmt: skip
+    each = array_module(qkv).arange(rows)
+    keys[each, :, lengths - 1], values[each, :, lengths - 1] = k, v
+    k, v = (np.repeat(x.astype(qkv.dtype), heads // kv_heads, axis=1) for x in (keys, values))  # (B, H, S, D)
+    mask = array_module(qkv).arange(size) < lengths[:, None, None, None]  # (B, 1, 1, S)
+    y, _ = attention(q[:, :, None], k, v, mask, False, scale, None, 1.0)
+    out[...] = y.reshape(rows, -1)
+
+
 REFERENCE = Kernels(
     matmul=np.matmul,
     erf=erf,
@@ -283,4 +333,8 @@ REFERENCE = Kernels(
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,
     sample=sample,
+    embedding_step=embedding_step,
+    penalize=penalize,
+    linear_step=linear_step,
+    attention_step=attention_step,
 )
