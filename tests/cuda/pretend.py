@@ -1,7 +1,8 @@
 """NumPy's arrays in CuPy's clothes, so that code for the GPU runs where there is none.
 
 They refuse what CuPy's refuse: arrays in main memory beside them, being turned into one unasked, functions and
-arguments that CuPy does not have. What they compute is NumPy's; whether CuPy computes the same only a GPU can tell.
+arguments that CuPy does not have, and to be waited for or moved while a graph is captured (recorded.py). What they
+compute is NumPy's; whether CuPy computes the same only a GPU can tell.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -16,15 +18,48 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda import recorded
 from tinygrad_llm import devices
 
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
+products_can_be_captured = False  # by bindings of cuBLAS that CuPy does not have
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
 
 def real() -> Any:
     """CuPy itself, which can be imported without a GPU: it is asked which functions and arguments it has."""
     return pytest.importorskip("cupy")
+
+
+def wait(name: str) -> None:
+    """Somebody asked for what the GPU must first have computed."""
+    if recorded.recording is not None:
+        raise RuntimeError(f"{recorded.NOT_WHILE_CAPTURING}: {name}")
+    waits.append(name)
+
+
+def compute(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a function makes of pretended arrays, which it does not write to."""
+    args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
+    if recorded.recording is None:
+        return outside(function(*args, **kwargs))
+    if getattr(function, "__name__", "") in PRODUCTS and not products_can_be_captured:
+        raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
+    return outside(recorded.recording.compute(function, args, kwargs))
+
+
+def write(function: Any, *args: Any, **kwargs: Any) -> None:
+    """Let a function write into pretended arrays among its arguments."""
+    args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
+    if recorded.recording is None:
+        function(*args, **kwargs)
+    elif getattr(function, "__name__", "") in PRODUCTS and not products_can_be_captured:
+        raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
+    else:
+        recorded.recording.write(function, args, kwargs)
+
+
+PRODUCTS = ("matmul", "dot", "tensordot", "einsum", "inner")
 
 
 def inside(value: Any) -> Any:
@@ -86,8 +121,15 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         """A copy in main memory."""
-        waits.append("get")
+        wait("get")
         return self._array.copy()
+
+    def set(self, array: np.ndarray) -> None:
+        """Values from main memory."""
+        if recorded.recording is not None:
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+        assert array.dtype == self.dtype and array.shape == self.shape
+        self._array[...] = array
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(NOT_ON_THE_GPU)
@@ -95,13 +137,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if not hasattr(real(), ufunc.__name__):
             return NotImplemented
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
-            return getattr(ufunc, method)(*inside(inputs))
+            return write(function, *inputs)
         if "out" in kwargs:
             (out,) = kwargs.pop("out")
-            getattr(ufunc, method)(*inside(inputs), out=inside(out), **inside(kwargs))
+            write(function, *inputs, out=out, **kwargs)
             return out
-        return outside(getattr(ufunc, method)(*inside(inputs), **inside(kwargs)))
+        return compute(function, *inputs, **kwargs)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         path = [*function.__module__.split(".")[1:], function.__name__]  # numpy.linalg.norm is cupy.linalg.norm
@@ -110,17 +153,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             return NotImplemented
         check_arguments(theirs, args, kwargs)
         if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
-            waits.append(function.__name__)
-        found = function(*inside(args), **{name: inside(value) for name, value in kwargs.items()})
-        return outside(found)
+            wait(function.__name__)
+        if function.__name__ == "copyto" or kwargs.get("out") is not None:
+            write(function, *args, **kwargs)
+            return kwargs.get("out")
+        return compute(function, *args, **kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
-            waits.append("boolean index")
-        return outside(self._array[self._key(key)])
+            wait("boolean index")
+        return compute(operator.getitem, self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._array[self._key(key)] = inside(value)
+        write(operator.setitem, self, key, value)
 
     def _key(self, key: Any) -> Any:
         return tuple(map(inside, key)) if isinstance(key, tuple) else inside(key)
@@ -129,18 +174,21 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("_") or not hasattr(real().ndarray, name):
             raise AttributeError(f"cupy.ndarray has no attribute {name}")
         method = getattr(self._array, name)
+        again = functools.partial(_of_array, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if {"initial", "where"} & kwargs.keys():
                 raise TypeError(f"cupy.ndarray.{name} takes no {' or '.join(kwargs)}")
+            if name in ("fill", "sort"):
+                return write(again, self, *args, **kwargs)
             if name == "diagonal":
                 view = method(*args)
                 view.flags.writeable = True  # CuPy does not lock it
                 return outside(view)
-            return outside(method(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
+            return compute(again, self, *args, **kwargs)
 
         def read(*args: Any, **kwargs: Any) -> Any:
-            waits.append(name)
+            wait(name)
             return method(*args, **kwargs)
 
         return read if name in ("item", "tolist", "tobytes", "nonzero") else call
@@ -152,23 +200,27 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return iter(outside(list(self._array)))
 
     def __bool__(self) -> bool:
-        waits.append("bool")
+        wait("bool")
         return bool(self._array)
 
     def __int__(self) -> int:
-        waits.append("int")
+        wait("int")
         return int(self._array)
 
     def __float__(self) -> float:
-        waits.append("float")
+        wait("float")
         return float(self._array)
 
     def __index__(self) -> int:
-        waits.append("index")
+        wait("index")
         return self._array.__index__()
 
     def __repr__(self) -> str:
         return f"pretended {self._array!r}"
+
+
+def _of_array(name: str, array: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+    return getattr(array, name)(*args, **kwargs)
 
 
 ndarray.__module__ = "cupy"  # by which an array of the GPU is known
@@ -199,20 +251,27 @@ class _CuPy(types.ModuleType):
         if name == "lib":
             strided = function.stride_tricks.as_strided
             return types.SimpleNamespace(
-                stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: outside(strided(inside(x), *args)))
+                stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: compute(strided, x, *args))
             )
         if name == "add":
-            return types.SimpleNamespace(at=lambda a, key, b: np.add.at(inside(a), a._key(key), inside(b)))
+            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, key, b))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             check_arguments(getattr(real(), name), args, kwargs)
-            return outside(function(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
+            return compute(function, *args, **kwargs)
 
         return call
 
-    def asarray(self, a: Any, dtype: Any = None) -> Any:
+    def asarray(self, a: Any, dtype: Any = None, blocking: bool = False) -> Any:
         """To the GPU."""
-        return a if isinstance(a, ndarray) and dtype is None else ndarray(np.array(inside_or_host(a), dtype))
+        if isinstance(a, ndarray):
+            return a if dtype in (None, a.dtype) else a.astype(dtype)
+        if recorded.recording is not None and np.ndim(a):
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+        if blocking:
+            wait("asarray")
+        a = np.array(a, dtype)
+        return ndarray(a) if a.ndim else compute(np.full, (), a[()])  # a number is filled in
 
     array = asarray
 
@@ -222,12 +281,7 @@ class _Grid:
         self.grid = grid
 
     def __getitem__(self, key: Any) -> Any:
-        return outside(list(self.grid[key]))
-
-
-def inside_or_host(a: Any) -> Any:
-    """The array to be moved: CuPy's own or one of NumPy's."""
-    return a._array if isinstance(a, ndarray) else a
+        return compute(lambda: list(self.grid[key]))
 
 
 def module() -> Any:
@@ -236,8 +290,12 @@ def module() -> Any:
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
     )
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
-    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)
+    cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=runtime, Device=lambda number: DEVICE, Stream=recorded.Stream, Event=recorded.Event,
+        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
+        alloc_pinned_memory=recorded.PinnedMemoryPointer, get_current_stream=lambda number: recorded._current[-1],
+    )  # fmt: skip
+    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit", "free_all_blocks"), lambda: 0)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
 

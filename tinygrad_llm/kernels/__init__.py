@@ -59,8 +59,9 @@ class Kernels:
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
 
-    keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
-    see `philox`. With g in the place of x it gives the gradient of x.
+    keep: bool (...), True where an element is kept, or the key of a counter-based stream that decides (`philox`): a
+    whole number, or int64 (1,), where a captured launch finds another one each time. With g in the place of x it gives
+    the gradient of x.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
@@ -108,7 +109,8 @@ class Kernels:
     adamw: Callable[..., None]
     """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is.
 
-    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group.
+    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
+    captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
-from tinygrad_llm.kernels.philox import keep_mask
+from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
 
@@ -68,7 +68,7 @@ def activate_backward(
 
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x keep / (1 - p) + plus. Source: Srivastava et al., Dropout (2014), section 4."""
-    if isinstance(keep, int):
+    if is_key(keep):
         keep = keep_mask(keep, p, x.shape, x)
     y = x * keep
     y *= 1 / (1 - p)

@@ -7,6 +7,8 @@
 // the backward pass, a second forward pass and any number of threads find the same mask.
 // Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011), section 3.3.
 //
+// The key is a number, or lies in memory, `drawn`, where a captured launch finds another one each time.
+//
 // Bytes moved, n elements: 8 n, with a shortcut 12 n; keep_mask n. Philox takes some 15 operations an element.
 // Layout: a thread takes a pack, for which one counter is enough, then one a grid further on.
 
@@ -31,8 +33,9 @@ __device__ uint4 philox(unsigned long long counter, unsigned long long key)
 __device__ unsigned word(uint4 w, int j) { return j < 2 ? (j ? w.y : w.x) : (j == 2 ? w.z : w.w); }
 
 extern "C" __global__ void dropout(const float *x, const float *plus, float *y, long long n, long long key,
-                                   long long limit, float scale)
+                                   const long long *drawn, long long limit, float scale)
 {
+    if (drawn) key = *drawn;
     long long step = (long long)gridDim.x * blockDim.x * VEC;
     for (long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC; i < n; i += step) {
         Pack<VEC> p = load<VEC>(x + i), q = {};
@@ -47,8 +50,10 @@ extern "C" __global__ void dropout(const float *x, const float *plus, float *y, 
     }
 }
 
-extern "C" __global__ void keep_mask(bool *keep, long long n, long long key, long long limit)
+extern "C" __global__ void keep_mask(bool *keep, long long n, long long key, const long long *drawn,
+                                     long long limit)
 {
+    if (drawn) key = *drawn;
     long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * 4;
     if (i >= n) return;
     uint4 w = philox(i / 4, key);

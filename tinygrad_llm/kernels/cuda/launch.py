@@ -192,6 +192,11 @@ def vector(columns: int, *arrays: Any) -> int:
     return 4 if columns % 4 == 0 and all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
 
 
+def a_key(key: Any) -> tuple[int, Any]:
+    """A key of masks as two arguments, a number and an array (1,) that has it: where there is an array, it counts."""
+    return (key, None) if isinstance(key, int) else (0, key)
+
+
 def aligned(a: Any) -> Any:
     """An array that starts at a multiple of 16 bytes, as all do that are not views: a copy where it does not."""
     return a if a.data.ptr % 16 == 0 else a.copy()

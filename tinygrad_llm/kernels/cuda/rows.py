@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cuda.launch import aligned, in_order, instead_of, launch, shared_memory, vector
+from tinygrad_llm.kernels.cuda.sort import in_order_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
@@ -217,12 +218,11 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
         ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index].reshape(-1), buffer.reshape(-1, 1)
     if not ids.size:
         return
-    ids = xp.where(ids < 0, ids + len(table), ids)
-    order = xp.argsort(ids)  # a stable sort
+    ids, order = in_order_of(xp.ascontiguousarray(_int64(ids)), len(table))
     rows = xp.broadcast_to(values, (*index.shape, table.shape[1]) if table is buffer else buffer[index].shape)
     rows = xp.ascontiguousarray(rows.astype(np.float32, copy=False))
     n, c = ids.size, table.shape[1]
-    launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), table, _int64(ids[order]), _int64(order), rows, n, c)
+    launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), table, ids, order, rows, n, c)
 
 
 def sample(
