@@ -119,10 +119,16 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         own = self._array.flags
         return types.SimpleNamespace(c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata)
 
-    def get(self) -> np.ndarray:
-        """A copy in main memory."""
-        wait("get")
-        return self._array.copy()
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        """A copy in main memory; one that is not waited for needs memory that stays where it is."""
+        if blocking:
+            wait("get")
+        elif type(out.base).__name__ != "PinnedMemoryPointer":
+            raise TypeError("a copy to memory of the usual kind waits")
+        if out is None:
+            return self._array.copy()
+        out[...] = self._array
+        return out
 
     def set(self, array: np.ndarray) -> None:
         """Values from main memory."""

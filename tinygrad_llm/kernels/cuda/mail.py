@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda.streams import pinned
 
 
 class Mail:
@@ -15,7 +16,7 @@ class Mail:
 
     def __init__(self, array: Any) -> None:
         self._array = array
-        self._places = [(_pinned(array), devices.event(timing=False)) for _ in range(2)]
+        self._places = [(pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
 
     def send(self) -> Callable[[], np.ndarray]:
         """Start a copy of what the array has after all that the GPU was given so far; the result waits for it."""
@@ -29,9 +30,3 @@ class Mail:
             return place.copy()
 
         return read
-
-
-def _pinned(like: Any) -> np.ndarray:
-    """An array of main memory that a GPU writes to by itself."""
-    cupy = devices.module_of(devices.device("cuda"))
-    return np.ndarray(like.shape, like.dtype, buffer=cupy.cuda.alloc_pinned_memory(like.nbytes))
