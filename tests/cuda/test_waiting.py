@@ -76,7 +76,7 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
 
 
 def test_a_token_is_one_launch_and_waits_for_nothing(counts, monkeypatch):
-    """The first steps are launches: one to compile the kernels, one to be recorded; then there is one launch a token."""
+    """The first step compiles the kernels and one more is recorded; then there is one launch a token."""
     monkeypatch.setattr(CUDAGraph, "replay", lambda graph: counts.update(["replay"]))
     model = GPTModel(CONFIG | {"drop_rate": 0.0}).cuda()
     ids = tg.ones(2, 3, dtype=tg.int64, device="cuda")
@@ -86,7 +86,7 @@ def test_a_token_is_one_launch_and_waits_for_nothing(counts, monkeypatch):
         pretend.waits.clear()
         counts.clear()
         generate(model, ids, 21, **options)
-        assert pretend.waits == ["get"] * 2  # the prompt and the first token; the others come while the GPU goes on
+        assert pretend.waits == ["get"] * 2  # the prompt and the first token; the others come meanwhile
         layers, penalize = CONFIG["n_layers"], counts.pop("penalize", 0)
         assert counts.pop("replay") == 19 and counts.pop(chosen) == 3 and penalize == 2 * more
         assert counts.pop("embedding_step") == 2 and counts.pop("attention_step") == 2 * layers

@@ -284,7 +284,8 @@ def linear_step(
     """f(W norm(x) + b), into out or added to it."""
     if norm is not None:
         scale, shift, eps = norm
-        x = layer_norm(x, *(None if p is None else p.astype(x.dtype) for p in (scale, shift)), eps)[0]
+        scale, shift = (None if p is None else p.astype(x.dtype) for p in (scale, shift))
+        x = layer_norm(x, scale, shift, eps)[0]
     z = np.matmul(x, weight.astype(x.dtype).T)
     if bias is not None:
         z = z + bias.astype(x.dtype)
@@ -297,8 +298,8 @@ def attention_step(qkv: Any, keys: Any, values: Any, lengths: Any, scale: float,
     """Each row's new key and value put into its memory, then attention over all that counts there."""
     rows, kv_heads, size, d = keys.shape
     heads = out.shape[1] // d
-    q, k, v = (qkv[:, a * d : b * d].reshape(rows, -1, d)  # (B, H, D) each
-               for a, b in ((0, heads), (heads, heads + kv_heads), (heads + kv_heads, heads + 2 * kv_heads)))  # fmt: skip
+    qkv = qkv.reshape(rows, heads + 2 * kv_heads, d)
+    q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]  # (B, H or G, D)
     each = array_module(qkv).arange(rows)
     keys[each, :, lengths - 1], values[each, :, lengths - 1] = k, v
     k, v = (np.repeat(x.astype(qkv.dtype), heads // kv_heads, axis=1) for x in (keys, values))  # (B, H, S, D)

@@ -169,7 +169,7 @@ class Reader:
 
     def steps_ahead(self, rows: Rows) -> int:
         """How many tokens of each row `write` can give: until a window moves; 0 where it can give none."""
-        if self.cache is None or len(rows) != self.cache.batch:
+        if self.cache is None or len(rows) != self.cache.batch or not steps(self.plain):
             return 0
         windows = [self.window(row) for row in rows]
         if any(len(w) < 2 or known[: len(w) - 1] != w[:-1] for known, w in zip(self.known, windows, strict=True)):
@@ -179,7 +179,8 @@ class Reader:
     def write(self, rows: Rows, sampling: Sampling, ahead: Ahead, count: int) -> Iterator[list[int]]:
         """The next tokens of rows, as many times as asked for, up to `steps_ahead`: by a GPU, which is a step ahead.
 
-        Each row goes on with the tokens given; who looks at them may end at any time.
+        Each row goes on with the tokens given. Who looks at them may end at any time; where the reader was asked for
+        something else meanwhile, they end.
         """
         step = self._step()
         assert step is not None
@@ -187,6 +188,8 @@ class Reader:
         lengths = [len(window) - 1 for window in read]
         for i, chosen in enumerate(step.write(rows, lengths, sampling, ahead, count)):
             yield chosen
+            if self.known is not read:
+                return
             if i < count - 1:  # the step after has read them
                 for window, token in zip(read, chosen, strict=True):
                     window.append(token)

@@ -1,9 +1,9 @@
 """A token of each row on a GPU, in few launches, all of them recorded once and repeated.
 
-A token's arithmetic is next to nothing: what it costs is the reading of every weight, and whatever keeps the GPU from that.
-So a step is made of launches that do as much as fits between two reads of a weight (`Kernels.linear_step` and its
-neighbours), five a block; they write to arrays that are there, and what changes from one token to the next lies on the
-GPU, the token itself included. So they can be captured once and replayed by one call, and the host looks at a token
+A token's arithmetic is next to nothing: what it costs is the reading of every weight, and whatever keeps the GPU from
+that. So a step is made of launches that do as much as fits between two reads of a weight (`Kernels.linear_step` and its
+neighbours), five a block. They write to arrays that are there, and what changes from one token to the next lies on the
+GPU, the token itself included. So they can be recorded once and repeated by one call, and the host looks at a token
 while the next one is computed.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_llm import cuda, devices
-from tinygrad_llm.kernels import of
+from tinygrad_llm.kernels import CUDA, of
 from tinygrad_llm.kernels.cuda.launch import REALS
 from tinygrad_llm.kernels.cuda.mail import Mail
 from tinygrad_llm.kernels.reference import CHUNK, FEW
@@ -48,7 +48,7 @@ class Step:
         self.read = _read_by(gpt, cache)
         table = gpt.tok_emb.weight.array
         (v, c), rows, dtype = table.shape, cache.batch, table.dtype
-        hidden = max(len(block.first.weight.array) for block in gpt.blocks)
+        hidden = max(len(block.first.arrays()[0]) for block in gpt.blocks)
         xp, parts = devices.array_module(table), -(-cache.size // CHUNK)
 
         def empty(*shape: int, dtype: Any = np.float32) -> Any:
@@ -63,7 +63,7 @@ class Step:
         self.draws, self.u = empty(DRAWN, rows, dtype=np.float64), empty(rows, 1, dtype=np.float64)
         self.seen: Any = None  # (B, V), which tokens each row has, where that counts
         self.mail = Mail(self.state[0])
-        self.recorded: dict[Sampling, Callable[[], None]] = {}
+        self.recorded: dict[Sampling, Callable[[], None] | None] = {}  # None where it is given launch by launch
 
     def held_arrays(self) -> list[tuple[str, Any]]:
         """See `autograd.held`."""
@@ -83,7 +83,7 @@ class Step:
     def write(
         self, rows: Sequence[Sequence[int]], lengths: Sequence[int], sampling: Sampling, ahead: Ahead, count: int
     ) -> Iterator[list[int]]:
-        """Tokens after rows, of which all but the last id is known, `count` times; the host is a step behind the GPU."""
+        """The next tokens, `count` times, after rows of which all but the last id is known; the GPU is a step ahead."""
         self._start([row[-1] for row in rows], lengths)
         if sampling.repetition_penalty != 1:
             marks = devices.move(_marks(rows, self.logits.shape), devices.of(self.x))
@@ -122,7 +122,7 @@ class Step:
             again()
             return
         self._choose(sampling)
-        if left > WORTH:
+        if left > WORTH and sampling not in self.recorded and of(self.x) is CUDA:
             self.recorded[sampling] = captured(lambda: self._choose(sampling))
 
     def _choose(self, sampling: Sampling) -> None:
@@ -142,7 +142,9 @@ class Step:
         k.embedding_step(self.state, *draws, *tables, x, seen, self.most)
         scale = (x.shape[1] // gpt.heads) ** -0.5
 
-        def linear(x: Any, layer: Layer, out: Any, norm: Layer | None = None, form: Any = None, add: bool = False) -> None:
+        def linear(
+            x: Any, layer: Layer, out: Any, norm: Layer | None = None, form: Any = None, add: bool = False
+        ) -> None:
             given = None if norm is None else (*norm.arrays(), norm.eps)
             k.linear_step(x, *layer.arrays(), out, given, form, add, self.normed)
 
@@ -160,21 +162,21 @@ def _read_by(gpt: PlainGPT, cache: KVCache) -> list[Any]:
     return [*gpt.arrays(), *(array for layer in cache.layers for array in (layer.k, layer.v))]
 
 
-def captured(work: Callable[[], None]) -> Callable[[], None]:
-    """What repeats some work as one launch; where that is not possible the work itself, with a warning."""
+def captured(work: Callable[[], None]) -> Callable[[], None] | None:
+    """What repeats some work as one launch; None where that is not possible, with a warning."""
+    graph, stream = cuda.CUDAGraph(), cuda.Stream()
+    stream.wait_stream(cuda.current_stream())
     try:
-        graph, stream = cuda.CUDAGraph(), cuda.Stream()
-        stream.wait_stream(cuda.current_stream())
         with cuda.stream(stream):
             graph.capture_begin()
             try:
                 work()
             finally:
                 graph.capture_end()
-        cuda.current_stream().wait_stream(stream)
     except RuntimeError as error:
-        warnings.warn(f"generate: a step could not be recorded, and is given launch by launch: {error}", stacklevel=2)
-        return work
+        warnings.warn(f"generate: a step cannot be recorded and is given launch by launch ({error})", stacklevel=2)
+        return None
+    cuda.current_stream().wait_stream(stream)
     return graph.replay
 
 

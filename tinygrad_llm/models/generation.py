@@ -112,8 +112,9 @@ def tokens(
 ) -> Iterator[None]:
     """Lengthen each row by one token and yield, up to max_new_tokens times; a row that has ended stays as it is.
 
-    Rows that have ended are not computed any more; on a GPU once they are half of all. Of one generator every row of the batch takes its number, ended or
-    not, so that what the others get does not depend on it.
+    Rows that have ended are not computed any more; on a GPU, where a row more costs nothing, once they are half of all.
+    Of one generator every row of the batch takes its number, ended or not, so that what the others get does not depend
+    on it.
 
     Raises: ValueError for an empty row, a negative max_new_tokens or another number of generators than of rows.
     """

@@ -109,7 +109,8 @@ def plain(model: Module) -> PlainGPT | None:
     """
     if not (isinstance(model, GPTModel) and all(map(_is_plain, model.modules()))):
         return None
-    if not all(_is_usual(block.ff.layers) for block in model.trf_blocks) or len({p.dtype for p in model.parameters()}) > 1:
+    dtypes = {p.dtype for p in model.parameters()}
+    if not all(_is_usual(block.ff.layers) for block in model.trf_blocks) or len(dtypes) > 1:
         return None
     found = PlainGPT(model)
     return None if found.narrow and model.tok_emb.weight.is_cpu else found

@@ -106,7 +106,10 @@ class Ahead:
 
     def __init__(self, generator: Generators, rows: Sequence[int], batch: int) -> None:
         self.rows, self.batch, self.alone = rows, batch, isinstance(generator, Sequence)
-        whose = [generator[row] for row in rows] if isinstance(generator, Sequence) else [generator or default_generator]
+        if isinstance(generator, Sequence):
+            whose = [generator[row] for row in rows]
+        else:
+            whose = [generator or default_generator]
         self.generators = [Generator().set_state(one.get_state()) for one in whose]
 
     def next(self, steps: int) -> np.ndarray:

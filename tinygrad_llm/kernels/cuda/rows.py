@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows
-from tinygrad_llm.kernels.cuda.launch import aligned, in_order, instead_of, launch, shared_memory, vector
+from tinygrad_llm.kernels.cuda.launch import REALS, aligned, in_order, instead_of, launch, shared_memory, vector
 from tinygrad_llm.kernels.cuda.sort import in_order_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -235,7 +235,7 @@ def sample(
     tokens = np.empty_like(x, np.int64, shape=n) if into is None else into
     threads = (threads_for(blocks_of(v, 4), 1024),)
     if temperature == 0:
-        launch("step", "likeliest", (n,), threads, x, tokens, v, REAL=0)
+        launch("step", "likeliest", (n,), threads, x, tokens, v, REAL=REALS.index(x.dtype))
         return tokens
     draws = array_module(x).asarray(u)
     options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)

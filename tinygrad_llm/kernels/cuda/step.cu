@@ -7,7 +7,7 @@
 // state (3, rows): each row's last token, the positions that it has, and the steps since its draws were put there. All that
 // changes from token to token is here, on the GPU, so that a captured launch serves every token.
 //
-// Bytes moved: two rows of tables; 9 V of logits and marks; 4 V. Layout: a block a row.
+// Bytes moved: two rows of tables; 9 V of logits and marks; V of logits. Layout: a block a row.
 
 #include "common.cuh"
 
@@ -37,7 +37,13 @@ extern "C" __global__ void penalize(float *x, const bool *seen, float penalty, l
     if (i < n && seen[i]) x[i] = x[i] > 0 ? x[i] / penalty : x[i] * penalty;
 }
 
-extern "C" __global__ void __launch_bounds__(1024) likeliest(const float *x, long long *tokens, int v)
+// The larger of two numbers, the first of equal ones.
+__device__ void keep_larger(float &top, int &place, float other, int other_place)
+{
+    if (other > top || (other == top && other_place < place)) top = other, place = other_place;
+}
+
+extern "C" __global__ void __launch_bounds__(1024) likeliest(const real *x, long long *tokens, int v)
 {
     __shared__ float tops[32];
     __shared__ int places[32];
@@ -49,20 +55,15 @@ extern "C" __global__ void __launch_bounds__(1024) likeliest(const float *x, lon
     float top = -INF;
 #pragma unroll 4
     for (int i = threadIdx.x; i < v; i += blockDim.x) {
-        if (isnan(x[i])) spoiled = true;
-        if (x[i] > top) top = x[place = i];
+        float here = number(x[i]);
+        if (isnan(here)) spoiled = true;
+        keep_larger(top, place, here, i);
     }
-    for (int round = 0; round < 2; round++) {  // within each warp, then among the warps
-        for (int other = 16; other > 0; other /= 2) {
-            float x2 = __shfl_xor_sync(0xffffffff, top, other);
-            int place2 = __shfl_xor_sync(0xffffffff, place, other);
-            if (x2 > top || (x2 == top && place2 < place)) top = x2, place = place2;
-        }
-        if (lane == 0) tops[warp] = top, places[warp] = place;
-        __syncthreads();
-        top = lane < warps ? tops[lane] : -INF;
-        place = lane < warps ? places[lane] : v;
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) tokens[blockIdx.x] = spoiled || isinf(top) ? -1 : place;
+    for (int i = 16; i > 0; i /= 2)
+        keep_larger(top, place, __shfl_xor_sync(0xffffffff, top, i), __shfl_xor_sync(0xffffffff, place, i));
+    if (lane == 0) tops[warp] = top, places[warp] = place;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int i = 1; i < warps; i++) keep_larger(top, place, tops[i], places[i]);
+    tokens[blockIdx.x] = spoiled || isinf(top) ? -1 : place;
 }

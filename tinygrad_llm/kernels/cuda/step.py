@@ -1,7 +1,7 @@
 """Launchers of a token's step: few rows, of which each reads every weight, so that memory sets the pace.
 
-Results go into arrays that are there, and what changes from token to token lies on the GPU: a step allocates nothing, waits
-for nothing, and may be captured once and replayed.
+Results go into arrays that are there, and what changes from token to token lies on the GPU: a step allocates nothing,
+waits for nothing, and may be captured once and replayed.
 """
 
 from __future__ import annotations
