@@ -164,7 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     """Measures, prints the table and writes the JSON file."""
     args = arguments(argv)
     record = measure(args)
-    record["machine"] = describe(args.device) | {"peer": ", ".join(f"{n} {v}" for n, v in versions("transformers").items())}
+    peer = ", ".join(f"{name} {version}" for name, version in versions("transformers").items())
+    record["machine"] = describe(args.device) | {"peer": peer}
     print(table(record, args.batch))
     if args.json:
         args.json.write_text(json.dumps(record, indent=2) + "\n")
