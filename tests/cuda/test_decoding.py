@@ -173,11 +173,15 @@ def test_spoiled_logits_and_ids_that_are_none_are_refused():
             list(written)
 
 
-@pytest.mark.parametrize("change", ["wide", "float64", "lora", "profile"])
+@pytest.mark.parametrize("change", ["wide", "float64", "lora", "profile", "head", "widths"])
 def test_other_models_are_written_with_as_before(change):
     gpt = build(tg.float64 if change == "float64" else tg.float32, **({"emb_dim": 260} if change == "wide" else {}))
     if change == "lora":
         tg.nn.replace_linear_with_lora(gpt, 2, 4)
+    if change == "head":
+        gpt.replace_head(7)
+    if change == "widths":
+        gpt.trf_blocks[1].ff.layers[0], gpt.trf_blocks[1].ff.layers[2] = tg.nn.Linear(16, 8), tg.nn.Linear(8, 16)
     wanted = list(stream(gpt, [1, 2], 4))
     with pretend.gpu(), emulated.launch.counted() as launches, warnings.catch_warnings():
         from tinygrad_llm import kernels

@@ -198,7 +198,7 @@ class Reader:
         """A step by a GPU's kernels, where all layers are plain and nobody watches the ops."""
         if self.plain is None or self.cache is None or registry.watch is not None or not steps(self.plain):
             return None
-        if self._made is None or not self._made.fits(self.plain, self.cache):
+        if self._made is None or not self._made.follows(self.cache):
             self._made = None  # before there are two
             self._made = Step(self.plain, self.cache)
         return self._made

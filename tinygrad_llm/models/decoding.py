@@ -34,10 +34,11 @@ WORTH = 8  # steps to be repeated before recording them pays
 
 def steps(gpt: PlainGPT | None) -> bool:
     """Whether a model's tokens can be computed so: plain layers on a GPU, in float32 or 16 bits, heads not too wide."""
-    if gpt is None:
+    if gpt is None or not gpt.tok_emb.weight.is_cuda:
         return False
-    weight = gpt.tok_emb.weight
-    return weight.is_cuda and weight.array.dtype in REALS and weight.shape[1] // gpt.heads <= WIDEST
+    table, widths = gpt.tok_emb.weight.array, {block.first.arrays()[0].shape for block in gpt.blocks}
+    usual = gpt.head.arrays()[0].shape == table.shape and len(widths) == 1
+    return usual and table.dtype in REALS and table.shape[1] // gpt.heads <= WIDEST
 
 
 class Step:
@@ -48,7 +49,7 @@ class Step:
         self.read = _read_by(gpt, cache)
         table = gpt.tok_emb.weight.array
         (v, c), rows, dtype = table.shape, cache.batch, table.dtype
-        hidden = max(len(block.first.arrays()[0]) for block in gpt.blocks)
+        hidden = len(gpt.blocks[0].first.arrays()[0])
         xp, parts = devices.array_module(table), -(-cache.size // CHUNK)
 
         def empty(*shape: int, dtype: Any = np.float32) -> Any:
@@ -70,9 +71,15 @@ class Step:
         arrays = (self.qkv, self.logits, self.hidden, self.room[0], self.draws, self.seen)
         return [("tensors", array) for array in arrays if array is not None]
 
-    def fits(self, gpt: PlainGPT, cache: KVCache) -> bool:
-        """Whether all that it reads still lies where it lay."""
-        return all(a is b for a, b in zip(self.read, _read_by(gpt, cache), strict=True))
+    def follows(self, cache: KVCache) -> bool:
+        """Whether it is a step for this cache, too; what was recorded is forgotten where arrays lie elsewhere now."""
+        now = _read_by(self.gpt, cache)
+        if (cache.batch, cache.size) != (self.state.shape[1], self.most) or now[0].dtype != self.read[0].dtype:
+            return False
+        if any(a is not b for a, b in zip(self.read, now, strict=True)):
+            self.read, self.layers = now, cache.layers
+            self.recorded.clear()
+        return True
 
     def after(self, tokens: Sequence[int], lengths: Sequence[int]) -> Any:
         """The logits (B, V) after one more token of each row, which knows `lengths` positions before."""
