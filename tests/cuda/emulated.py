@@ -91,7 +91,7 @@ def start(
 
 
 @contextlib.contextmanager
-def gpu() -> Iterator[None]:
+def gpu(gpus: int = 1) -> Iterator[None]:
     """Inside, device "cuda" has pretended arrays, and its kernels are those of the .cu files."""
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", start)
@@ -99,7 +99,7 @@ def gpu() -> Iterator[None]:
     for module in (heads, rows):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:
-        with pretend.gpu(), np.errstate(all="ignore"):
+        with pretend.gpu(gpus), np.errstate(all="ignore"):
             yield
     finally:
         patch.undo()

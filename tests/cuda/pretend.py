@@ -40,16 +40,42 @@ def wait(name: str) -> None:
 
 def compute(function: Any, *args: Any, **kwargs: Any) -> Any:
     """What a function makes of pretended arrays, which it does not write to."""
+    numbers = gpus_of([args, list(kwargs.values())])
     args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
     if recorded.recording is None:
-        return outside(function(*args, **kwargs))
+        return _outside_of(numbers, function(*args, **kwargs), args)
     if getattr(function, "__name__", "") in PRODUCTS and not products_can_be_captured:
         raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
-    return outside(recorded.recording.compute(function, args, kwargs))
+    return _outside_of(numbers, recorded.recording.compute(function, args, kwargs), args)
+
+
+def gpus_of(value: Any) -> set[int]:
+    """The numbers of the GPUs that the arrays among arguments are on."""
+    if isinstance(value, ndarray):
+        return {value.device.id}
+    return set().union(*map(gpus_of, value)) if isinstance(value, (list, tuple)) else set()
+
+
+def check_current(numbers: set[int]) -> None:
+    """Raise where arrays are worked on while another GPU than theirs is current."""
+    if numbers - {DEVICES[-1].id}:
+        raise AssertionError(f"arrays of GPUs {sorted(numbers)} are used while GPU {DEVICES[-1].id} is current")
+
+
+def _outside_of(numbers: set[int], found: Any, args: Any) -> Any:
+    """A result in CuPy's clothes: a view is where its array is, anything else where it was computed."""
+    given = [a for a in args if isinstance(a, np.ndarray)]
+    if isinstance(found, np.ndarray) and any(np.may_share_memory(found, a) for a in given):
+        return ndarray(found, *numbers)
+    if isinstance(found, (bool, np.dtype)):
+        return found  # a fact about arrays, whatever they hold
+    check_current(numbers)
+    return outside(found)
 
 
 def write(function: Any, *args: Any, **kwargs: Any) -> None:
     """Let a function write into pretended arrays among its arguments."""
+    check_current(gpus_of([args, list(kwargs.values())]))
     args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
     if recorded.recording is None:
         function(*args, **kwargs)
@@ -93,8 +119,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __array_priority__ = 100
 
-    def __init__(self, array: np.ndarray):
+    def __init__(self, array: np.ndarray, number: int | None = None):
         self._array = array
+        self.device = DEVICES[-1] if number is None else _Device(number)
 
     shape = property(lambda self: self._array.shape)
     dtype = property(lambda self: self._array.dtype)
@@ -103,15 +130,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self._array.itemsize)
     nbytes = property(lambda self: self._array.nbytes)
     strides = property(lambda self: self._array.strides)
-    T = property(lambda self: ndarray(self._array.T))
-    device = property(lambda self: DEVICE)
+    T = property(lambda self: ndarray(self._array.T, self.device.id))
     data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
     __cuda_array_interface__ = property(lambda self: {})
 
     @property
     def base(self) -> Any:
         """The array that this one shows a part of."""
-        return ndarray(self._array.base) if isinstance(self._array.base, np.ndarray) else None
+        return ndarray(self._array.base, self.device.id) if isinstance(self._array.base, np.ndarray) else None
 
     @property
     def flags(self) -> Any:
@@ -119,7 +145,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         own = self._array.flags
         return types.SimpleNamespace(c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata)
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+    def get(self, out: Any = None, blocking: bool = True) -> np.ndarray:
         """A copy in main memory; one that is not waited for needs memory that stays where it is."""
         if blocking:
             wait("get")
@@ -168,13 +194,18 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
             wait("boolean index")
-        return compute(operator.getitem, self, key)
+        return compute(operator.getitem, self, self._around(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        write(operator.setitem, self, key, value)
+        write(operator.setitem, self, self._around(key), value)
 
-    def _key(self, key: Any) -> Any:
-        return tuple(map(inside, key)) if isinstance(key, tuple) else inside(key)
+    def _around(self, key: Any) -> Any:
+        """A key whose numbers wrap round, as CuPy's do in place of an error; one with a mask or None as it is."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(k is None or k is Ellipsis or (hasattr(k, "dtype") and k.dtype.kind == "b") for k in keys):
+            return key
+        around = tuple(k % n if isinstance(k, ndarray) else k for k, n in zip(keys, self.shape, strict=False))
+        return around if isinstance(key, tuple) else around[0]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(real().ndarray, name):
@@ -185,6 +216,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         def call(*args: Any, **kwargs: Any) -> Any:
             if {"initial", "where"} & kwargs.keys():
                 raise TypeError(f"cupy.ndarray.{name} takes no {' or '.join(kwargs)}")
+            if name == "take":
+                args = (args[0] % self.shape[kwargs["axis"]], *args[1:])
             if name in ("fill", "sort"):
                 return write(again, self, *args, **kwargs)
             if name == "diagonal":
@@ -233,13 +266,22 @@ ndarray.__module__ = "cupy"  # by which an array of the GPU is known
 
 
 class _Device:
-    id = 0
+    """A GPU; inside its context it is the current one."""
 
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __init__(self, number: int):
+        self.id = number
+
+    def __enter__(self) -> None:
+        DEVICES.append(self)
+
+    def __exit__(self, *error: object) -> None:
+        assert DEVICES.pop().id == self.id
+
+    def use(self) -> None:
+        DEVICES[-1] = self
 
 
-DEVICE = _Device()
+DEVICES = [_Device(0)]  # the last is the current one
 
 
 class _CuPy(types.ModuleType):
@@ -260,7 +302,7 @@ class _CuPy(types.ModuleType):
                 stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: compute(strided, x, *args))
             )
         if name == "add":
-            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, key, b))
+            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, a._around(key), b))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             check_arguments(getattr(real(), name), args, kwargs)
@@ -270,6 +312,8 @@ class _CuPy(types.ModuleType):
 
     def asarray(self, a: Any, dtype: Any = None, blocking: bool = False) -> Any:
         """To the GPU."""
+        if isinstance(a, ndarray) and a.device.id != DEVICES[-1].id:
+            return ndarray(a._array.astype(a.dtype if dtype is None else dtype))
         if isinstance(a, ndarray):
             return a if dtype in (None, a.dtype) else a.astype(dtype)
         if recorded.recording is not None and np.ndim(a):
@@ -290,14 +334,15 @@ class _Grid:
         return compute(lambda: list(self.grid[key]))
 
 
-def module() -> Any:
-    """The pretended CuPy, on a machine with one GPU."""
+def module(gpus: int = 1) -> Any:
+    """The pretended CuPy, on a machine with so many GPUs."""
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
-    )
+        getDeviceCount=lambda: gpus, getDevice=lambda: DEVICES[-1].id, deviceSynchronize=lambda: None,
+        memGetInfo=lambda: (2**34, 2**35),
+    )  # fmt: skip
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Device=lambda number: DEVICE, Stream=recorded.Stream, Event=recorded.Event,
+        runtime=runtime, Device=_Device, Stream=recorded.Stream, Event=recorded.Event,
         MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
         alloc_pinned_memory=recorded.PinnedMemoryPointer, get_current_stream=lambda number: recorded._current[-1],
     )  # fmt: skip
@@ -315,15 +360,16 @@ def special(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def gpu() -> Iterator[None]:
+def gpu(gpus: int = 1) -> Iterator[None]:
     """Inside, device "cuda" exists: its arrays are pretended ones."""
     real()
-    cupy = module()
+    cupy = module(gpus)
     patch = pytest.MonkeyPatch()
     patch.setattr(devices, "_cupy", lambda: cupy)
     patch.setattr(devices, "in_use", True)
+    patch.setattr(devices, "several", gpus > 1)
     patch.setattr(devices, "cuda_problem", lambda: None)
-    patch.setattr(devices, "cuda_count", lambda: 1)
+    patch.setattr(devices, "cuda_count", lambda: gpus)
     patch.setattr("tinygrad_llm.kernels.cuda.memory._hook", "a pretended one")
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)

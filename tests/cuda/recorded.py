@@ -48,10 +48,10 @@ class MemoryPool:
         self.blocks.append((raw, weakref.ref(array)))
         return array
 
-    def spoil(self, everything: bool) -> None:
-        """Overwrite what no array holds, or everything, with nan."""
-        for raw, array in self.blocks:
-            if everything or array() is None:
+    def spoil(self, start: int | None = None) -> None:
+        """Overwrite what no array holds with nan, or everything from a block on."""
+        for raw, array in self.blocks[start or 0 :]:
+            if start is not None or array() is None:
                 raw.fill(255)
 
 
@@ -116,7 +116,7 @@ class Recording:
     def __init__(self) -> None:
         assert allocator is not None, "what is made during a capture must lie in memory of the graph's own"
         self.calls: list[tuple[Callable[..., Any], Any, dict[str, Any], Any]] = []
-        self.pool = allocator
+        self.pool, self.start = allocator, len(allocator.blocks)
 
     def write(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
         """A call that writes into its arguments: it is not run."""
@@ -173,7 +173,7 @@ class Graph:
                     if isinstance(place, Place):
                         place.there()[...] = value
         gc.collect()
-        pool.spoil(everything=False)
+        pool.spoil()
 
 
 class Stream:
@@ -202,7 +202,7 @@ class Stream:
         global recording
         assert recording is not None
         done, recording = recording, None
-        done.pool.spoil(everything=True)
+        done.pool.spoil(done.start)
         return Graph(done)
 
     def is_capturing(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.kernels import CUDA
 from tinygrad_llm.kernels.cuda.launch import REALS
-from tinygrad_llm.kernels.reference import CHUNK, FEW
+from tinygrad_llm.kernels.step import CHUNK, FEW
 
 Place = Callable[[np.ndarray], Any]  # puts an array where the kernels work, in the dtype they are tried in
 Call = Callable[[Any, Place, Place], list[Any]]  # kernels, places of 32 bits and of 16 -> results

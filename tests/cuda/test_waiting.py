@@ -65,7 +65,8 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
     layers = CONFIG["n_layers"]
     norms = 2 * layers + 1
     expected = {
-        "layer_norm": norms, "layer_norm_backward": norms, "activate": layers, "activate_backward": layers,
+        "layer_norm": 1, "layer_norm_backward": 1, "dropout_add_norm": norms - 1,
+        "dropout_add_norm_backward": norms - 1, "activate": layers, "activate_backward": layers,
         "squares": 1, "total": 1, "scale": 1, "adamw": 2,
     }  # fmt: skip
     if not drop_rate:
@@ -91,7 +92,8 @@ def test_a_token_is_one_launch_and_waits_for_nothing(counts, monkeypatch):
         assert counts.pop("replay") == 19 and counts.pop(chosen) == 3 and penalize == 2 * more
         assert counts.pop("embedding_step") == 2 and counts.pop("attention_step") == 2 * layers
         assert counts.pop("few_rows") == 2 * (4 * layers + 1)
-        assert counts == {"layer_norm": 2 * layers + 1, "attention": layers, "activate": layers}  # the prompt's
+        prompt = {"layer_norm": 2 * layers + 1, "attention": layers, "activate": layers, "check_index": 2}
+        assert counts == prompt
 
 
 def test_a_few_tokens_are_not_recorded(counts, monkeypatch):

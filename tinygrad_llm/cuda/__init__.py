@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tinygrad_llm import devices
@@ -32,6 +34,19 @@ def set_device(device: Any) -> None:
     number = number_of(device)
     if number is not None:
         devices.make_current(number)
+
+
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    """Inside, "cuda" without a number, streams and graphs mean this GPU; None, or a number below 0, changes nothing."""
+    number = number_of(device)
+    if number is None or number < 0:
+        yield
+        return
+    target = devices.device("cuda", number)
+    devices.module_of(target)
+    with devices.on(target):
+        yield
 
 
 def get_device_name(device: Any = None) -> str:
@@ -137,6 +152,7 @@ __all__ = [
     "current_device",
     "current_stream",
     "default_stream",
+    "device",
     "device_count",
     "empty_cache",
     "get_device_capability",

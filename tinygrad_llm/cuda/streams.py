@@ -37,7 +37,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait until everything that it was given is done."""
-        self._stream.synchronize()
+        devices.waited(self._stream.synchronize())
 
     def query(self) -> bool:
         """Whether everything that it was given is done."""
@@ -88,7 +88,7 @@ class Event:
 
     def synchronize(self) -> None:
         """Wait until the GPU has come to the event."""
-        self._event.synchronize()
+        devices.waited(self._event.synchronize())
 
     def query(self) -> bool:
         """Whether the GPU has come to the event."""

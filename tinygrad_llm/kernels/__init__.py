@@ -25,6 +25,7 @@ __all__ = [
     "SUMMED_AT_ONCE",
     "Kernels",
     "as_rows",
+    "check_index",
     "column_sums",
     "in_order",
     "largest",
@@ -41,11 +42,18 @@ INT8_BLOCK = 64  # neighbours in a row that share a scale
 class Kernels:
     """Each field is a function over arrays of one floating dtype; results are fresh arrays of that dtype.
 
+    16-bit floats are computed with in float32, and a result is rounded once, to the dtype of x; but statistics, losses
+    and the gradients of weights and biases come in float32. Beside them weights and biases may be float32.
     Inputs may have any strides and are never written to, except where a field says so.
     """
 
     matmul: Callable[..., Any]
-    """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given."""
+    """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given.
+
+    out may be float32 where a and b are 16-bit floats.
+    """
+    linear: Callable[..., Any]
+    """(x (N, K), weight (M, K), bias (M,)|None) -> x weight^T + bias (N, M)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -61,7 +69,7 @@ class Kernels:
 
     keep: bool (...), True where an element is kept, or the key of a counter-based stream that decides (`philox`): a
     whole number, or int64 (1,), where a captured launch finds another one each time. With g in the place of x it gives
-    the gradient of x.
+    the gradient of x. With plus the result has the dtype of plus.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
@@ -77,6 +85,17 @@ class Kernels:
     """(x (..., C), weight (C,)|None, eps) -> y, rstd (N, 1)."""
     rms_norm_backward: Callable[..., Any]
     """(g, x (..., C), weight|None, rstd, needs of x, weight) -> dx, dweight; None if not needed."""
+    dropout_add_norm: Callable[..., Any]
+    """(x, keep|None, p, shortcut (..., C), weight (C,)|None, bias (C,)|None, eps) -> s, y, mean (N, 1), rstd (N, 1).
+
+    s = shortcut + x where it is kept / (1 - p), y its layer norm. keep: as in `dropout`, None keeps all.
+    """
+    dropout_add_norm_backward: Callable[..., Any]
+    """(g, d|None, s (..., C), weight|None, mean, rstd, keep|None, p, needs) -> dx, dshortcut, dweight, dbias.
+
+    g is the gradient of y, d that of s on other ways. needs: of x, shortcut, weight and bias; None for what is not
+    needed. dx and dshortcut may be one array.
+    """
     attention: Callable[..., Any]
     """(q (B, H, T, D), k, v (B, H, S, D), mask, causal, scale, keep, keep_scale) -> y (B, H, T, D), saved.
 
@@ -163,6 +182,22 @@ def as_rows(x: Any) -> Any:
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def check_index(ids: Any, low: int, high: int, what: str, allowed: int | None = None) -> None:
+    """Refuse whole numbers outside [low, high), but for one that is allowed; what: the op that picks by them.
+
+    Raises:
+        IndexError: at once, or for numbers on a GPU when Python waits for it next: see `kernels.cuda.outside`.
+    """
+    if of(ids) is CUDA:
+        outside.check_index(ids, low, high, what, allowed)
+        return
+    wrong = (ids < low) | (ids >= high)
+    if allowed is not None:
+        wrong &= ids != allowed
+    if wrong.any():
+        raise IndexError(f"{what}: index {int(ids[wrong][0])} is out of range for {high} places")
+
+
 _chosen: str | None = None
 
 
@@ -191,5 +226,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
-from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
+from tinygrad_llm.kernels.cuda import CUDA, outside  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

@@ -12,14 +12,26 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
+from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
+from tinygrad_llm.kernels.step import attention_step, embedding_step, linear_step, penalize
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
-CHUNK = 64  # positions that a part of a token's attention takes, where it is taken in parts
-FEW = 8  # rows that each look at a weight by themselves; more take it in tiles, where it has 16 bits
+
+
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """a @ b."""
+    return np.matmul(a, b, out=out)
+
+
+def linear(x: Any, weight: Any, bias: Any) -> Any:
+    """x weight^T + bias."""
+    y = np.matmul(x, weight.T)
+    return y if bias is None else y + bias
 
 
 def erf(x: Any) -> Any:
@@ -128,6 +140,9 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
         u = g_rows if weight is None else g_rows * weight
         dx = (rstd * (u - h * (u * h).mean(axis=1, keepdims=True))).reshape(x.shape)
     return dx, (g_rows * h).sum(axis=0) if needs[1] else None
+
+
+dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
 def attention(
@@ -259,57 +274,9 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
     return codes * np.repeat(scales, INT8_BLOCK, axis=1)[:, : codes.shape[1]]
 
 
-def embedding_step(state: Any, draws: Any, u: Any, table: Any, places: Any, x: Any, seen: Any, most: int) -> None:
-    """table[token] + places[length - 1] of each row, when its length has grown by one, but not beyond `most`."""
-    tokens, lengths, steps = np.maximum(state[0], 0), state[1], state[2]
-    rows = array_module(x).arange(len(x))
-    np.minimum(lengths + 1, most, out=lengths)
-    if draws is not None:
-        u[:, 0] = draws[steps, rows]
-    if seen is not None:
-        seen[rows, tokens] = True
-    steps += 1
-    x[...] = table[tokens].astype(x.dtype) + places[lengths - 1].astype(x.dtype)
-
-
-def penalize(x: Any, seen: Any, penalty: float) -> None:
-    """x / penalty where it is positive, else x penalty, of what was seen."""
-    x[...] = np.where(seen, np.where(x > 0, x / penalty, x * penalty), x)
-
-
-def linear_step(
-    x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
-    room: Any = None,
-) -> None:  # fmt: skip
-    """f(W norm(x) + b), into out or added to it."""
-    if norm is not None:
-        scale, shift, eps = norm
-        scale, shift = (None if p is None else p.astype(x.dtype) for p in (scale, shift))
-        x = layer_norm(x, scale, shift, eps)[0]
-    z = np.matmul(x, weight.astype(x.dtype).T)
-    if bias is not None:
-        z = z + bias.astype(x.dtype)
-    if form is not None:
-        z = activate(z, None, form)
-    out[...] = out + z if add else z
-
-
-def attention_step(qkv: Any, keys: Any, values: Any, lengths: Any, scale: float, out: Any, room: Any) -> None:
-    """Each row's new key and value put into its memory, then attention over all that counts there."""
-    rows, kv_heads, size, d = keys.shape
-    heads = out.shape[1] // d
-    qkv = qkv.reshape(rows, heads + 2 * kv_heads, d)
-    q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]  # (B, H or G, D)
-    each = array_module(qkv).arange(rows)
-    keys[each, :, lengths - 1], values[each, :, lengths - 1] = k, v
-    k, v = (np.repeat(x.astype(qkv.dtype), heads // kv_heads, axis=1) for x in (keys, values))  # (B, H, S, D)
-    mask = array_module(qkv).arange(size) < lengths[:, None, None, None]  # (B, 1, 1, S)
-    y, _ = attention(q[:, :, None], k, v, mask, False, scale, None, 1.0)
-    out[...] = y.reshape(rows, -1)
-
-
-REFERENCE = Kernels(
-    matmul=np.matmul,
+KERNELS = Kernels(
+    matmul=matmul,
+    linear=linear,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,
@@ -321,6 +288,8 @@ REFERENCE = Kernels(
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
     rms_norm_backward=rms_norm_backward,
+    dropout_add_norm=dropout_add_norm,
+    dropout_add_norm_backward=dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
@@ -335,7 +304,8 @@ REFERENCE = Kernels(
     int8_unpack=int8_unpack,
     sample=sample,
     embedding_step=embedding_step,
-    penalize=penalize,
     linear_step=linear_step,
     attention_step=attention_step,
+    penalize=penalize,
 )
+REFERENCE = takes_half(KERNELS)

@@ -19,7 +19,7 @@ from tinygrad_llm import cuda, devices
 from tinygrad_llm.kernels import CUDA, of
 from tinygrad_llm.kernels.cuda.launch import REALS
 from tinygrad_llm.kernels.cuda.mail import Mail
-from tinygrad_llm.kernels.reference import CHUNK, FEW
+from tinygrad_llm.kernels.step import CHUNK, FEW
 
 from .plain import Layer, PlainGPT
 from .sampling import Ahead, Sampling

@@ -1,15 +1,15 @@
 """The training loop, and what it asks of the optimizer."""
 
-import base64
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.data.fingerprint import Examples, fingerprint
@@ -20,7 +20,6 @@ from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Module
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import (
     LambdaLR,
@@ -29,10 +28,13 @@ from tinygrad_llm.optim.lr_scheduler import (
     warmup_inverse_sqrt,
     warmup_stable_decay,
 )
-from tinygrad_llm.random import fast_masks, get_rng_state, set_rng_state
+from tinygrad_llm.training.ahead import LookAhead
+from tinygrad_llm.training.captured import CapturedStep
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.recipe import Recipe
+from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
+from tinygrad_llm.training.step import Step
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
 MOST_SKIPPED = 3  # bad steps in a row; one more, and it is not the batch that is bad
@@ -51,9 +53,15 @@ def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
 
     Raises: TypeError for packed rows and a model that is no GPTModel, which alone knows of documents.
     """
-    ids, targets, *packed = (from_numpy(part).to(device) for part in batch)
+    return loss_of(model, [from_numpy(part).to(device) for part in batch])
+
+
+def loss_of(model: Module, batch: Sequence[Tensor]) -> Tensor:
+    """next_token_loss of a batch's tensors, where the model is."""
+    ids, targets, *packed = batch
     if isinstance(model, GPTModel):
-        return model.loss(ids, targets, **dict(zip(("documents", "positions"), packed, strict=False)))
+        known: dict[str, Any] = dict(zip(("documents", "positions"), packed, strict=False))
+        return model.loss(ids, targets, **known)
     if packed:
         raise TypeError(f"next_token_loss: packed rows need a GPTModel, found {type(model).__name__}")
     return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
@@ -106,13 +114,14 @@ def adamw(model: Module, recipe: Recipe) -> AdamW:
 COUNTERS = ("step", "tokens", "skipped", "first_loss", "last_loss", "last_norm", "seconds")
 
 
-class Trainer:
+class Trainer(Resumable):
     """Trains a language model by a recipe on the batches of a stream; judges it on fixed windows.
 
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
     `train` should have stride 1 and `validation` stride T, so that no token is judged twice. stream: where the batches
     come from, such as `MixedBatches` of packed rows; by default windows of `train`, drawn at random by rng. With a
-    stream, `train` and `validation` may be whatever has `spread`: they are what the model is judged by.
+    stream, `train` and `validation` may be whatever has `spread`: they are what the model is judged by. graph: on a GPU
+    repeat steps as CUDA graphs; warn: told why where that cannot be.
 
     Raises: ValueError when a batch has more windows than there are, or for no windows and no stream.
     """
@@ -126,7 +135,10 @@ class Trainer:
         rng: np.random.Generator,
         device: str = "cpu",
         stream: Stream | None = None,
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
+        super().__init__()
         self.train_judged: Judged = train
         if isinstance(train, Windows):
             if recipe.batch > len(train):
@@ -142,16 +154,16 @@ class Trainer:
         self.train: Any = train  # Windows, or what else is judged
         self.validation, self.rng, self.stream = validation, rng, stream
         self.optimizer = adamw(model, recipe)
+        about = model, self.optimizer, loss_of, recipe.clip, device
+        self.parts = Step(*about)
+        if graph and devices.device(device).type == "cuda":
+            self.stream = LookAhead(stream)
+            self.parts = CapturedStep(*about, warn)
+            self.parts.meanwhile = self._look_ahead
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
-        self.step = 0
-        self.tokens = 0  # targets learned from so far
         self.skipped = 0  # bad steps that were not taken
         self.first_loss: float | None = None
-        self.last_loss: float | None = None
-        self.last_norm = 0.0  # of the gradient, before clipping
-        self.seconds = 0.0  # spent in training steps
-        self.beside: dict[str, float] = {}  # seconds spent in evaluations and whatever else was `timed`
         self.evaluations: list[Evaluation] = []
         self._marked = (0, 0.0)  # tokens and seconds at the last evaluation
         self._judged_on = fingerprint(validation)
@@ -202,25 +214,23 @@ class Trainer:
 
         Raises: NonFiniteLoss or LossSpike, before the parameters are touched.
         """
-        start = time.perf_counter()
-        recipe, loss = self.recipe, 0.0
-        self.model.train()
-        self.optimizer.zero_grad()
-        batches = [next(self.stream) for _ in range(recipe.accumulate)]
-        counts = [targets_in(batch) for batch in batches]
-        total = sum(counts)
-        for batch, count in zip(batches, counts, strict=True):
-            if not count:
-                continue
-            with fast_masks():
-                part = next_token_loss(self.model, batch, self.device)
-            loss += part.item() * (count / total)
+        with devices.on(devices.device(self.device)):
+            return self._train_step()
+
+    def _train_step(self) -> float:
+        start, loss = time.perf_counter(), 0.0
+        drawn = [next(self.stream) for _ in range(self.recipe.accumulate)]
+        batches = [(batch, count) for batch in drawn if (count := targets_in(batch))]
+        total = sum(count for _, count in batches)
+        self.parts.begin([batch for batch, _ in batches])
+        for batch, count in batches:
+            loss += self.parts.forward(batch, count / total) * (count / total)
             self._check_finite("the loss", loss, self.step + 1)
-            (part * (count / total)).backward()
+            self.parts.backward()
         self.guard.check(loss, self.step + 1)
-        norm = clip_grad_norm_(self.model.parameters(), recipe.clip or math.inf).item()  # one over all parameters
+        norm = self.parts.clip()
         self._check_finite("the norm of the gradient", norm, self.step + 1)
-        self.optimizer.step()
+        self.parts.update()
         self.schedule.step()
         self.guard.accept(loss)
         self.step += 1
@@ -229,6 +239,13 @@ class Trainer:
         self.first_loss = loss if self.first_loss is None else self.first_loss
         self.seconds += time.perf_counter() - start
         return loss
+
+    def _look_ahead(self) -> None:
+        """Let the batches of the next step start on their way to the GPU."""
+        if self.step + 1 < self.recipe.steps and isinstance(self.stream, LookAhead):
+            with suppress(Exception):  # which comes again when the batch is due
+                batches = self.stream.look(self.recipe.accumulate)
+                self.parts.send([batch for batch in batches if targets_in(batch)])
 
     def evaluate(self) -> Evaluation:
         """Both losses on fixed windows, without dropout, and how fast training was since the evaluation before."""
@@ -252,14 +269,20 @@ class Trainer:
         self.evaluations.append(evaluation)
         return evaluation
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Count the time of the block as spent on `what`, beside the steps; it is kept in the state."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.beside[what] = self.beside.get(what, 0.0) + time.perf_counter() - start
+    @property
+    def steps(self) -> int:
+        """The recipe's."""
+        return self.recipe.steps
+
+    @property
+    def history(self) -> list[Record]:
+        """The evaluations as records."""
+        return [evaluation.record() for evaluation in self.evaluations]
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation so far."""
+        return self.best.step if self.best else None
 
     @property
     def best(self) -> Evaluation | None:
@@ -278,11 +301,11 @@ class Trainer:
             **{name: getattr(self, name) for name in COUNTERS},
             "beside": dict(self.beside),
             "marked": list(self._marked),
-            "evaluations": [asdict(e) for e in self.evaluations],
+            "evaluations": self.history,
             "guard": self.guard.state_dict(),
             "stream": self.stream.state_dict(),
             "judged_on": self._judged_on,
-            "random": base64.b64encode(get_rng_state().array.tobytes()).decode(),
+            "random": masks_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -295,7 +318,7 @@ class Trainer:
         if state["judged_on"] != self._judged_on:
             raise ValueError("the state was judged on another validation text; resume with the same one")
         self.stream.load_state_dict(state["stream"])
-        set_rng_state(from_numpy(np.frombuffer(base64.b64decode(state["random"]), np.uint8).copy()))
+        set_masks_state(state["random"])
         self.guard.load_state_dict(state["guard"])
         for name in COUNTERS:
             setattr(self, name, state[name])

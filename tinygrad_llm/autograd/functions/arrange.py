@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, linalg, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
 from tinygrad_llm.autograd.functions.reduce import sum_
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 from tinygrad_llm.devices import array_module
 
 
@@ -61,6 +62,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 @method
+@autocasts
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
     if check_tensor("trace", input).ndim != 2:
@@ -146,6 +148,7 @@ def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
 
 
 @method
+@near
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` elements along a dimension, every step elements, as a new last dimension."""
     axis = distinct([dimension], self.ndim)[0]
@@ -173,6 +176,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     return tensordot(input, other, ([-1], [-1]))
 
 
+@autocasts
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over the last `dims` dimensions of a and the first of b, or over those that two lists name."""
     if isinstance(dims, int):

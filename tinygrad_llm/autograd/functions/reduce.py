@@ -8,13 +8,14 @@ import numpy as np
 
 from tinygrad_llm import dtypes
 from tinygrad_llm.autograd import return_types
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
 from tinygrad_llm.autograd.functions.index import gather
 from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing, wrap
 from tinygrad_llm.kernels import in_order
 
 
@@ -26,6 +27,7 @@ def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
 
 
 @method
+@autocasts
 def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The sum over dim; integers and bools are summed as int64."""
     x = _summable(input, dtype)
@@ -94,6 +96,7 @@ def _one_dim(dim: int | None, input: Tensor) -> int | None:
 
 
 @method
+@autocasts
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The product over one dimension or all."""
     x = _summable(input, dtype)
@@ -154,6 +157,7 @@ def _pick(choose: Any, returned: Any, input: Tensor, dim: int, keepdim: bool) ->
     return returned(printing(values, f"{returned.__name__.capitalize()}Backward0"), indices)
 
 
+@near
 def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     axis = _one_dim(dim, check_tensor(name, input))
     if 0 in (input.array.shape if axis is None else (input.array.shape[axis],)):
@@ -180,6 +184,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 @method
+@autocasts
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """ln sum e^x over dim."""
     return apply(ops.logsumexp, floating(input), axes=dimensions(dim, input.ndim), keepdims=keepdim)
@@ -199,18 +204,21 @@ def _along(op: Op, input: Tensor, dim: int, dtype: dtypes.dtype | None) -> Tenso
 
 
 @method
+@autocasts
 def softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
     """e^x / sum e^x along dim."""
     return _along(ops.softmax, input, dim, dtype)
 
 
 @method
+@autocasts
 def log_softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
     """x - ln sum e^x along dim."""
     return _along(ops.log_softmax, input, dim, dtype)
 
 
 @method
+@autocasts
 def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """Running sums along dim."""
     axis = dimension(dim, input.ndim)
@@ -220,6 +228,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Ten
 
 
 @method
+@autocasts
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p) over dim, the matrix taken as a vector; "fro" is p = 2."""
     if p == "fro" or p is None:
@@ -230,6 +239,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
     return apply(ops.norm, input, p=float(number(p)), axes=dimensions(dim, input.ndim), keepdims=keepdim)
 
 
+@near
 def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     truth = in_order(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim))
     return wrap(truth.astype(np.uint8) if input.dtype is dtypes.uint8 else truth)  # uint8 was PyTorch's bool once
@@ -248,6 +258,7 @@ def any_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 
 @method
+@near
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The order that sorts along dim; equal elements keep their order, nan counts as the largest."""
     if not input.ndim:
@@ -263,6 +274,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 
 @method
+@near
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> return_types.sort:
     """The elements in order along dim, and where they were."""
     indices = argsort(input, dim, descending)
@@ -271,6 +283,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 
 @method
+@near
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> return_types.topk:
     """The k largest (or smallest) along dim, in order, and where they were.
 
@@ -289,6 +302,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 
 @method
+@near
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not zero, over dim."""
     return wrap(in_order((input.array != 0).sum(axis=dimensions(dim, input.ndim), dtype=np.int64)))

@@ -17,7 +17,6 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.interrupts import uninterrupted
-from tinygrad_llm.kernels.cuda import streams
 
 PLACES = 8192  # of 8 bytes, for the numbers of a graph
 TURNS = 4  # rows of main memory, so that none is written to while it is still being copied
@@ -27,9 +26,9 @@ class Capture:
     """The numbers and the tables of one graph. Made where the graph's memory is in use, before its first launch."""
 
     def __init__(self) -> None:
-        cupy = devices.module_of(devices.device("cuda"))
+        cupy, self._number = devices.module_of(devices.device("cuda")), devices.current()
         self._there = cupy.empty(PLACES, np.int64)
-        self._rows = [(streams.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
+        self._rows = [(devices.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
         self._turn = self._used = 0
         self._fills: list[tuple[slice, np.dtype, Callable[[], Sequence[float]]]] = []
         self._tables: list[tuple[Any, np.ndarray]] = []
@@ -67,6 +66,15 @@ class Capture:
             yield
         finally:
             self._key_again = outer
+
+    def check_here(self, arrays: Sequence[Any]) -> None:
+        """Raise where a launch with these arguments goes to another GPU's stream, which is not captured."""
+        for a in arrays:
+            if hasattr(a, "data") and hasattr(a, "device") and a.device.id != self._number:
+                raise RuntimeError(
+                    f"a graph is captured on cuda:{self._number}, and this is work for cuda:{a.device.id}; capture it "
+                    f"inside torch.cuda.device({a.device.id})"
+                )
 
     def move_tables(self) -> None:
         """Give the tables their values: once, before the first replay."""

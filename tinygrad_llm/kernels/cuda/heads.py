@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import cudnn, sdp
 from tinygrad_llm.kernels.cuda.launch import launch, shared_memory
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
@@ -30,7 +31,10 @@ def attention(
 
     The result lies in memory as (B, T, H, D), so that joining the heads copies nothing.
     """
-    if mask is not None or keep is not None or not _fits(q, k, v):
+    if sdp.by_cudnn(q, k, v, mask, causal, scale, keep, None):
+        return cudnn.attention(q, k, v, causal, scale)
+    if mask is not None or keep is not None or not sdp.allowed["flash"] or not _fits(q, k, v):
+        sdp.must_be_allowed()
         return REFERENCE.attention(q, k, v, mask, causal, scale, keep, keep_scale)
     q, k, v = (_rows_in_order(x) for x in (q, k, v))
     (batch, heads, t, d), s = q.shape, k.shape[2]
@@ -49,6 +53,8 @@ def attention_backward(
     into: Any = None,
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """dq, dk, dv; each has one writer, so that they are the same every time."""
+    if isinstance(saved, cudnn.Saved):
+        return *cudnn.attention_backward(g, q, k, v, saved, scale, into), None
     if not isinstance(saved, Saved):
         return REFERENCE.attention_backward(g, q, k, v, saved, scale, keep, keep_scale, need_scores, into)
     y, lse, causal = saved

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices
-from tinygrad_llm.kernels.cuda.streams import pinned
 
 
 class Mail:
@@ -16,7 +15,7 @@ class Mail:
 
     def __init__(self, array: Any) -> None:
         self._array = array
-        self._places = [(pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
+        self._places = [(devices.pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
 
     def send(self) -> Callable[[], np.ndarray]:
         """Start a copy of what the array has after all that the GPU was given so far; the result waits for it."""
@@ -27,6 +26,6 @@ class Mail:
 
         def read() -> np.ndarray:
             arrived.synchronize()
-            return place.copy()
+            return devices.waited(place.copy())
 
         return read

@@ -14,7 +14,7 @@
 
 #define LAST 0x7fffffffffffffffLL  // behind all keys: fills the last tile
 
-// ids below 0 count from the end of `rows`.
+// ids below 0 count from the end of `rows`; what lies outside all the same, which a check has found, becomes the nearest.
 extern "C" __global__ void sort_tiles(const long long *ids, long long *keys, long long n, long long rows)
 {
     __shared__ long long tile[TILE];
@@ -22,6 +22,7 @@ extern "C" __global__ void sort_tiles(const long long *ids, long long *keys, lon
     for (int i = threadIdx.x; i < TILE; i += blockDim.x) {
         long long k = start + i, id = k < n ? ids[k] : 0;
         if (id < 0) id += rows;
+        id = id < 0 ? 0 : id < rows ? id : rows - 1;
         tile[i] = k < n ? id * n + k : LAST;
     }
     __syncthreads();

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_llm.kernels.cuda.launch import REALS, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of, threads_for
-from tinygrad_llm.kernels.reference import CHUNK, FEW
+from tinygrad_llm.kernels.step import CHUNK, FEW
 
 FORMS = (None, "gelu", "gelu_tanh", "silu")  # by the numbers that the kernel knows them by
 WARPS = 8  # of a block of few_rows

@@ -1,11 +1,9 @@
-"""Streams of a GPU, main memory that it reads by itself, and memory that belongs to a graph: what CuPy has for each."""
+"""Streams of a GPU, and memory that belongs to a graph: what CuPy has for both."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Any
-
-import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.kernels.cuda import memory
@@ -34,20 +32,6 @@ def is_capturing() -> bool:
     """Whether what the current stream is given is recorded as a graph, and not run."""
     stream = current()
     return bool(stream.ptr) and bool(stream.is_capturing())
-
-
-def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array in main memory that stays where it is, so that a GPU copies from and to it without waiting."""
-    cupy = devices.module_of(devices.device("cuda"))
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.ndarray(shape, dtype, buffer=cupy.cuda.alloc_pinned_memory(max(1, size)))
-
-
-def is_pinned(array: Any) -> bool:
-    """Whether an array lies in such memory."""
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return type(array).__name__ == "PinnedMemoryPointer"
 
 
 class Pool:
