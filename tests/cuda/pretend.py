@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda import recorded
+from tests.cuda import pretend_cublas, recorded
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import cublaslt, products
 
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
-products_can_be_captured = False  # by bindings of cuBLAS that CuPy does not have
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
 
@@ -44,7 +44,7 @@ def compute(function: Any, *args: Any, **kwargs: Any) -> Any:
     args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
     if recorded.recording is None:
         return _outside_of(numbers, function(*args, **kwargs), args)
-    if getattr(function, "__name__", "") in PRODUCTS and not products_can_be_captured:
+    if getattr(function, "__name__", "") in PRODUCTS:
         raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
     return _outside_of(numbers, recorded.recording.compute(function, args, kwargs), args)
 
@@ -79,7 +79,7 @@ def write(function: Any, *args: Any, **kwargs: Any) -> None:
     args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
     if recorded.recording is None:
         function(*args, **kwargs)
-    elif getattr(function, "__name__", "") in PRODUCTS and not products_can_be_captured:
+    elif getattr(function, "__name__", "") in PRODUCTS:
         raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
     else:
         recorded.recording.write(function, args, kwargs)
@@ -339,12 +339,13 @@ def module(gpus: int = 1) -> Any:
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: gpus, getDevice=lambda: DEVICES[-1].id, deviceSynchronize=lambda: None,
-        memGetInfo=lambda: (2**34, 2**35),
+        memGetInfo=lambda: (2**34, 2**35), getDeviceProperties=lambda number: {"major": 9, "minor": 0},
     )  # fmt: skip
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime, Device=_Device, Stream=recorded.Stream, Event=recorded.Event,
         MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
-        alloc_pinned_memory=recorded.PinnedMemoryPointer, get_current_stream=lambda number: recorded._current[-1],
+        alloc_pinned_memory=recorded.PinnedMemoryPointer, get_cublas_handle=lambda: 1,
+        get_current_stream=lambda number=None: recorded._current[-1],
     )  # fmt: skip
     nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit", "free_all_blocks"), lambda: 0)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
@@ -374,7 +375,18 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)
     patch.setattr("tinygrad_llm.autograd.functions.elementary.special", special)
+    library = pretend_cublas.Library()
+    patch.setattr(cublaslt, "_library", lambda: library)
+    patch.setattr(products, "works", lambda number: True)
+    forget_products()
     try:
         yield
     finally:
         patch.undo()
+        forget_products()
+
+
+def forget_products() -> None:
+    """What was made for one library and one kind of GPU is nothing to another."""
+    for known in (cublaslt._known, cublaslt._handle, cublaslt._workspace):
+        known.cache_clear()

@@ -146,6 +146,14 @@ class Recording:
         return found
 
 
+def do(function: Callable[[], Any]) -> None:
+    """Run what writes to addresses, or record it."""
+    if recording is None:
+        function()
+    else:
+        recording.calls.append((function, (), {}, None))
+
+
 def _flat(value: Any) -> Iterator[Any]:
     if isinstance(value, (list, tuple)):
         for part in value:

@@ -15,7 +15,7 @@ from tests.cuda.kinds import gpu as either
 from tinygrad_llm import nn
 from tinygrad_llm.data import Windows
 from tinygrad_llm.data.packing import PackedBatch
-from tinygrad_llm.kernels.cuda import capture
+from tinygrad_llm.kernels.cuda import products
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.training import PRESETS, Trainer
 from tinygrad_llm.training.ahead import LookAhead
@@ -29,10 +29,8 @@ IDS = np.arange(200) * 7 % 11
 
 
 @pytest.fixture
-def gpu(monkeypatch) -> Iterator[None]:
+def gpu() -> Iterator[None]:
     """A pretended GPU with the real kernels, and a library of products that can be captured."""
-    monkeypatch.setattr(pretend, "products_can_be_captured", True)
-    monkeypatch.setattr("tinygrad_llm.training.captured.products_can_be_captured", lambda: True)
     with emulated.gpu():
         yield
 
@@ -87,7 +85,7 @@ def state(trainer: Trainer) -> Any:
 
 @pytest.mark.parametrize(
     ("changes", "kinds"),
-    [({}, ""), ({"accumulate": 3, "steps": 6}, "abpa0b"), ({"checkpoint": True, "tie_weights": True, "steps": 5}, "")],
+    [({"dtype": "bfloat16"}, ""), ({"accumulate": 3, "steps": 6}, "abpa0b"), ({"checkpoint": True, "tie_weights": True, "steps": 5}, "")],
 )
 def test_steps_are_those_without_graphs_to_the_last_bit(gpu, changes, kinds):
     recipe = RECIPE.replace(**changes)
@@ -120,9 +118,10 @@ def test_the_number_of_graphs_is_bounded(gpu, monkeypatch):
     assert found == expected and len(trainer.parts._passes) == 1
 
 
-def test_where_it_cannot_be_steps_are_ordinary_and_one_line_says_why():
+def test_where_it_cannot_be_steps_are_ordinary_and_one_line_says_why(monkeypatch):
     told: list[str] = []
     with emulated.gpu():
+        monkeypatch.setattr(products, "works", lambda number: False)
         windows = Windows(IDS, RECIPE.context)
         trainer = Trainer(GPTModel(RECIPE.model_config(11)).cuda(), RECIPE, windows, windows,
                           np.random.default_rng(0), "cuda", warn=told.append)  # fmt: skip
@@ -186,7 +185,7 @@ def test_memory_that_a_gpu_copies_from(kind):
 
 @pytest.mark.cuda
 def test_a_trainer_on_a_gpu():
-    if not capture.products_can_be_captured():
+    if not products.can_be_captured():
         pytest.skip("no library of products that can be captured: pip install nvmath-python")
     recipe = RECIPE.replace(channels=64, context=16, batch=8, steps=20, accumulate=2)
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import tinygrad_llm as tg
 from tests.cuda import emulated, pretend, recorded
 from tests.cuda.kinds import back
 from tinygrad_llm import cuda
-from tinygrad_llm.kernels.cuda import launch, step
+from tinygrad_llm.kernels.cuda import launch, sdp, step
 from tinygrad_llm.models import GPTConfig, GPTModel, Reader, Sampling, beam_search, decoding, generate_batch, stream
 
 VOCABULARY, CONTEXT = 29, 20
@@ -25,8 +25,9 @@ SAMPLINGS = [
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No more warps than there is work for, and no collection after each replay: nothing is freed on the way."""
+    """No more warps than there is work for, no cuDNN, no collection after each replay: nothing is freed on the way."""
     monkeypatch.setattr(step, "BUSY", 16)
+    monkeypatch.setitem(sdp.allowed, "cudnn", False)
     monkeypatch.setattr(recorded, "gc", types.SimpleNamespace(collect=lambda: 0))
 
 

@@ -84,11 +84,8 @@ def test_what_makes_tensors_of_others():
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_trainer(graph, monkeypatch):
+def test_a_trainer(graph):
     """With the kernels of the .cu files, captured and not: the numbers of the first GPU, to the last bit."""
-    monkeypatch.setattr(pretend, "products_can_be_captured", True)
-    monkeypatch.setattr("tinygrad_llm.training.captured.products_can_be_captured", lambda: True)
-
     def trained(device: str) -> Any:
         tg.manual_seed(0)
         windows, rng = Windows(np.arange(99) % 11, RECIPE.context), np.random.default_rng(0)

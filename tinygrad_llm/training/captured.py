@@ -14,12 +14,13 @@ import numpy as np
 from tinygrad_llm import cuda, dtypes
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import empty, full
-from tinygrad_llm.kernels.cuda.capture import products_can_be_captured
+from tinygrad_llm.kernels.cuda import products
 from tinygrad_llm.nn import Module
 from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.ahead import Courier, Sent, shapes
+from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.step import Loss, Step
 
 WARM_UP = 3  # ordinary steps with a shape before it is captured: they compile kernels and make the moments
@@ -39,9 +40,10 @@ class CapturedStep(Step):
     """A Step that is captured where it can be. Where not, warn says why, once, and the steps go on as ordinary ones."""
 
     def __init__(
-        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, warn: Callable[[str], None]
-    ):
-        super().__init__(model, optimizer, loss, clip, device)
+        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision,
+        warn: Callable[[str], None],
+    ):  # fmt: skip
+        super().__init__(model, optimizer, loss, clip, device, precision)
         self.warn, self.possible = warn, True
         self._seen: Counter[Any] = Counter()
         self._courier: Courier | None = None
@@ -149,7 +151,7 @@ class CapturedStep(Step):
         if all(key in self._passes for key in keys) and self._update is not None:
             return True
         try:
-            if not products_can_be_captured():
+            if not products.can_be_captured():
                 raise RuntimeError("CuPy's matrix products cannot be; pip install nvmath-python brings some that can")
             if self._pool is None:
                 self._pool, self._known = cuda.graph_pool_handle(), self._places()
@@ -176,7 +178,8 @@ class CapturedStep(Step):
         for parameter, gradient in self._gradients:
             parameter.grad = None if first else gradient
         with fast_masks(), cuda.graph(graph, pool=self._pool):
-            loss = self.loss(self.model, inputs)
+            with self.precision.region():
+                loss = self.loss(self.model, inputs)
             (loss * share.to(loss.dtype)).backward()
             if first and self._gradients:  # where those of the first shape lie
                 for parameter, gradient in self._gradients:

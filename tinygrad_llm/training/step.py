@@ -12,6 +12,7 @@ from tinygrad_llm.nn import Module
 from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.random import fast_masks
+from tinygrad_llm.training.precision import Precision
 
 Loss = Callable[[Module, Sequence[Tensor]], Tensor]
 
@@ -25,8 +26,11 @@ class Step:
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any):
-        self.model, self.optimizer, self.loss, self.device = model, optimizer, loss, device
+    def __init__(
+        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision
+    ):
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.device, self.precision = device, precision
         self.largest_norm = clip or math.inf
         self._part: Tensor | None = None
 
@@ -37,7 +41,7 @@ class Step:
 
     def forward(self, batch: Sequence[np.ndarray], share: float) -> float:
         """The loss of a batch, whose part in the step's loss is `share`."""
-        with fast_masks():
+        with fast_masks(), self.precision.region():
             part = self.loss(self.model, [from_numpy(array).to(self.device) for array in batch])
         self._part = part * share
         return part.item()
@@ -46,7 +50,7 @@ class Step:
         """Add the gradients of what forward computed."""
         part, self._part = self._part, None
         assert part is not None
-        part.backward()
+        self.precision.backward(part)
 
     def clip(self) -> float:
         """Shorten the gradient to the largest norm; returns what it was."""
@@ -54,7 +58,7 @@ class Step:
 
     def update(self) -> None:
         """Take the step."""
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
 
     def send(self, batches: Sequence[Sequence[np.ndarray]]) -> None:
         """Let the batches of the next step start on their way to where it computes."""

@@ -31,6 +31,7 @@ from tinygrad_llm.optim.lr_scheduler import (
 from tinygrad_llm.training.ahead import LookAhead
 from tinygrad_llm.training.captured import CapturedStep
 from tinygrad_llm.training.metrics import Evaluation
+from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
@@ -153,10 +154,11 @@ class Trainer(Resumable):
         self.model, self.recipe, self.device = model, recipe, device
         self.train: Any = train  # Windows, or what else is judged
         self.validation, self.rng, self.stream = validation, rng, stream
+        self.precision = Precision(recipe.dtype, device)
         self.optimizer = adamw(model, recipe)
-        about = model, self.optimizer, loss_of, recipe.clip, device
+        about = model, self.optimizer, loss_of, recipe.clip, device, self.precision
         self.parts = Step(*about)
-        if graph and devices.device(device).type == "cuda":
+        if graph and devices.device(device).type == "cuda" and recipe.dtype != "float16":  # whose factor is Python's
             self.stream = LookAhead(stream)
             self.parts = CapturedStep(*about, warn)
             self.parts.meanwhile = self._look_ahead
@@ -218,16 +220,15 @@ class Trainer(Resumable):
             return self._train_step()
 
     def _train_step(self) -> float:
-        start, loss = time.perf_counter(), 0.0
+        start = time.perf_counter()
         drawn = [next(self.stream) for _ in range(self.recipe.accumulate)]
         batches = [(batch, count) for batch in drawn if (count := targets_in(batch))]
         total = sum(count for _, count in batches)
-        self.parts.begin([batch for batch, _ in batches])
-        for batch, count in batches:
-            loss += self.parts.forward(batch, count / total) * (count / total)
-            self._check_finite("the loss", loss, self.step + 1)
-            self.parts.backward()
-        self.guard.check(loss, self.step + 1)
+        while True:
+            loss = self._gradients(batches, total)
+            self.guard.check(loss, self.step + 1)
+            if not total or self.precision.ready(self.optimizer):
+                break
         norm = self.parts.clip()
         self._check_finite("the norm of the gradient", norm, self.step + 1)
         self.parts.update()
@@ -240,6 +241,16 @@ class Trainer(Resumable):
         self.seconds += time.perf_counter() - start
         return loss
 
+    def _gradients(self, batches: list[tuple[Batch, int]], total: int) -> float:
+        """Those of the mean loss over all targets of the batches, each with its number; returns the loss."""
+        loss = 0.0
+        self.parts.begin([batch for batch, _ in batches])
+        for batch, count in batches:
+            loss += self.parts.forward(batch, count / total) * (count / total)
+            self._check_finite("the loss", loss, self.step + 1)
+            self.parts.backward()
+        return loss
+
     def _look_ahead(self) -> None:
         """Let the batches of the next step start on their way to the GPU."""
         if self.step + 1 < self.recipe.steps and isinstance(self.stream, LookAhead):
@@ -250,7 +261,7 @@ class Trainer(Resumable):
     def evaluate(self) -> Evaluation:
         """Both losses on fixed windows, without dropout, and how fast training was since the evaluation before."""
         count, batch = self.recipe.eval_windows, self.recipe.batch
-        with self.timed("evaluation"):
+        with self.timed("evaluation"), self.precision.region():
             train_loss = mean_loss(self.model, self.train_judged.spread(count, batch), self.device)
             val_loss = mean_loss(self.model, self.validation.spread(count, batch), self.device)
         self._check_finite("the training loss", train_loss, self.step)
@@ -303,6 +314,7 @@ class Trainer(Resumable):
             "marked": list(self._marked),
             "evaluations": self.history,
             "guard": self.guard.state_dict(),
+            "scaler": self.precision.state_dict(),
             "stream": self.stream.state_dict(),
             "judged_on": self._judged_on,
             "random": masks_state(),
@@ -320,6 +332,7 @@ class Trainer(Resumable):
         self.stream.load_state_dict(state["stream"])
         set_masks_state(state["random"])
         self.guard.load_state_dict(state["guard"])
+        self.precision.load_state_dict(state.get("scaler", {}))
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.beside, self._marked = dict(state["beside"]), tuple(state["marked"])

@@ -7,7 +7,6 @@ filled before each replay by the very code that an ordinary step runs: the same 
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,10 +116,3 @@ def begin(capture: Capture) -> None:
 def end() -> None:
     """From now on this thread's work is run again."""
     _here.capture = None
-
-
-def products_can_be_captured() -> bool:
-    """Whether matrix products can be captured: those that CuPy hands to cuBLAS cannot."""
-    if importlib.util.find_spec("tinygrad_llm.kernels.cuda.products") is None:
-        return False
-    return importlib.import_module("tinygrad_llm.kernels.cuda.products").can_be_captured()
