@@ -194,7 +194,7 @@ def test_other_models_are_written_with_as_before(change):
                     found = list(stream(there, [1, 2], 4))
             else:
                 found = list(stream(there, [1, 2], 4))
-            assert not decoding.steps(Reader(there).plain) or change == "profile"
+            assert not decoding.serves(Reader(there).plain) or change == "profile"
     assert found == wanted and not launches["attention_step"]
 
 

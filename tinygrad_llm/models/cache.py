@@ -27,7 +27,7 @@ from tinygrad_llm.autograd.tensor import wrap
 from tinygrad_llm.kernels import of
 from tinygrad_llm.nn import Module, MultiHeadAttention, TransformerBlock
 
-from .decoding import Step, steps
+from .decoding import Step, serves
 from .gpt import GPTModel
 from .modes import evaluating
 from .plain import plain
@@ -169,16 +169,17 @@ class Reader:
 
     def steps_ahead(self, rows: Rows) -> int:
         """How many tokens of each row `write` can give: until a window moves; 0 where it can give none."""
-        if self.cache is None or len(rows) != self.cache.batch or not steps(self.plain):
+        if self.cache is None or len(rows) != self.cache.batch or not serves(self.plain):
             return 0
         windows = [self.window(row) for row in rows]
         if any(len(w) < 2 or known[: len(w) - 1] != w[:-1] for known, w in zip(self.known, windows, strict=True)):
             return 0
         return 0 if self._step() is None else self.size - max(map(len, windows)) + 1
 
-    def write(self, rows: Rows, sampling: Sampling, ahead: Ahead, count: int) -> Iterator[list[int]]:
+    def write(self, rows: Rows, sampling: Sampling, ahead: Ahead | None, count: int) -> Iterator[list[int]]:
         """The next tokens of rows, as many times as asked for, up to `steps_ahead`: by a GPU, which is a step ahead.
 
+        ahead: the numbers to draw by, where the temperature is not 0.
         Each row goes on with the tokens given. Who looks at them may end at any time; where the reader was asked for
         something else meanwhile, they end.
         """
@@ -196,7 +197,7 @@ class Reader:
 
     def _step(self) -> Step | None:
         """A step by a GPU's kernels, where all layers are plain and nobody watches the ops."""
-        if self.plain is None or self.cache is None or registry.watch is not None or not steps(self.plain):
+        if self.plain is None or self.cache is None or registry.watch is not None or not serves(self.plain):
             return None
         if self._made is None or not self._made.follows(self.cache):
             self._made = None  # before there are two

@@ -32,7 +32,7 @@ DRAWN = 128  # steps whose draws are moved at once
 WORTH = 8  # steps to be repeated before recording them pays
 
 
-def steps(gpt: PlainGPT | None) -> bool:
+def serves(gpt: PlainGPT | None) -> bool:
     """Whether a model's tokens can be computed so: plain layers on a GPU, in float32 or 16 bits, heads not too wide."""
     if gpt is None or not gpt.tok_emb.weight.is_cuda:
         return False
@@ -88,7 +88,7 @@ class Step:
         return self.logits.copy()
 
     def write(
-        self, rows: Sequence[Sequence[int]], lengths: Sequence[int], sampling: Sampling, ahead: Ahead, count: int
+        self, rows: Sequence[Sequence[int]], lengths: Sequence[int], sampling: Sampling, ahead: Ahead | None, count: int
     ) -> Iterator[list[int]]:
         """The next tokens, `count` times, after rows of which all but the last id is known; the GPU is a step ahead."""
         self._start([row[-1] for row in rows], lengths)
@@ -98,7 +98,7 @@ class Step:
             self.seen[...] = marks
         before: Callable[[], np.ndarray] | None = None
         for i in range(count):
-            if sampling.temperature and i % DRAWN == 0:
+            if ahead is not None and i % DRAWN == 0:
                 moved = ahead.next(min(DRAWN, count - i))
                 devices.run(self._put_draws, [self.x], moved)
             devices.run(self._step, [self.x], sampling, count - i)

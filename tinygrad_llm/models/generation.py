@@ -155,7 +155,8 @@ def _chosen(
 ) -> Iterator[list[int]]:  # fmt: skip
     """The next token of each row, or the next tokens of as many steps as a GPU may be ahead."""
     if ahead:
-        yield from reader.write(rows, sampling, Ahead(generator, which, batch), ahead)
+        numbers = Ahead(generator, which, batch) if sampling.temperature else None
+        yield from reader.write(rows, sampling, numbers, ahead)
         return
     logits = sampling.penalize(reader(rows), rows)
     u = draws(generator, which, batch) if sampling.temperature else None

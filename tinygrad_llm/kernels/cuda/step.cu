@@ -1,11 +1,11 @@
 // What a token's step begins and ends with, for rows of a batch.
 //
-//   embedding_step   of each row: one position more; x = table[token] + places[its position]; its next number to draw by
+//   embedding_step   of each row: one position more; x = table[token] + places[position]; the next number to draw by
 //   penalize         logits of tokens that a row holds: x / penalty where positive, else x penalty
 //   likeliest        the first token whose logit is largest, -1 where none is: nan, infinity, all minus infinity
 //
-// state (3, rows): each row's last token, the positions that it has, and the steps since its draws were put there. All that
-// changes from token to token is here, on the GPU, so that a captured launch serves every token.
+// state (3, rows): each row's last token, the positions that it has, and the steps since its draws were put there. All
+// that changes from token to token is here, on the GPU, so that a captured launch serves every token.
 //
 // Bytes moved: two rows of tables; 9 V of logits and marks; V of logits. Layout: a block a row.
 

@@ -23,9 +23,7 @@ TILES = (2, 4, 8)  # of 8 rows that a block of many_rows takes
 WIDTHS = (32, 64, 128)  # of heads that the kernel is compiled for
 
 
-def embedding_step(
-    state: Any, draws: Any, u: Any, table: Any, places: Any, x: Any, seen: Any, most: int
-) -> None:  # fmt: skip
+def embedding_step(state: Any, draws: Any, u: Any, table: Any, places: Any, x: Any, seen: Any, most: int) -> None:
     """One position more for each row, and what the model sees there."""
     (rows, c), v = x.shape, len(table)
     launch(

@@ -1,15 +1,15 @@
-// Attention of one new position of each row over all that the row remembers: q k^T scale, softmax, times v. The new key and
-// value are put into the memory by the same launch.
+// Attention of one new position of each row over all that the row remembers: q k^T scale, softmax, times v. The new key
+// and value are put into the memory by the same launch.
 //
-//   qkv (rows, (heads + 2 kv_heads) d), keys and values (rows, kv_heads, size, d), of which lengths[row] positions count,
-//   the new one included. heads / kv_heads heads look at the same keys.
+//   qkv (rows, (heads + 2 kv_heads) d), keys and values (rows, kv_heads, size, d), of which lengths[row] positions
+//   count, the new one included. heads / kv_heads heads look at the same keys.
 //
 // Bytes moved: the keys and values that count, once.
 // Layout (flash decoding): a block for CHUNK positions of a row and head, so that a long memory is read by all
-// multiprocessors; those beyond the length do nothing. LANES threads share a position, each reading 16 bytes at a time. Each
-// block leaves its largest score, its sum and its mix; the one that comes last to an end puts them together, always in the
-// order of positions. The lengths are read from memory: a captured launch serves every token.
-// Compiled with D, at least d, a multiple of 32, VEC and CHUNK.
+// multiprocessors; those beyond the length do nothing. LANES threads share a position, each reading 16 bytes at a time.
+// Each block leaves its largest score, its sum and its mix; the one that comes last to an end puts them together,
+// always in the order of positions. The lengths are read from memory: a captured launch serves every token. Compiled
+// with D, at least d, a multiple of 32, VEC and CHUNK.
 //
 // Source: Dao, Haziza, Massa and Sizov, Flash-Decoding for long-context inference (2023).
 
@@ -23,8 +23,8 @@
 // parts: for each row, head and block a mix (d), a largest score and a sum. arrived: a zero for each row and head, and
 // zero again when all is done. The result goes to y (rows, heads d), or rounded to z.
 extern "C" __global__ void __launch_bounds__(THREADS)
-attention_step(const float *qkv, real *keys, real *values, const long long *lengths, float *parts, int *arrived, float *y,
-               real *z, int heads, int kv_heads, int d, int size, float scale)
+attention_step(const float *qkv, real *keys, real *values, const long long *lengths, float *parts, int *arrived,
+               float *y, real *z, int heads, int kv_heads, int d, int size, float scale)
 {
     __shared__ float scores[CHUNK], room[32], mixed[THREADS / 32][D];
     __shared__ bool is_last;
@@ -34,7 +34,8 @@ attention_step(const float *qkv, real *keys, real *values, const long long *leng
     int used = (length + CHUNK - 1) / CHUNK, which = row * heads + head, kv = head / (heads / kv_heads);
     const float *q = qkv + row * (long long)(heads + 2 * kv_heads) * d;
     const float *new_key = q + (heads + kv) * d, *new_value = new_key + kv_heads * d;
-    real *k = keys + (row * kv_heads + kv) * (long long)size * d, *v = values + (row * kv_heads + kv) * (long long)size * d;
+    long long memory = (row * kv_heads + kv) * (long long)size * d;
+    real *k = keys + memory, *v = values + memory;
     q += head * d;
     if (last == length) {  // of heads that share it each writes the same
         for (int i = threadIdx.x; i < d; i += THREADS) {

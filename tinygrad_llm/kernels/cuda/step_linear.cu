@@ -1,16 +1,17 @@
-// A linear layer for the few rows of a token's step: y = f(W h + b), or that added to y, where h is x or norm(x); x (rows, k),
-// W (n, k), y (rows, n), f none or an activation.
+// A linear layer for the few rows of a token's step: y = f(W h + b), or that added to y, where h is x or norm(x); x
+// (rows, k), W (n, k), y (rows, n), f none or an activation.
 //
 //   layer norm   h = (x - mean) / sqrt(variance + eps) scale + shift,  by row
 //
-// Bytes moved: W once, n k of them, each read in 16 bytes; with more than ROWS rows the level-2 cache gives W again. What
-// else there is, the rows, is small. The norm and the activation are here because a launch of their own would cost more than
-// they do.
-// Layout: few_rows, a warp for FEATURES rows of W and ROWS rows of x; `split` warps of a block share the columns, so that
-// all multiprocessors have something to read. A thread asks for AHEAD packs of each row of W before it looks at one, and has
-// all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th. many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of
-// x. A thread loads 8 neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart: the columns are
-// taken in another order, the same for both factors, which changes no sum. norm_rows, a warp a row.
+// Bytes moved: W once, n k of them, each read in 16 bytes; with more than ROWS rows the level-2 cache gives W again.
+// What else there is, the rows, is small. The norm and the activation are here because a launch of their own would cost
+// more than they do.
+// Layout: few_rows, a warp for FEATURES rows of W and ROWS rows of x; `split` warps of a block share the columns, so
+// that all multiprocessors have something to read. A thread asks for AHEAD packs of each row of W before it looks at
+// one, and has all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th.
+// many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of x. A thread loads 8
+// neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart: the columns are taken in another
+// order, the same for both factors, which changes no sum. norm_rows, a warp a row.
 
 #include "common.cuh"
 
@@ -84,8 +85,10 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
         for (int a = 0; a < AHEAD; a++)
 #pragma unroll
             for (int f = 0; f < FEATURES; f++)
-                if (start + a * step < k && first + f < n)
-                    w[a][f] = *reinterpret_cast<const Stored<VEC, real> *>(weight + (first + f) * (long long)k + start + a * step);
+                if (start + a * step < k && first + f < n) {
+                    const real *there = weight + (first + f) * (long long)k + start + a * step;
+                    w[a][f] = *reinterpret_cast<const Stored<VEC, real> *>(there);
+                }
     };
     int start = (part * 32 + lane) * VEC;
     fetch(start);  // and while it is on its way the rows are normalised
@@ -126,8 +129,8 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
 #endif
 
 // h = norm(x), or x where it is not to be normed, rounded.
-extern "C" __global__ void norm_rows(const float *x, const real *scale, const real *shift, float eps, int normed, real *h,
-                                     int rows, int k)
+extern "C" __global__ void norm_rows(const float *x, const real *scale, const real *shift, float eps, int normed,
+                                     real *h, int rows, int k)
 {
     int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows) return;
@@ -147,8 +150,8 @@ extern "C" __global__ void norm_rows(const float *x, const real *scale, const re
 
 // The result goes to y, or rounded to z. k is a multiple of 8.
 extern "C" __global__ void __launch_bounds__(128)
-many_rows(const real *x, const real *weight, const real *bias, float *y, real *z, int form, int add, int rows, int n, int k,
-          int split)
+many_rows(const real *x, const real *weight, const real *bias, float *y, real *z, int form, int add, int rows, int n,
+          int k, int split)
 {
     constexpr int ROWS = 8 * TILES;
     __shared__ float sums[4][ROWS][17];
@@ -159,7 +162,7 @@ many_rows(const real *x, const real *weight, const real *bias, float *y, real *z
     float found[TILES][4] = {};
     if (first < n) {
 #pragma unroll 2
-        for (int i = part * 32 + 8 * t; i - 8 * t < k; i += 32 * split) {  // all lanes, also where the last has no column
+        for (int i = part * 32 + 8 * t; i - 8 * t < k; i += 32 * split) {  // all lanes, also those without a column
             uint4 none = {}, w = none, v = none;
             if (i < k) {
                 w = *reinterpret_cast<const uint4 *>(upper + i);
