@@ -30,7 +30,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
 def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
     """g^T x and the sums of g's columns, as one product where cublasLt does it."""
     if all(needs) and fits(g, x):
-        dweight = np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
+        dweight: Any = np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
         dbias = np.empty_like(g, sum_dtype(g), shape=(g.shape[1],))
         if products.run(products.plan(g.T, x, dweight), epilogue="BGRADB", bias=dbias):
             return dweight, dbias
