@@ -86,6 +86,7 @@ def test_what_makes_tensors_of_others():
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_trainer(graph):
     """With the kernels of the .cu files, captured and not: the numbers of the first GPU, to the last bit."""
+
     def trained(device: str) -> Any:
         tg.manual_seed(0)
         windows, rng = Windows(np.arange(99) % 11, RECIPE.context), np.random.default_rng(0)

@@ -26,9 +26,7 @@ class Step:
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(
-        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision
-    ):
+    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.device, self.precision = device, precision
         self.largest_norm = clip or math.inf
