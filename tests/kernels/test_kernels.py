@@ -65,14 +65,14 @@ def rms_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
 
 
 def attention(k: Kernels, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False) -> Any:
-    return k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)[0]
+    return k.attention(q, key, v, mask, causal, 0.5, keep, 0.2)[0]
 
 
 def attention_backward(
     k: Kernels, g: Any, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False
 ) -> Any:
-    _, saved = k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)
-    return k.attention_backward(g, q, key, v, saved, 0.5, keep, 1.25, True)
+    _, saved = k.attention(q, key, v, mask, causal, 0.5, keep, 0.2)
+    return k.attention_backward(g, q, key, v, saved, 0.5, keep, 0.2, True)
 
 
 def cross_entropy_backward(k: Kernels, x: Any, targets: Any, *row_gradients: Any) -> Any:
