@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tests.cuda.cases import CALLS, CHOICES
+from tests.cuda.cases import ATTENTION, CALLS, CHOICES
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -45,6 +45,9 @@ def launches() -> dict[Launch, list[Any]]:
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
+        for name, real in [*((name, 1) for name in ATTENTION), ("attention, long", 2)]:
+            call, arrays = ATTENTION[name]
+            call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, launch.REALS[real])))
     patch.undo()
     return found
 

@@ -13,7 +13,7 @@
 // between rows, so that the 8 threads that read at once find 8 rows in different banks.
 // The last tiles come first: where causal they take the longest.
 // Compiled with D, the width of a head rounded up to 32, 64 or 128 (zeros stand behind the true width), VEC, and what
-// attention.cuh asks for. Where heads share keys and values, a block of attention_dkv goes through all that share its own.
+// attention.cuh asks for. Where heads share keys and values, a block of attention_dkv goes through all that share them.
 //
 // Source: Dao et al., FlashAttention (2022), algorithm 1; Dao, FlashAttention-2 (2023), algorithm 2.
 

@@ -95,7 +95,10 @@ struct Dropout {
     }
 
     // The words of the four columns from 4 quad on.
-    __device__ uint4 words(int row, int quad) const { return philox(first + (unsigned long long)row * counters + quad, key); }
+    __device__ uint4 words(int row, int quad) const
+    {
+        return philox(first + (unsigned long long)row * counters + quad, key);
+    }
 
     __device__ bool keeps(int row, int column) const { return word(words(row, column / 4), column % 4) >= limit; }
 

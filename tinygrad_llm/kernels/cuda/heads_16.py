@@ -1,4 +1,4 @@
-"""Launchers of attention in bfloat16 and float16, on the tensor cores: attention_16.cu."""
+"""Launchers of attention in bfloat16 and float16, on the tensor cores: attention_16.cuh says how."""
 
 from __future__ import annotations
 
@@ -52,17 +52,18 @@ def backward(g: Any, asked: Asked, y: Any, lse: Any, into: Any) -> tuple[Any, An
     defined = definitions(asked, width, mask)
     numbers = np.empty_like(lse, shape=(batch, heads, t, 2))
     launch(
-        "attention_16", "attention_delta", (blocks_of(t, 16), batch * heads), (128,), g, y, lse, numbers,
+        "attention_16_backward", "attention_delta", (blocks_of(t, 16), batch * heads), (128,), g, y, lse, numbers,
         t, heads, columns, *steps_of(g, y), **defined,
     )  # fmt: skip
     sizes = (t, s, heads, heads // shares, columns)
     launch(
-        "attention_16", "attention_dq", (blocks_of(t, ROWS), batch * heads), _threads(width > 64 and mask.is_lean),
-        g, q, k, v, numbers, dq, *sizes, *steps_of(g, q, k, v, dq), asked.scale, asked.causal, *mask.arguments, *drop,
+        "attention_16_backward", "attention_dq", (blocks_of(t, ROWS), batch * heads),
+        _threads(width > 64 and mask.is_lean), g, q, k, v, numbers, dq, *sizes, *steps_of(g, q, k, v, dq),
+        asked.scale, asked.causal, *mask.arguments, *drop,
         shared=2 * width * (2 * ROWS + 4 * 32), **defined,
     )  # fmt: skip
     launch(
-        "attention_16", "attention_dkv", (blocks_of(s, ROWS), batch * shares), _threads(mask.is_lean),
+        "attention_16_backward", "attention_dkv", (blocks_of(s, ROWS), batch * shares), _threads(mask.is_lean),
         g, q, k, v, numbers, dk, dv, *sizes, *steps_of(g, q, k, v, dk, dv), asked.scale, asked.causal,
         *mask.arguments, *drop, shared=2 * width * (2 * ROWS + 4 * 32) + 16 * 32, **defined,
     )  # fmt: skip
