@@ -2,6 +2,7 @@
 
 The bytes are those that the kernel must move, each array read or written once (the top of each .cu file says which).
 Arrays are larger than the GPU's level-2 cache, and a kernel is started several times before the GPU is waited for.
+With --dtype bfloat16 activations are of 16 bits beside weights in float32, as under autocast.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from machine import describe
+from train_step import DTYPES
 
 import tinygrad_llm as tg
 from tinygrad_llm.kernels import CUDA
@@ -20,13 +22,13 @@ Case = tuple[str, Callable[[], Any], int]  # name, call, bytes
 MIB = 1 << 20
 
 
-def cases(rows: int, channels: int, vocabulary: int) -> Iterator[Case]:
+def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Case]:
     """Calls of the kernels at GPT-2's widths."""
 
     def normal(*shape: int) -> Any:
         """Random numbers: a row of them repeated with different factors, which takes less time than to draw all."""
         row = tg.randn(shape[-1], device="cuda")
-        return (row * tg.randn(shape[0], 1, device="cuda")).array if len(shape) == 2 else row.array
+        return (row * tg.randn(shape[0], 1, device="cuda")).to(dtype).array if len(shape) == 2 else row.array
 
     k = CUDA
     x, g, w = normal(rows, channels), normal(rows, channels), normal(channels)
@@ -41,10 +43,14 @@ def cases(rows: int, channels: int, vocabulary: int) -> Iterator[Case]:
     yield "shortcut + dropout", lambda: k.dropout(x, 7, 0.1, g), 3 * size
     yield "dropout, backward", lambda: k.dropout(g, 7, 0.1), 2 * size
     yield "sums of columns", lambda: k.column_sums(x), size
+    s, y, mean, rstd = k.dropout_add_norm(x, 7, 0.1, g, w, w, 1e-5)
+    yield "dropout + add + norm", lambda: k.dropout_add_norm(x, 7, 0.1, g, w, w, 1e-5), 4 * size
+    needs = (True,) * 4
+    yield "and backward", lambda: k.dropout_add_norm_backward(g, y, s, w, mean, rstd, 7, 0.1, needs), 5 * size
     s, t = x.reshape(-1, 1024), g.reshape(-1, 1024)
     yield "softmax of 1,024", lambda: k.softmax(s), 2 * size
     yield "softmax, backward", lambda: k.softmax_backward(t, s), 3 * size
-    few = [x.reshape(-1)[i * 16 * MIB : (i + 1) * 16 * MIB] for i in range(4)]
+    few = [tg.randn(4096, device="cuda").array.repeat(rows // 32) for _ in range(4)]  # weights and moments are float32
     rates = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.0, "step": 10}
     np.square(few[3], out=few[3])  # a second moment is not negative
     yield "AdamW", lambda: k.adamw(*[[x] for x in few], **rates), 7 * few[0].nbytes
@@ -77,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     """Prints a line a kernel: milliseconds, GB/s, share of a copy's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=131_072, metavar="N", help="of 768 floats (default %(default)s)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of activations (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(default %(default)s)")
     args = parser.parse_args(argv)
     if args.rows < 98_304 or args.rounds < 1:
@@ -90,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     copy = 2 * source.nbytes / milliseconds(partial(np.copyto, target, source), args.rounds, 10) / 1e6
     del source, target
     print(f"{'copy':10} {copy:.0f} GB/s, read and written\n\n{'':26}{'ms':>9}{'GB/s':>9}{'of a copy':>11}")
-    for name, call, count in cases(args.rows, 768, 50257):
+    for name, call, count in cases(args.rows, 768, 50257, getattr(tg, args.dtype)):
         ms = milliseconds(call, args.rounds, 20)
         print(f"{name:26}{ms:9.3f}{count / ms / 1e6:9.0f}{count / ms / 1e6 / copy:11.0%}", flush=True)
 

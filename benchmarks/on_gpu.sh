@@ -1,31 +1,100 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one go of about ten minutes: what must be right first, then what must be fast.
-# Run it from the root of the repository, in an environment with pip install -e '.[test,examples,cuda]' and, to be
-# compared, PyTorch for CUDA. Everything it says goes to the folder given, by default runs/on-gpu. A part that fails does
-# not stop the next; the exit code is 1 then.
+# All that needs a GPU, in two halves of less than seven minutes each: what must be right, then what must be fast.
+#
+#     benchmarks/on_gpu.sh right [folder]    the tests, losses in 16 bits and against the CPU's, the examples
+#     benchmarks/on_gpu.sh fast [folder]     speed, memory and launches against PyTorch
+#     benchmarks/on_gpu.sh list              the parts and their commands
+#
+# A part has seconds of its own and never more than its half has left, so the most important ones come first; one that
+# fails or runs out of time does not stop the next, and the exit code is 1 then. The folder (by default runs/on-gpu)
+# gets three files for each half, which may be carried home together: summary-*.txt, to be read in half a minute;
+# log-*.txt with all that was said, written as it is said; json-*.tar.gz with every number.
+#
+# On a machine that is lent for minutes, without a network:
+# - Nothing is installed: the repository's root is put on PYTHONPATH, and python3 (or $PYTHON) must have NumPy, CuPy with
+#   CUDA's headers, ml_dtypes, safetensors, threadpoolctl, tiktoken, regex, filelock, tqdm, matplotlib, pytest and
+#   hypothesis. What is missing can be carried as wheels and put on PYTHONPATH by pip install --target. Compare the
+#   wheels' tags with that machine's Python, not with this one's.
+# - PyTorch for CUDA is optional: it is what speed is compared with, and its profiler counts launches. transformers too.
+# - cuDNN's attention needs nvidia-cudnn-frontend (pip download --no-deps; 12 MB), a cuDNN, which PyTorch for CUDA brings,
+#   and cuda-bindings. Where one is missing, a line says so and its column is left out.
+# - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy. So all that the tests launch are
+#   compiled first, on all cores; then the tests run in several processes where pytest-xdist is there. On the same
+#   machine the second half finds them compiled; on a fresh one it compiles the few it needs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-out=${1:-runs/on-gpu}
-mkdir -p "$out"
-failed=0
+half=${1:-list} out=${2:-runs/on-gpu} python=${PYTHON:-python3} failed=0
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+json=$(mktemp -d)
+trap 'rm -rf "$json"' EXIT
 
-part() { # name, seconds at most, command
-    local start=$SECONDS
-    timeout "$2" bash -c "$3" >"$out/$1.txt" 2>&1 || { failed=1 && echo "FAILED: $1"; }
-    tail -n "${4:-3}" "$out/$1.txt" | sed 's/^/    /'
-    echo "== $1: $((SECONDS - start)) s"
+has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"; }
+
+part() { # name, seconds at most, lines to show, command
+    [ "$half" = list ] && echo "$section $1 $2 $4" && return
+    [ "$half" = "$section" ] || return
+    local start=$SECONDS code=0 left=$((budget - SECONDS)) said
+    [ "$left" -gt 5 ] || { echo "NOT RUN: $1" | tee -a "$summary" && failed=1 && return; }
+    said=$(mktemp)
+    echo "#### $1: $4" >>"$log"
+    # SIGINT first, so that pytest still says what has failed
+    timeout -s INT -k 10 $((left < $2 ? left : $2)) bash -c "$4" 2>&1 | tee -a "$log" >"$said" || code=$?
+    [ "$code" = 124 ] || [ "$code" = 137 ] && echo "OUT OF TIME: $1" | tee -a "$summary"
+    [ "$code" = 0 ] || { failed=1 && echo "FAILED ($code): $1" | tee -a "$summary"; }
+    { echo "== $1: $((SECONDS - start)) s" && tail -n "$3" "$said" | cut -c1-160 | sed 's/^/    /'; } | tee -a "$summary"
+    rm -f "$said"
 }
 
-gpt="--preset gpt2-124m --batch 8 --context 1024 --dropout 0 --device cuda --steps 5"
-python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' && gpt+=" --against torch"
+if [ "$half" != list ]; then
+    [ "$half" = right ] || [ "$half" = fast ] || { echo "on_gpu.sh: right, fast or list, not $half" >&2 && exit 2; }
+    mkdir -p "$out" && summary="$out/summary-$half.txt" log="$out/log-$half.txt"
+    : >"$summary" && : >"$log"
+fi
+SECONDS=0 budget=405
 
-part tests 240 "python -m pytest -q -m cuda tests/cuda" 15
-part bandwidth 60 "python benchmarks/bandwidth.py" 20
-part tf32 90 "python benchmarks/train_step.py $gpt --tf32" 6
-part float32 90 "python benchmarks/train_step.py $gpt" 6
-part ops 60 "python benchmarks/ops.py --device cuda --tf32" 20
-part pretrain 60 "python examples/pretrain.py --device cuda --steps 200 --samples 1 --out '$out/pretrain'" 8
-part resumed-on-cpu 60 "python examples/pretrain.py --device cpu --steps 203 --resume --out '$out/pretrain'" 3
-part generate 30 "python examples/generate.py '$out/pretrain' 'Once upon a time' --device cuda --top-p 0.9 --seed 1" 5
-part classify 60 "python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'" 5
+gpt="--preset gpt2-124m --context 1024 --dropout 0 --device cuda"
+against="" compiled="" transformers="" workers=""
+has torch && against="torch" compiled="torch-compile"
+has transformers && transformers="--against transformers"
+has xdist && workers="-n 8"
+
+section=right
+part machine 20 8 "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,utilization.gpu --format=csv,noheader
+    $python -c '
+import sys; sys.path.insert(0, \"benchmarks\")
+import machine, tinygrad_llm.backends.cudnn as c
+print(*(f\"{k}: {v}\" for k, v in machine.describe(\"cuda\").items()), f\"cuDNN {c.version()}\", sep=\"\n\")'"
+part compile 60 3 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda tests/cuda/test_compiling.py"
+part tests 180 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
+part losses-bf16 75 5 "$python benchmarks/losses.py --preset gpt2-124m --batch 4 --context 1024 --device cuda \
+    --dtype bfloat16 --steps 200 --most 1e-2 --json $json/losses-bf16.json"
+part losses-cpu 40 5 "$python benchmarks/losses.py --device cuda --against cpu --steps 100 --most 1e-4 \
+    --json $json/losses-cpu.json"
+part losses-f16 40 5 "$python benchmarks/losses.py --device cuda --dtype float16 --steps 200 \
+    --json $json/losses-f16.json"
+part pretrain 45 6 "$python examples/pretrain.py --device cuda --dtype bfloat16 --steps 200 --samples 1 --out '$out/pretrain'"
+part resumed-on-cpu 40 3 "$python examples/pretrain.py --device cpu --steps 203 --resume --out '$out/pretrain'"
+part generate 20 4 "$python examples/generate.py '$out/pretrain' 'Once upon a time' --device cuda --top-p 0.9 --seed 1"
+part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'"
+
+section=fast
+part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
+    --warmup 5 --against ${against:-none} $compiled --json $json/step-bf16.json"
+part attention 75 26 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
+    --json $json/attention.json"
+part step-tf32 60 6 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \
+    --against ${against:-none} --json $json/step-tf32.json"
+part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16 --batch 1 64 --rounds 2 $transformers \
+    --json $json/writing.json"
+part step-bf16-eager 50 7 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --no-graph --steps 10 \
+    --rounds 3 --warmup 5 --against none --json $json/step-bf16-eager.json"
+part bandwidth 40 26 "$python benchmarks/bandwidth.py --rounds 3 --dtype bfloat16"
+part ladder 120 8 "$python benchmarks/ladder.py --device cuda --rounds 2 --batch 16 --rungs float32 TF32 bfloat16 \
+    'flash attention' 'one graph' --json $json/ladder.json"
+
+if [ "$half" != list ]; then
+    tar -czf "$out/json-$half.tar.gz" -C "$json" .
+    rm -rf "$out/pretrain" "$out/classifier"
+    echo "$half: $SECONDS s, $([ $failed = 0 ] && echo all passed || echo SOMETHING FAILED)" | tee -a "$summary"
+fi
 exit $failed

@@ -1,15 +1,18 @@
 """One side of train_step.py, in a process of its own: it trains when it is told to, and is idle while others do.
 
-Standard input: first one line of JSON, the order (`build` says what it holds), then a number of steps a line, or the
-word rate. Standard output: one line of JSON for each: what was built, then what the steps took, or a product's rate.
+Standard input: first one line of JSON, the order (`order_of` in train_step.py makes it), then a line for each task: a
+number of steps, or the word `rate` or `inspect`. Standard output: one line of JSON for each: what was built, then what
+the steps took, the speed of a large product, what one step keeps a GPU busy with.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,25 +22,95 @@ from tinygrad_llm.kernels.cuda.launch import counted
 
 CLIP = 1.0
 FOR_GOOD = ExitStack()  # contexts that last as long as the process
+PRODUCT = {"cpu": (1024, 768, 3072), "cuda": (8192, 8192, 8192)}  # of which the rate is measured
+EAGER = 3  # steps before one is captured as a graph: all that is made once has been made by then
+LAUNCHES = ("LaunchKernel", "GraphLaunch", "Memcpy", "Memset")  # what a call that gives a GPU work has in its name
 
 
-def train_step(lib: Any, loss_of: Any, model: Any, optimizer: Any, ids: Any, targets: Any) -> float:
-    """Forward, backward, clip, update: the same lines for both libraries, since the names are the same."""
-    loss = loss_of(ids, targets)
-    loss.backward()
-    lib.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+class Training:
+    """A model, its optimizer and its data, as an order wants them: the same lines for both libraries."""
 
+    def __init__(self, order: dict):
+        self.order, self.device = order, order["device"]
+        self.lib, self.model, self.optimizer = build(order)
+        self.dtype = getattr(self.lib, "bfloat16" if order["peer"] == "torch-bf16" else order["dtype"])
+        self.scaler = self.lib.amp.GradScaler(self.device, enabled=order["dtype"] == "float16")
+        self.loss_of = self.lib.compile(self.model.loss) if order["peer"] == "torch-compile" else self.model.loss
+        self.data = batches(self.lib, self.device, order["config"]["vocab_size"], order["batch"], order["context"])
+        self.graph = "wanted" if order["graph"] and order["peer"] == "ours" and self.device == "cuda" else ""
+        self.step: Callable[[Any, Any], Any] = self.eager
+        self.done = 0
 
-def way_to_the_loss(peer: str, device: str, lib: Any, model: Any) -> Any:
-    """(ids, targets) -> loss, as a peer computes it: as it stands, compiled, or with products in bfloat16."""
-    if peer == "torch-compile":
-        return lib.compile(model.loss)
-    if peer == "torch-bf16":
-        return lib.autocast(device, lib.bfloat16)(model.loss)
-    return model.loss
+    def eager(self, ids: Any, targets: Any) -> Any:
+        """Forward in the order's dtype, backward, clip, update; the loss. Nothing here waits for a GPU."""
+        with self.autocast():
+            loss = self.loss_of(ids, targets)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        self.lib.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def autocast(self) -> Any:
+        """The context in which products and attention are computed in the order's dtype."""
+        same = self.dtype is self.lib.float32
+        return nullcontext() if same else self.lib.autocast(self.device, dtype=self.dtype)
+
+    def capture(self, ids: Any, targets: Any) -> None:
+        """From now on the step is one CUDA graph, which finds its batch where these tensors lie; or why it is not."""
+        graph = self.lib.cuda.CUDAGraph()
+        try:
+            with self.lib.cuda.graph(graph):
+                loss = self.eager(ids, targets)
+        except Exception as error:  # a library that cannot be captured says so in its own way
+            self.graph = f"no graph: {type(error).__name__}: {' '.join(str(error).split())}"
+            return
+
+        def step(new_ids: Any, new_targets: Any) -> Any:
+            ids.copy_(new_ids)
+            targets.copy_(new_targets)
+            graph.replay()
+            return loss.clone()
+
+        self.step, self.graph = step, "one graph"
+
+    def train(self, steps: int) -> dict[str, Any]:
+        """Milliseconds and losses of so many steps. A GPU is waited for once, at the end: each gets its share."""
+        lib, work = self.lib, [next(self.data) for _ in range(steps)]
+        milliseconds, losses = [], []
+        with counted() as launches:
+            if self.device == "cuda":
+                lib.cuda.synchronize()
+            before = time.perf_counter()
+            for ids, targets in work:
+                if self.graph == "wanted" and self.done == EAGER:
+                    self.capture(ids.clone(), targets.clone())
+                start = time.perf_counter()
+                losses.append(self.step(ids, targets))
+                self.done += 1
+                if self.device == "cpu":
+                    losses[-1] = losses[-1].item()
+                    milliseconds.append(1e3 * (time.perf_counter() - start))
+            if steps and self.device == "cuda":
+                lib.cuda.synchronize()
+                milliseconds = [1e3 * (time.perf_counter() - before) / steps]
+        peak = peak_rss_mb() if self.device == "cpu" else lib.cuda.memory_reserved() / 1e6
+        losses = [loss if isinstance(loss, float) else loss.item() for loss in losses]
+        answer = {"ms": milliseconds, "losses": losses, "peak_mb": peak, "graph": self.graph}
+        return answer | {"our_launches": launches.total() / max(steps, 1)}
+
+    def inspect(self) -> dict[str, Any]:
+        """Of one more step on a GPU: the most memory its arrays held, and its work as `traced` tells it."""
+        ids, targets = next(self.data)
+        self.lib.cuda.synchronize()
+        self.lib.cuda.reset_peak_memory_stats()
+        with counted() as launches:
+            self.step(ids, targets)
+        self.lib.cuda.synchronize()
+        held = self.lib.cuda.max_memory_allocated() / 1e6
+        return {"held_mb": held, "our_kernels": dict(launches)} | traced(lambda: self.step(ids, targets))
 
 
 def build(order: dict) -> tuple[Any, Any, Any]:
@@ -52,24 +125,90 @@ def build(order: dict) -> tuple[Any, Any, Any]:
         lib, make = import_module("torch"), import_module("torch_gpt").GPT
     lib.set_num_threads(order["threads"])
     lib.set_float32_matmul_precision("high" if order["tf32"] else "highest")
+    if order["attention"] == "plain":  # with the array of all scores, as one writes it first
+        for kind in ("flash", "mem_efficient", "cudnn"):
+            getattr(lib.backends.cuda, f"enable_{kind}_sdp")(False)
     lib.manual_seed(0)
     model = make(order["config"], checkpoint=order["checkpoint"]).to(order["device"])
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": order["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = lib.optim.AdamW(groups, lr=order["lr"], betas=tuple(order["betas"]))
-    return lib, model, optimizer
+    fused = order["device"] == "cuda"  # PyTorch's fastest there; ours has one form
+    return lib, model, lib.optim.AdamW(groups, lr=order["lr"], betas=tuple(order["betas"]), fused=fused)
 
 
-def product_rate(lib: Any) -> float:
-    """10^9 operations a second of a large matrix product, (1024, 768) @ (768, 3072): the median of a few."""
-    a, b = lib.rand(1024, 768), lib.rand(768, 3072)
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 1024 * 768 * 3072 / sorted(times)[len(times) // 2] / 1e9
+def traced(step: Callable[[], Any]) -> dict[str, Any]:
+    """What a step gives a GPU to do, whoever launches it: our kernels, CuPy's, cuBLAS'; {} where it cannot be traced.
+
+    PyTorch's profiler is asked, in our own process, too: CUPTI tells it of all the process' calls. `launches` are the
+    calls that start work, `kernels` what then ran, copies included, `busy_ms` the sum of their times; then the
+    kernels that took most, each with its milliseconds and how often it ran.
+    """
+    if not find_spec("torch"):
+        return {}
+    torch = import_module("torch")
+    if not torch.cuda.is_available():
+        return {}
+    profiler = import_module("torch.profiler")
+    try:
+        with profiler.profile(activities=[profiler.ProfilerActivity.CUDA]) as trace:
+            step()
+            torch.cuda.synchronize()
+        return told([(e.name, "CUDA" in str(e.device_type), e.time_range.elapsed_us()) for e in trace.events()])
+    except RuntimeError as error:  # no right to trace, or another tracer: the times are worth having without it
+        print(f"the step cannot be traced: {error}", file=sys.stderr)
+        return {}
+
+
+def told(events: list[tuple[str, bool, float]]) -> dict[str, Any]:
+    """The numbers of `traced` from a trace's events: (name, whether on the GPU, microseconds)."""
+    times: dict[str, list[float]] = {}
+    for name, on_gpu, us in events:
+        if on_gpu:
+            times.setdefault(name, []).append(us / 1e3)
+    longest = sorted(times.items(), key=lambda item: -sum(item[1]))
+    return {
+        "launches": sum(not on_gpu and any(part in name for part in LAUNCHES) for name, on_gpu, _ in events),
+        "kernels": sum(map(len, times.values())),
+        "busy_ms": sum(map(sum, times.values())),
+        "slowest": [(name, sum(ms), len(ms)) for name, ms in longest[:20]],
+    }
+
+
+def product_rate(lib: Any, device: str = "cpu", dtype: Any = None, runs: int = 12) -> float:
+    """10^9 operations a second of a large product, by the median of a few: what the machine gives, to compare with.
+
+    On a CPU in float32, on a GPU in `dtype`; of random numbers, since zeros are multiplied faster.
+    """
+    m, k, n = PRODUCT[device]
+    rng = np.random.default_rng(0)
+    factors = [lib.from_numpy(rng.standard_normal(shape, np.float32)).to(device) for shape in ((m, k), (k, n))]
+    if device == "cpu":
+        clock, elapsed = time.perf_counter, lambda start, end: end - start
+    else:
+        factors = [a.to(dtype) for a in factors]
+        clock, elapsed = moment(lib), lambda start, end: start.elapsed_time(end) / 1e3
+    with lib.no_grad():
+        factors[0] @ factors[1]
+        moments = [clock()]
+        for _ in range(runs):
+            factors[0] @ factors[1]
+            moments.append(clock())
+    if device == "cuda":
+        lib.cuda.synchronize()
+    seconds = sorted(elapsed(a, b) for a, b in pairwise(moments))
+    return 2 * m * k * n / seconds[runs // 2] / 1e9
+
+
+def moment(lib: Any) -> Callable[[], Any]:
+    """A clock on a GPU: an event behind what it was given so far."""
+
+    def now() -> Any:
+        event = lib.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    return now
 
 
 def batches(lib: Any, device: str, vocabulary: int, batch: int, context: int) -> Iterator[tuple[Any, Any]]:
@@ -83,24 +222,15 @@ def batches(lib: Any, device: str, vocabulary: int, batch: int, context: int) ->
 
 def main(order: dict, reply: Callable[[dict], None]) -> None:
     """Builds what is ordered, then trains as many steps as each line asks for."""
-    lib, model, optimizer = build(order)
-    data = batches(lib, order["device"], order["config"]["vocab_size"], order["batch"], order["context"])
-    loss_of = way_to_the_loss(order["peer"], order["device"], lib, model)
-    reply({"parameters": sum(p.numel() for p in model.parameters())})
+    training = Training(order)
+    reply({"parameters": sum(p.numel() for p in training.model.parameters())})
     for line in sys.stdin:
         if line == "rate\n":
-            reply({"product_gflops": product_rate(lib)})
-            continue
-        milliseconds, losses = [], []
-        steps = int(line)
-        with counted() as launches:
-            for _ in range(steps):
-                ids, targets = next(data)
-                start = time.perf_counter()
-                losses.append(train_step(lib, loss_of, model, optimizer, ids, targets))
-                milliseconds.append(1e3 * (time.perf_counter() - start))
-        peak = peak_rss_mb() if order["device"] == "cpu" else lib.cuda.memory_reserved() / 1e6
-        reply({"ms": milliseconds, "losses": losses, "peak_mb": peak, "launches": launches.total() / max(steps, 1)})
+            reply({"product_gflops": product_rate(training.lib, training.device, training.dtype)})
+        elif line == "inspect\n":
+            reply(training.inspect())
+        else:
+            reply(training.train(int(line)))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ products. Where the line of operations a second is level, a step costs what its 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from machine import cores, describe
+from pictures import keep, panels, turns
 from train_step import BABY, CHARACTERS, measure, operations, order_of
 
 START = BABY.replace(batch=4, context=256, layers=6)
@@ -24,7 +23,7 @@ def sweep(axis: str, values: list[int], peers: list[str], rounds: int, threads: 
     """A record for each value: operations of a step and, for each peer, its milliseconds."""
     records = []
     for value in values:
-        order = order_of(START.replace(**{axis: value}), CHARACTERS, threads, "cpu", False) | {"checkpoint": False}
+        order = order_of(START.replace(**{axis: value}), CHARACTERS, threads, checkpoint=False)
         results = measure(order, peers, rounds, 1, warmup=1)
         ms = {name: result["median_ms"] for name, result in results.items()}
         records.append({"value": value, "operations": operations(order), "ms": ms})
@@ -35,13 +34,8 @@ def sweep(axis: str, values: list[int], peers: list[str], rounds: int, threads: 
 
 def draw(path: Path, found: dict[str, list[dict[str, Any]]], machine: str) -> None:
     """A panel an axis: 10^9 operations a second of each peer."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, len(found), figsize=(4 * len(found), 3.6), layout="constrained", squeeze=False)
-    for panel, (axis, records) in zip(panels[0], found.items(), strict=True):
+    figure, places = panels(len(found), (4 * len(found), 3.6))
+    for panel, (axis, records) in zip(places, found.items(), strict=True):
         for i, name in enumerate(records[0]["ms"]):
             rates = [r["operations"] / r["ms"][name] / 1e6 for r in records]
             panel.plot([r["value"] for r in records], rates, "o-", color=f"C{i}", label=name)
@@ -50,9 +44,8 @@ def draw(path: Path, found: dict[str, list[dict[str, Any]]], machine: str) -> No
         panel.minorticks_off()
         panel.set_ylim(bottom=0)
         panel.set_xlabel(axis)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("GFLOP/s of a whole step")
-    panels[0][0].legend(frameon=False)
+    places[0].set_ylabel("GFLOP/s of a whole step")
+    places[0].legend(frameon=False)
     figure.suptitle(f"{START.layers} layers, {START.channels} channels, {START.batch} x {START.context}: {machine}",
                     fontsize=10)  # fmt: skip
     figure.savefig(path, dpi=110)
@@ -64,23 +57,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES), help="what grows")
     parser.add_argument("--most", type=int, default=2048, metavar="N", help="leave larger values out")
     parser.add_argument("--against", nargs="*", choices=["torch", "torch-compile"], default=[], help="other peers")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=cores(), metavar="N", help="of each (default %(default)s)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
-    args = parser.parse_args(argv)
-    if args.rounds < 1 or args.threads < 1:
-        parser.error("--rounds and --threads must be at least 1")
+    args = turns(parser, argv, 3)
     peers = ["ours", *args.against]
     found = {
         axis: sweep(axis, [v for v in AXES[axis] if v <= args.most], peers, args.rounds, args.threads)
         for axis in args.axes
     }
-    machine = describe("cpu")
-    if args.plot:
-        draw(args.plot, found, machine["processor"])
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "found": found}, indent=1) + "\n")
+    keep(args, found, draw)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """How long a training step takes, against PyTorch: python benchmarks/train_step.py --preset baby --against torch
 
-A step is forward, backward, clipping and AdamW in float32. Memory is the process's peak, or what the library has taken
-from the GPU. Each side runs in a process of its own and they take turns
-(ours, PyTorch, ours, ...), so that only one computes at a time and a busy machine slows both alike.
+A step is forward, backward, clipping and AdamW, in float32 or under autocast. Each side runs in a process of its own
+and they take turns (ours, PyTorch, ours, ...), so that only one computes at a time and a busy machine slows both alike.
+Memory is the process's peak; on a GPU what the library has taken from it, and in brackets the most that arrays held.
+There the time is that of a turn, from when the GPU is idle until it is again. The share of the peak is that of the
+step's products in the rate of one large product, the fastest of any side in this run.
 """
 
 import argparse
@@ -27,6 +29,7 @@ BABY = PRESETS["shakespeare-char"].recipe.replace(layers=6, heads=6, channels=38
 RECIPES: dict[str, Recipe] = {name: preset.recipe for name, preset in PRESETS.items()} | {"baby": BABY}
 VOCABULARY = {"gpt2-124m": 50257}  # the others spell: 65 characters, as tiny Shakespeare has
 CHARACTERS = 65
+DTYPES = ("float32", "bfloat16", "float16")
 
 # Idle threads of a BLAS or an OpenMP runtime keep a core busy for up to 0.2 s after their last work.
 PAUSE = 0.3
@@ -46,7 +49,9 @@ class Peer:
         )
         self.ms: list[list[float]] = []  # of each round
         self.losses: list[float] = []
-        self.peak_mb = self.launches = 0.0
+        self.peak_mb = self.our_launches = 0.0
+        self.graph = ""
+        self.inspected: dict[str, Any] = {}
         self.parameters = self.ask(json.dumps(order))["parameters"]
         self.product_gflops: float | None = None
 
@@ -65,7 +70,8 @@ class Peer:
         """Trains so many steps; those of the warm-up are not measured."""
         answer = self.ask(str(steps))
         self.losses += answer["losses"]
-        self.peak_mb, self.launches = answer["peak_mb"], answer["launches"]
+        self.peak_mb, self.our_launches = answer["peak_mb"], answer["our_launches"]
+        self.graph = answer["graph"]
         if measured:
             self.ms.append(answer["ms"])
 
@@ -83,19 +89,26 @@ class Peer:
             "round_medians_ms": [statistics.median(turn) for turn in self.ms],
             "product_gflops": self.product_gflops,
             "peak_mb": self.peak_mb,
-            "launches": self.launches,
+            "our_launches": self.our_launches,
+            "graph": self.graph,
             "first_loss": self.losses[0],
             "last_loss": self.losses[-1],
+            **self.inspected,
         }
 
 
-def order_of(
-    recipe: Recipe, vocabulary: int, threads: int, device: str = "cpu", tf32: bool = False
-) -> dict[str, Any]:
-    """What a peer is told, but for its name."""
+def order_of(recipe: Recipe, vocabulary: int, threads: int, **changes: Any) -> dict[str, Any]:
+    """What a peer is told, but for its name.
+
+    changes: device; dtype, of products and attention; tf32, for those in float32; graph, whether our step is one CUDA
+    graph; attention, fused or plain.
+    """
     return {
-        "device": device,
-        "tf32": tf32,
+        "device": "cpu",
+        "dtype": "float32",
+        "tf32": False,
+        "graph": False,
+        "attention": "fused",
         "threads": threads,
         "config": recipe.model_config(vocabulary),
         "checkpoint": recipe.checkpoint,
@@ -104,18 +117,27 @@ def order_of(
         "lr": recipe.lr,
         "betas": [recipe.beta1, recipe.beta2],
         "weight_decay": recipe.weight_decay,
+        **changes,
     }
 
 
-def measure(
-    order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0
-) -> dict[str, dict]:
-    """The result of each peer, by name. Raises: RuntimeError when their models differ in size."""
+def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0) -> dict[str, dict]:
+    """The result of each peer, by name; another than ours that cannot train is left out, with a line that says so.
+
+    Raises: RuntimeError when ours cannot train, or when their models differ in size.
+    """
     running: dict[str, Peer] = {}
     try:
         for name in peers:
-            running[name] = Peer({**order, "peer": name})
-            running[name].train(warmup, measured=False)
+            try:
+                peer = Peer({**order, "peer": name})
+                peer.train(warmup, measured=False)
+            except RuntimeError as error:
+                if name == peers[0]:
+                    raise
+                print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+            else:
+                running[name] = peer
         sizes = {name: peer.parameters for name, peer in running.items()}
         if len(set(sizes.values())) > 1:
             raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
@@ -124,9 +146,10 @@ def measure(
                 with busy(load):
                     peer.train(steps)
                 print(f"round {turn + 1}: {name} {statistics.median(peer.ms[-1]):.1f} ms", file=sys.stderr, flush=True)
-        if order["device"] == "cpu":  # last: its arrays are no part of the steps' memory
-            for peer in running.values():
-                peer.product_gflops = peer.ask("rate")["product_gflops"]
+        for peer in running.values():  # last: these arrays are no part of the steps' memory
+            if order["device"] == "cuda":
+                peer.inspected = peer.ask("inspect")
+            peer.product_gflops = peer.ask("rate")["product_gflops"]
         return {name: peer.result() for name, peer in running.items()}
     finally:
         for peer in running.values():
@@ -177,29 +200,38 @@ def table(record: dict) -> str:
     tokens = order["batch"] * order["context"]
     lines = [f"{name:10} {fact}" for name, fact in record["machine"].items()]
     lines += [f"{'threads':10} {order['threads']}", f"{'model':10} {model}"]
-    if order["device"] != "cpu":
-        lines += [f"{'products':10} {'TF32' if order['tf32'] else 'float32'}"]
+    lines += [f"{'products':10} {order['dtype']}{', TF32 where float32' if order['tf32'] else ''}"]
     if record["load"]:
         lines += [f"{'beside':10} {record['load']} busy processes"]
     lines += [f"{'step':10} batch {order['batch']}, context {order['context']}: {tokens} tokens", ""]
-    lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>10} {'GFLOP/s':>8}   loss"]
-    lines += [
-        f"{name:14} {r['median_ms']:10.1f} {r['fastest_ms']:10.1f} {1e3 * tokens / r['median_ms']:10.0f} "
-        f"{r['peak_mb']:10.0f} {operations(order) / r['median_ms'] / 1e6:8.0f}   "
-        f"{r['first_loss']:.3f} -> {r['last_loss']:.3f}"
-        for name, r in results.items()
-    ]
-    if results["ours"]["launches"]:
-        lines += [f"a step launches {results['ours']['launches']:.0f} of our kernels, beside those of CuPy and cuBLAS"]
-    rate = results["ours"]["product_gflops"]
-    if rate:
-        share = operations(order) / results["ours"]["fastest_ms"] / 1e6 / rate
-        lines += [f"our fastest step computes at {share:.0%} of the rate of a large product, {rate:.0f} GFLOP/s"]
+    lines += [f"{'':14} {'median ms':>10} {'fastest ms':>10} {'tokens/s':>10} {'peak MB':>16} {'of peak':>8}   loss"]
+    rate = max(r["product_gflops"] for r in results.values())
+    for name, r in results.items():
+        memory = f"{r['peak_mb']:.0f}" + (f" ({r['held_mb']:.0f})" if "held_mb" in r else "")
+        lines += [
+            f"{name:14} {r['median_ms']:10.1f} {r['fastest_ms']:10.1f} {1e3 * tokens / r['median_ms']:10.0f} "
+            f"{memory:>16} {operations(order) / r['median_ms'] / 1e6 / rate:8.0%}   "
+            f"{r['first_loss']:.3f} -> {r['last_loss']:.3f}"
+        ]
+    lines += [f"the peak: {rate:,.0f} GFLOP/s, the rate of a large product in the same run"]
+    lines += [f"{name}'s step: {r['graph']}" for name, r in results.items() if r["graph"]]
+    lines += [launches(name, r) for name, r in results.items() if "launches" in r]
+    if results["ours"]["our_launches"] and "launches" not in results["ours"]:
+        lines += [f"a step launches {results['ours']['our_launches']:.0f} of our kernels; CuPy's, cuBLAS' not counted"]
     lines += [
         f"our time / {name}'s: {r['median']:.2f} (rounds {r['lowest']:.2f} to {r['highest']:.2f})"
         for name, r in record["ratios"].items()
     ]
     return "\n".join(lines)
+
+
+def launches(name: str, result: dict[str, Any]) -> str:
+    """A line on what a step gives a GPU to do, and how much of the step that keeps it busy."""
+    longest = ", ".join(f"{kernel[:40]} {ms:.1f}" for kernel, ms, _ in result["slowest"][:3])
+    return (
+        f"{name}: {result['launches']} launches of {result['kernels']} kernels and copies a step, "
+        f"busy {result['busy_ms']:.1f} ms; longest {longest}"
+    )
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -213,7 +245,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load", type=int, default=0, metavar="N", help="busy processes beside each peer (default 0)")
     parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
-    parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in both")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast to it, in all (%(default)s)")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in all")
+    about = "on a GPU, our whole step as one CUDA graph, as the trainer does (default: yes, but not in float16)"
+    parser.add_argument("--graph", action=argparse.BooleanOptionalAction, help=about)
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpoints, in both models")
     parser.add_argument(
         "--against",
@@ -236,20 +271,26 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args.against = [name for name in args.against if name != "none"]
     if args.load < 0:
         parser.error(f"--load {args.load}: must be at least 0")
+    can = args.device == "cuda" and args.dtype != "float16"
+    if args.graph is None:
+        args.graph = can
+    if args.graph and not can:
+        parser.error("--graph: takes --device cuda, and no float16, whose steps are skipped by what the gradients are")
     if not {"naive"}.issuperset(args.against) and not find_spec("torch"):
         parser.error(f"--against {' '.join(args.against)}: PyTorch is not installed; pip install torch")
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measures, prints the table and writes the JSON file."""
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints the table and writes the JSON file; the exit code, 1 where a peer was left out."""
     args = arguments(argv)
     names = ("batch", "context", "layers", "dropout")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
-    order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, args.device, args.tf32)
-    order["checkpoint"] = args.checkpoint
-    results = measure(order, ["ours", *args.against], args.rounds, args.steps, args.warmup, args.load)
+    how = {name: getattr(args, name) for name in ("device", "dtype", "tf32", "graph", "checkpoint")}
+    order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, **how)
+    peers = ["ours", *args.against]
+    results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
     record = {
         "preset": args.preset,
         "load": args.load,
@@ -261,7 +302,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table(record))
     if args.json:
         args.json.write_text(json.dumps(record, indent=2) + "\n")
+    return int(len(results) < len(peers))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,20 +3,18 @@
 import argparse
 import json
 import sys
-import time
-from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, os_reason, show_anything, use_device
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
-from tinygrad_llm.training import EventsFile, MetricsFile, NonFiniteLoss, StopOnInterrupt, console
+from tinygrad_llm.training import Checkpoints, StopOnInterrupt, console
 from tinygrad_llm.training.classifier import (
     ClassifierRecipe,
     ClassifierTrainer,
@@ -27,13 +25,17 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
+from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.epochs import EpochTrainer
 from tinygrad_llm.training.out_folder import check_out, open_out
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, origin
 
 PROGRAM = "finetune_classifier.py"
 DESCRIBED = "classifier.json"
 FILES = (
-    "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "adapter_model.safetensors",
-    "adapter_config.json", "tokenizer.json", DESCRIBED, "tensorboard",
+    *RUN_FILES, "curves.png", "confusion.png", "model.safetensors", "config.json", "adapter_model.safetensors",
+    "adapter_config.json", "tokenizer.json", DESCRIBED,
 )  # fmt: skip
 TRAIN = ("head", "last", "all", "lora")
 FROZEN = ("float32", "int8")
@@ -45,7 +47,7 @@ Teach a GPT to tell classes of texts apart, and measure how well it does.
 Without arguments a small GPT learns from nothing to tell spam from ham, in messages that
 are generated here. With --model it begins with weights that were trained before."""
 
-EPILOG = """\
+EPILOG = f"""\
 what learns (--train):
   head    the new head alone
   last    head, last block and final norm, as in the book's chapter
@@ -60,16 +62,14 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
   model.safetensors, config.json   the model, as transformers reads it, or with --train lora
   adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
   tokenizer.json, classifier.json  what --predict needs besides
-
-exit codes:
-  0 done    2 refused or failed, with one sentence why    130 stopped by Ctrl-C
-
+{RESUMING}
 examples:
   python examples/finetune_classifier.py
   python examples/finetune_classifier.py --data SMSSpamCollection
   python examples/finetune_classifier.py --data reviews.csv --text review --label stars
   python examples/finetune_classifier.py --data SMSSpamCollection --model gpt2 --train lora
   python examples/finetune_classifier.py --model gpt2-medium --train lora --frozen int8
+  python examples/finetune_classifier.py --resume
   python examples/finetune_classifier.py --predict "You won a prize, call now"
   cat messages.txt | python examples/finetune_classifier.py --predict -
 """
@@ -87,8 +87,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--train", choices=TRAIN, help="what learns [all, with --model last]")
     run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
-    run.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files, too")
     add_device_flags(run)
+    add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
     how.add_argument("--batch", type=int, default=8, metavar="N", help="texts a step [8]")
@@ -118,6 +118,7 @@ class Run:
     model: GPTModel
     tokenizer: text.Tokenizer
     trainer: ClassifierTrainer
+    checkpoints: Checkpoints
     test: list[Row]
     classes: tuple[str, ...]
     context: int
@@ -126,11 +127,7 @@ class Run:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
-    if find_spec("matplotlib") is None:
-        raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
-    if args.tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("tensorboard is not installed; pip install -e '.[tensorboard]' brings it")
-    use_device(args)
+    check_run_flags(args)
     if args.train is None:
         args.train = "last" if args.model else "all"
     if args.train != "all" and not args.model:
@@ -147,6 +144,7 @@ def check(args: argparse.Namespace) -> None:
             setattr(args, name, value)
     if args.language and args.train != "all":
         raise ValueError(f"--language {args.language}: only with --train all, where the token embedding learns too")
+    check_out(Path(args.out), FILES)
 
 
 def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
@@ -191,9 +189,10 @@ def prepare(args: argparse.Namespace) -> Run:
     counts = choose_what_learns(model, args, len(found.classes))
     model.to(args.device)
     rows = [encode(part, tokenizer, context) for part in parts]
+    checkpoints = checkpoints_of(args, origin(rows, model))
     head = language_head_of(model) if args.language else None
     trainer = ClassifierTrainer(model, recipe, rows[0], rows[1], len(found.classes), head, args.device)
-    return Run(model, tokenizer, trainer, rows[2], found.classes, context, counts)
+    return Run(model, tokenizer, trainer, checkpoints, rows[2], found.classes, context, counts)
 
 
 def tokenizer_for(args: argparse.Namespace, texts: list[str]) -> text.Tokenizer:
@@ -226,42 +225,37 @@ def learning_and_packed(model: GPTModel, args: argparse.Namespace) -> str:
 
 def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
     """Learn, show and record; then measure on the test texts and write all files."""
-    out, start = Path(args.out), time.monotonic()
-    print(f"texts      {len(run.trainer.train):,} to learn from, {len(run.trainer.validation):,} to choose by, "
+    out, trainer = Path(args.out), run.trainer
+    print(f"texts      {len(trainer.train):,} to learn from, {len(trainer.validation):,} to choose by, "
           f"{len(run.test):,} to test; classes {', '.join(run.classes)}")  # fmt: skip
     print(f"model      {run.counts}, {run.context} tokens of a text, {run.tokenizer.vocab_size:,} different ones")
+    with open_run(PROGRAM, args, run.checkpoints, trainer) as folder:
 
-    with ExitStack() as files:
-        metrics = files.enter_context(MetricsFile(out / "metrics.jsonl"))
-        events = files.enter_context(EventsFile(out / "tensorboard")) if args.tensorboard else None
-
-        def on_epoch(record: dict) -> None:
-            record["seconds"] = round(time.monotonic() - start, 2)
-            metrics.write(record)
-            if events:
-                tags = ("loss/training", "loss/validation", "accuracy/training", "accuracy/validation")
-                keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
-                events.scalars(record["step"], {tag: record[key] for tag, key in zip(tags, keys, strict=True)})
+        def on_epoch(trainer: EpochTrainer[Row], record: dict[str, Any]) -> None:
+            folder.on_evaluation(trainer, record)
             print(
                 f"epoch {record['epoch']:>3}/{args.epochs}   training {record['train_loss']:.4f} "
                 f"{record['train_accuracy']:6.1%}   validation {record['val_loss']:.4f} {record['val_accuracy']:6.1%}",
                 flush=True,
             )
 
-        run.trainer.run(on_epoch, stop)
-        test = measure(run.model, run.test, len(run.classes), device=args.device)
+        trainer.run(folder.on_step, on_epoch, stop)
+        folder.save(trainer)
+        trainer.finish()
+        with trainer.timed("test"):
+            test = measure(run.model, run.test, len(run.classes), device=args.device)
         per_class = test.per_class(run.classes)
-        metrics.write({
-            "step": run.trainer.step, "test_loss": test.loss, "test_accuracy": test.accuracy,
-            "classes": per_class, "confusion": test.confusion.tolist(), "seconds": round(time.monotonic() - start, 2),
+        folder.write({
+            "step": trainer.step, "test_loss": test.loss, "test_accuracy": test.accuracy, "classes": per_class,
+            "confusion": test.confusion.tolist(), "seconds": trainer.spent,
         })  # fmt: skip
     save(run, args, out)
-    plot_curves(out / "curves.png", run.trainer.history, "loss and accuracy over the epochs")
+    plot_curves(out / "curves.png", trainer.history, "loss and accuracy over the epochs")
     plot_confusion(out / "confusion.png", test.confusion, run.classes, f"{len(run.test)} test texts, "
                    f"{test.accuracy:.1%} right")  # fmt: skip
     rows = [["class", "precision", "recall", "F1"]]
     rows += [[name, *(f"{values[k]:.1%}" for k in ("precision", "recall", "f1"))] for name, values in per_class.items()]
-    print(f"\n{console.table(rows)}\n\ntest accuracy {test.accuracy:.2%} in {console.clock(time.monotonic() - start)}")
+    print(f"\n{console.table(rows)}\n\ntest accuracy {test.accuracy:.2%} in {console.clock(trainer.spent)}")
     print(f"files in {out}: {', '.join(name for name in FILES if (out / name).exists())}")
 
 
@@ -325,27 +319,22 @@ def texts_to_predict(given: str) -> list[str]:
     return texts
 
 
+def act(argv: list[str] | None) -> int:
+    """All that a command line asks for; returns the exit code."""
+    args = effective_flags(parser(), argv)
+    if args.predict is not None:
+        predict(args)
+        return 0
+    run, out = prepare(args), Path(args.out)
+    with open_out(out, FILES, lambda: goes_on(args, run.checkpoints.about)), StopOnInterrupt() as stop:
+        train(run, args, stop)
+    return exit_code(stop, run.trainer)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
-    args = parser().parse_args(argv)
-    out = Path(args.out)
-    try:
-        if args.predict is not None:
-            predict(args)
-            return 0
-        check_out(out, FILES)
-        run = prepare(args)
-        with open_out(out, FILES), StopOnInterrupt() as stop:
-            train(run, args, stop)
-        return 130 if stop() else 0
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, ImportError, MemoryError, NonFiniteLoss) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped at once", file=sys.stderr)
-        return 130
+    return guarded(PROGRAM, lambda: act(argv), "stopped at once")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,8 @@ import dataclasses
 import json
 import os
 import sys
-import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +14,32 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
-from tinygrad_llm.training import (
-    PRESETS,
-    BadStep,
-    Evaluation,
-    MetricsFile,
-    Recipe,
-    StopOnInterrupt,
-    Trainer,
-    check_out,
-    console,
-    open_out,
-)
+from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console, open_out
 from tinygrad_llm.training.classifier_plots import plot_curves
-from tinygrad_llm.training.responses import accuracy, is_right, respond
+from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.responses import accuracy, respond, samples
+from tinygrad_llm.training.session import (
+    BASE,
+    RUN_FILES,
+    checkpoints_of,
+    exit_code,
+    goes_on,
+    open_run,
+    origin,
+    run_shown,
+)
 
 PROGRAM = "finetune_instructions.py"
-BASE = "base"  # the folder, in --out, of a model that was pre-trained here
 RESPONSES = "responses.json"
 FILES = (
-    "metrics.jsonl", "curves.png", RESPONSES, "model.safetensors", "config.json", "adapter_model.safetensors",
+    *RUN_FILES, "curves.png", RESPONSES, "model.safetensors", "config.json", "adapter_model.safetensors",
     "adapter_config.json", "tokenizer.json", FORM_FILE,
 )  # fmt: skip
 STORIES = PRESETS["stories"]
@@ -61,7 +58,7 @@ their words: to reverse, sort and count them, plurals, the past tense, opposites
 and questions on a story. A program knows each task's one right answer, and the tasks of
 the test stand nowhere in training: other words together, or another story."""
 
-EPILOG = """\
+EPILOG = f"""\
 files, all in the folder --out; those of an earlier run in it move to earlier-1, -2, ...:
   metrics.jsonl                    one record an evaluation; the last one has test_accuracy
                                    and that of each kind of task
@@ -70,15 +67,14 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
   model.safetensors, config.json   the model, as transformers reads it, or with --train lora
   adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
   tokenizer.json, chat_template.json   how it reads, and the style in which it is asked
-  base/                            without --model: the model before it was tuned
-
-exit codes:
-  0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM
-
+  base/                            without --model: the model before it was tuned, with all
+                                   such files of that run
+{RESUMING}
 examples:
   python examples/finetune_instructions.py
   python examples/finetune_instructions.py --model runs/instructions/base --train lora --out runs/lora
   python examples/finetune_instructions.py --data instruction-data.json --model gpt2
+  python examples/finetune_instructions.py --resume
   python examples/chat.py --model runs/instructions --temperature 0
 """
 
@@ -94,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=[*FORMS], help="how the model is asked [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
     add_device_flags(run)
+    add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --data")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [4, 2]")
     how.add_argument("--batch", type=int, metavar="N", help="entries a step [32, 8]")
@@ -130,14 +127,12 @@ class Run:
     recipe: Recipe
     model: GPTModel | None
     corpus: data.Corpus | None  # to pre-train on
+    about: dict[str, str]  # what its checkpoints belong to
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
-    for library in ("matplotlib", "tqdm"):
-        if find_spec(library) is None:
-            raise ValueError(f"{library} is not installed; pip install -e '.[examples]' brings it")
-    use_device(args)
+    check_run_flags(args)
     own, lora = args.data is None, args.train == "lora"
     usual = {
         "style": "phi3" if own else "alpaca", "epochs": 4 if own else 2, "batch": 32 if own else 8,
@@ -154,8 +149,6 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--max-length {args.max_length}: must be at least 1")
     if not args.alpha > 0:
         raise ValueError(f"--alpha {args.alpha}: must be positive")
-    if not 0 <= args.seed < 2**63:
-        raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
     if not args.model:
         reader(args)  # which knows what its flags may be
     check_out(Path(args.out), FILES)
@@ -201,7 +194,8 @@ def prepare(args: argparse.Namespace) -> Run:
     )
     stream = ExampleBatches(train, args.batch, collate, args.seed)
     judged = JudgedExamples(train[: len(watched)], collate), JudgedExamples(watched, collate)
-    return Run(tokenizer, form, parts, end, stream, judged, recipe_of(args, config, len(stream)), model, corpus)
+    recipe, about = recipe_of(args, config, len(stream)), origin([train, watched], model)
+    return Run(tokenizer, form, parts, end, stream, judged, recipe, model, corpus, about)
 
 
 def examples_of(found: list[Example], length: int, what: str) -> list[Example]:
@@ -240,8 +234,8 @@ def reader(args: argparse.Namespace) -> Recipe:
 # --- before: reading stories -----------------------------------------------------------------------------------------
 
 
-def pretrained(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> GPTModel:
-    """A small GPT that has read the stories; it is kept in the folder `base`."""
+def pretrained(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> tuple[GPTModel, Trainer]:
+    """A small GPT that has read the stories, and its trainer; it is kept in the folder `base`."""
     assert run.corpus is not None
     size, recipe, out = run.tokenizer.vocab_size, reader(args), Path(args.out, BASE)
     tg.manual_seed(args.seed)
@@ -252,79 +246,59 @@ def pretrained(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> GPT
     )
     print(f"first      {recipe.steps:,} steps of {recipe.tokens_per_step:,} tokens on stories, into {out}", flush=True)
     trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
-    run_shown(trainer, stop)
-    out.mkdir(exist_ok=True)
+    with open_run(PROGRAM, args, checkpoints_of(args, run.about, out), trainer) as folder:
+        run_shown(folder, trainer, stop)
     save_pretrained(model, out)
     run.tokenizer.save(out / "tokenizer.json")
     print()
-    return model
-
-
-def run_shown(trainer: Trainer, stop: StopOnInterrupt, on_evaluation: Any = lambda evaluation, shown: None) -> None:
-    """Train to the end or until a signal, with a bar or a line an evaluation."""
-    shown = console.progress(trainer.recipe.steps)
-
-    def on_step(trainer: Trainer) -> None:
-        lr, speed = trainer.optimizer.param_groups[0]["lr"], trainer.tokens / trainer.seconds
-        shown.step(trainer.last_loss or 0.0, speed, lr, trainer.last_norm, 0.0)
-
-    def evaluated(trainer: Trainer, evaluation: Evaluation) -> None:
-        shown.evaluation(evaluation)
-        on_evaluation(evaluation, shown)
-
-    try:
-        trainer.run(on_step, evaluated, stop)
-    finally:
-        shown.close()
+    return model, trainer
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------
 
 
-def tune(run: Run, model: GPTModel, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
+def tune(run: Run, model: GPTModel, args: argparse.Namespace, stop: StopOnInterrupt) -> Trainer:
     """Learn, show answers and record; then measure on the test's entries and write all files."""
-    out, start = Path(args.out), time.monotonic()
+    out = Path(args.out)
     if args.train == "lora":
         tg.manual_seed(args.seed)
         nn.apply_lora(model, rank=args.rank, alpha=args.alpha)
     generator = np.random.default_rng(args.seed)
     trainer = Trainer(model.to(args.device), run.recipe, *run.judged, generator, args.device, run.stream)
     introduce(run, model, args)
-    history: list[dict[str, Any]] = []
     answers = partial(respond, model, run.tokenizer, run.form, tokens=args.answer_tokens, end=run.end)
     watched = run.parts[1][: 60 if args.data is None else 3]
-    with MetricsFile(out / "metrics.jsonl") as metrics:
+    with open_run(PROGRAM, args, checkpoints_of(args, run.about), trainer) as folder:
 
-        def on_evaluation(evaluation: Evaluation, shown: console.Progress) -> None:
-            responses = answers(watched)
-            record = {**dataclasses.asdict(evaluation), "seconds": round(time.monotonic() - start, 2)}
-            if args.data is None:
-                record["val_accuracy"] = accuracy(watched, responses)[0]
-            history.append(record)
-            metrics.write(record)
+        def on_evaluation(shown: console.Progress, evaluation: Evaluation) -> Evaluation:
+            with trainer.timed("answers"):
+                responses = answers(watched)
+            share = accuracy(watched, responses)[0] if args.data is None else None
             first = (evaluation.step // run.recipe.eval_every * 3) % max(1, len(watched) - 2)
-            shown.write(samples(watched[first : first + 3], responses[first : first + 3], record.get("val_accuracy")))
+            shown.write(samples(watched[first : first + 3], responses[first : first + 3], share))
+            return dataclasses.replace(evaluation, val_accuracy=share)
 
-        run_shown(trainer, stop, on_evaluation)
+        run_shown(folder, trainer, stop, on_evaluation=on_evaluation)
         test = run.parts[2]
-        responses = answers(test)
+        with trainer.timed("answers"):
+            responses = answers(test)
         share, kinds = accuracy(test, responses)
         counts = trainable(model)
-        metrics.write({
+        folder.write({
             "step": trainer.step, "tokens": trainer.tokens, "test_accuracy": share, "kinds": kinds, "tested": len(test),
-            "trainable": counts.trainable, "parameters": counts.total, "seconds": round(time.monotonic() - start, 2),
-            "cpu_seconds": round(time.process_time(), 2),
+            "trainable": counts.trainable, "parameters": counts.total, "seconds": trainer.spent,
         })  # fmt: skip
     save(run, model, args, out)
     answered = [{**entry, "model_response": given} for entry, given in zip(test, responses, strict=True)]
     write_atomically(out / RESPONSES, (json.dumps(answered, indent=2, ensure_ascii=False) + "\n").encode())
-    plot_curves(out / "curves.png", history, f"{len(test)} entries to test, {share:.1%} answered exactly", "step",
-                "loss (nats a token)")  # fmt: skip
+    title = f"{len(test)} entries to test, {share:.1%} answered exactly"
+    plot_curves(out / "curves.png", trainer.history, title, "step", "loss (nats a token)")
     if kinds:
         rows = [["task", "right"], *([kind, f"{x:.0%}"] for kind, x in kinds.items())]
         print(f"\n{console.table(rows)}")
-    print(f"\ntest accuracy {share:.2%}, exact answers of {len(test)}, in {console.clock(time.monotonic() - start)}")
+    print(f"\ntest accuracy {share:.2%}, exact answers of {len(test)}, in {console.clock(trainer.spent)}")
     print(f"files in {out}: {', '.join(name for name in FILES if (out / name).exists())}")
+    return trainer
 
 
 def introduce(run: Run, model: GPTModel, args: argparse.Namespace) -> None:
@@ -335,21 +309,6 @@ def introduce(run: Run, model: GPTModel, args: argparse.Namespace) -> None:
     print(f"model      {trainable(model)}, {recipe.context} tokens of context")
     print(f"training   {recipe.steps:,} steps of {recipe.batch * recipe.accumulate} entries{alone}, learning rate "
           f"{recipe.lr:g}\n", flush=True)  # fmt: skip
-
-
-def samples(entries: list[dict[str, Any]], responses: list[str], share: float | None) -> str:
-    """Some questions with the model's answers, and what is right where it is something else."""
-    lines = [] if share is None else [f"right answers: {share:.0%}"]
-    for entry, response in zip(entries, responses, strict=True):
-        asked = " ".join(filter(None, (entry["instruction"], entry.get("input"))))
-        wanted = "" if is_right(entry, response) else f"   (right: {entry['output']})"
-        lines += [f"  {in_a_line(asked)}", f"    -> {in_a_line(response)}{in_a_line(wanted)}"]
-    return "\n".join(lines) + "\n"
-
-
-def in_a_line(shown: str) -> str:
-    """A text in one line, which steers no terminal."""
-    return console.printable(shown).replace("\n", "\\n")
 
 
 def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None:
@@ -363,27 +322,22 @@ def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None
     data.save_form(run.form, out / FORM_FILE)
 
 
+def act(argv: list[str] | None) -> int:
+    """All that a command line asks for; returns the exit code."""
+    args = effective_flags(parser(), argv)
+    run, out = prepare(args), Path(args.out)
+    files = FILES if args.model else (*FILES, BASE)
+    with open_out(out, files, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
+        model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
+        if trainer is None or not stop():
+            trainer = tune(run, model, args, stop)
+    return exit_code(stop, trainer)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
-    args = parser().parse_args(argv)
-    try:
-        with ExitStack() as stack:
-            run = prepare(args)
-            out = Path(args.out)
-            stack.enter_context(open_out(out, FILES if args.model else (*FILES, BASE)))
-            stop = stack.enter_context(StopOnInterrupt())
-            model = run.model or pretrained(run, args, stop)
-            if not stop():
-                tune(run, model, args, stop)
-            return 128 + (stop.number or 0) if stop() else 0
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, ImportError, MemoryError, RuntimeError, BadStep) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped at once", file=sys.stderr)
-        return 130
+    return guarded(PROGRAM, lambda: act(argv), "stopped at once")
 
 
 if __name__ == "__main__":

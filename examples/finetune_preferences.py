@@ -4,38 +4,40 @@ import argparse
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
 from tinygrad_llm.data import FORM_FILE, STYLES, Pair, encode_pairs, partition, preferences, read_records, save_form
+from tinygrad_llm.data.instructions import Example
 from tinygrad_llm.data.preferences import check_pair
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import MetricsFile, StopOnInterrupt, check_out, console, open_out
-from tinygrad_llm.training.epochs import EpochRecipe
+from tinygrad_llm.training import StopOnInterrupt, check_out, console, open_out
+from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 from tinygrad_llm.training.preference_plots import plot_preferences
 from tinygrad_llm.training.preferences import (
     AnswerTrainer,
     PreferenceRecipe,
     PreferenceTrainer,
+    Referred,
     Rewards,
     measure_pairs,
     refer,
 )
+from tinygrad_llm.training.session import BASE, RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, origin
 
 PROGRAM = "finetune_preferences.py"
-BASE = "base"  # the folder, in --out, of the model that the preferences were learned from
 ANSWERS = "answers.json"
 FILES = (
-    "metrics.jsonl", "curves.png", ANSWERS, "model.safetensors", "config.json", "adapter_model.safetensors",
+    *RUN_FILES, "curves.png", ANSWERS, "model.safetensors", "config.json", "adapter_model.safetensors",
     "adapter_config.json", "tokenizer.json", FORM_FILE, BASE,
 )  # fmt: skip
 VOCABULARY = 600  # byte pairs of a model that begins with nothing
@@ -50,7 +52,7 @@ Without arguments a small GPT first learns from nothing to write short messages,
 polite and some rude, and then, from pairs alone, to be polite. A program can tell which
 is which, so the model's own answers to new instructions are counted before and after."""
 
-EPILOG = """\
+EPILOG = f"""\
 files, all in the folder --out; those of an earlier run in it move to earlier-1, -2, ...:
   metrics.jsonl                    one record an evaluation; the last one has the reward
                                    accuracy and margin on pairs that were never seen
@@ -59,15 +61,14 @@ files, all in the folder --out; those of an earlier run in it move to earlier-1,
   model.safetensors, config.json   the model, or with --train lora
   adapter_model.safetensors, adapter_config.json   the adapter, as PEFT reads it
   tokenizer.json, chat_template.json   how it reads, and the style in which it is asked
-  base/                            without --model: the model before it knew preferences
-
-exit codes:
-  0 done    2 refused or failed, with one sentence why    130 stopped by Ctrl-C
-
+  base/                            where answering is learned first: the model before it
+                                   knew preferences, with all such files of that run
+{RESUMING}
 examples:
   python examples/finetune_preferences.py
   python examples/finetune_preferences.py --train lora --out runs/polite-lora
   python examples/finetune_preferences.py --data pairs.json --model gpt2 --train lora --beta 0.1
+  python examples/finetune_preferences.py --resume
   python examples/chat.py --model runs/preferences
 """
 
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=tuple(STYLES), help="of the prompts [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/preferences", metavar="FOLDER", help="for the files [runs/preferences]")
     add_device_flags(run)
+    add_resume_flags(run)
     how = page.add_argument_group("how preferences are learned")
     how.add_argument("--beta", type=float, metavar="X", help="how strongly the model stays as it was [1; --model 0.1]")
     how.add_argument("--epochs", type=int, default=1, metavar="N", help="times through the pairs [1]")
@@ -120,13 +122,12 @@ class Run:
     entries: tuple[list[dict[str, Any]], ...]  # to learn from, to choose by, to test
     pairs: tuple[list[Pair], ...]  # the same as ids
     end: int  # the id at which an answer ends
+    about: dict[str, str]  # what its checkpoints belong to
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
-    if find_spec("matplotlib") is None:
-        raise ValueError("matplotlib is not installed; pip install -e '.[examples]' brings it")
-    use_device(args)
+    check_run_flags(args)
     fresh, lora = args.model is None, args.train == "lora"
     usual = {
         "style": "phi3" if args.data is None else "alpaca", "beta": 1.0 if fresh else 0.1,
@@ -188,7 +189,7 @@ def prepare(args: argparse.Namespace) -> Run:
         raise ValueError(f"--model {args.model}: its tokenizer has no {commandline.END}, at which an answer could end")
     fitting = [fitted(part, tokenizer, args, model.config.context_length) for part in entries]
     kept, pairs = zip(*fitting, strict=True)
-    return Run(model.to(args.device), tokenizer, kept, pairs, end)
+    return Run(model.to(args.device), tokenizer, kept, pairs, end, origin(pairs, model))
 
 
 def fitted(
@@ -213,21 +214,26 @@ def answer_recipe(args: argparse.Namespace) -> EpochRecipe:
     return EpochRecipe(epochs=args.answer_epochs, batch=16, lr=args.answer_lr, seed=args.seed)
 
 
-def learn_to_answer(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
+def learn_to_answer(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> AnswerTrainer:
     """The next token's loss on the chosen answers, or on both of each pair, as if people had written either."""
-    if args.answers == "none":
-        return
     train, validation = (
         [p.chosen for p in part] + ([p.rejected for p in part] if args.answers == "both" else [])
         for part in run.pairs[:2]
     )
-    trainer = AnswerTrainer(run.model, answer_recipe(args), train, validation, run.end)
+    out, trainer = Path(args.out, BASE), AnswerTrainer(run.model, answer_recipe(args), train, validation, run.end)
     print(f"first      {len(train):,} answers, {args.answer_epochs} times: what an answer looks like", flush=True)
-    trainer.run(
-        lambda r: print(f"epoch {r['epoch']:>3}/{args.answer_epochs}   validation {r['val_loss']:.4f}", flush=True),
-        stop,
-    )
+    with open_run(PROGRAM, args, checkpoints_of(args, run.about, out), trainer) as folder:
+
+        def on_record(trainer: EpochTrainer[Example], record: dict[str, Any]) -> None:
+            folder.on_evaluation(trainer, record)
+            print(f"epoch {record['epoch']:>3}/{args.answer_epochs}   validation {record['val_loss']:.4f}", flush=True)
+
+        trainer.run(folder.on_step, on_record, stop)
+        folder.save(trainer)
+    trainer.finish()
+    save_model(run, out)
     print()
+    return trainer
 
 
 def own_answers(run: Run, args: argparse.Namespace) -> list[str]:
@@ -245,45 +251,30 @@ def own_answers(run: Run, args: argparse.Namespace) -> list[str]:
     return answers
 
 
-def obeyed(entries: list[dict[str, Any]], answers: list[str]) -> dict[str, float]:
-    """The shares of answers that are polite, that say all they were to say, and that do both; for generated pairs."""
-    polite = [preferences.is_polite(answer) for answer in answers]
-    whole = [preferences.says_all(entry, answer) for entry, answer in zip(entries, answers, strict=True)]
-    both = [p and w for p, w in zip(polite, whole, strict=True)]
-    return {name: sum(found) / len(found) for name, found in (("polite", polite), ("whole", whole), ("both", both))}
-
-
-def tune(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
-    """Learn to answer, then preferences; measure before and after, and write all files."""
-    out, start, test = Path(args.out), time.monotonic(), run.entries[2]
-    sizes = [len(part) for part in run.pairs]
-    print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
-    learn_to_answer(run, args, stop)
-    if args.model is None:
-        save_model(run, out / BASE)
-    if stop():
-        print("stopped before the preferences")
-        return
+def tune(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> PreferenceTrainer:
+    """Learn preferences; measure before and after, and write all files."""
+    out, test = Path(args.out), run.entries[2]
     if args.train == "lora":
         nn.apply_lora(run.model, rank=args.rank, alpha=args.alpha)
     print(f"model      {trainable(run.model)}", flush=True)
     before = own_answers(run, args)
     referred = refer(run.model, run.pairs[2], run.end)
     trainer = PreferenceTrainer(run.model, recipe_of(args), run.pairs[0], run.pairs[1], run.end)
-    with MetricsFile(out / "metrics.jsonl") as metrics:
+    with open_run(PROGRAM, args, checkpoints_of(args, run.about), trainer) as folder:
 
-        def on_record(record: dict[str, Any]) -> None:
-            metrics.write({**record, "seconds": round(time.monotonic() - start, 2)})
+        def on_record(trainer: EpochTrainer[Referred], record: dict[str, Any]) -> None:
+            folder.on_evaluation(trainer, record)
             print(f"step {record['step']:>5}   loss {record['val_loss']:.4f}   right order "
                   f"{record['val_accuracy']:6.1%}   margin {record['val_margin']:6.3f}   chosen "
                   f"{record['val_chosen']:6.3f}   rejected {record['val_rejected']:7.3f}", flush=True)  # fmt: skip
 
-        on_record(trainer.judged(0))
-        if not stop():
-            trainer.run(on_record, stop)
-        after, found = own_answers(run, args), measure_pairs(run.model, referred, run.end, args.beta)
+        trainer.run(folder.on_step, on_record, stop)
+        folder.save(trainer)
+        trainer.finish()
+        with trainer.timed("test"):
+            after, found = own_answers(run, args), measure_pairs(run.model, referred, run.end, args.beta)
         last = summary(run, args, found, before, after)
-        metrics.write({"step": trainer.step, **last, "seconds": round(time.monotonic() - start, 2)})
+        folder.write({"step": trainer.step, **last, "seconds": trainer.spent})
     save(run, args, out)
     kept = [{**e, "before": b, "after": a} for e, b, a in zip(test, before, after, strict=True)]
     write_atomically(out / ANSWERS, (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
@@ -291,15 +282,17 @@ def tune(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
     plot_preferences(out / "curves.png", trainer.history, title)
     show(run, last, kept)
     print(f"\nreward accuracy {found.accuracy:.2%}, margin {found.margin:.3f} on {len(test)} unseen pairs, in "
-          f"{console.clock(time.monotonic() - start)}")  # fmt: skip
+          f"{console.clock(trainer.spent)}")  # fmt: skip
     print(f"files in {out}: {', '.join(name for name in FILES if (out / name).exists())}")
+    return trainer
 
 
 def summary(run: Run, args: argparse.Namespace, found: Rewards, before: list[str], after: list[str]) -> dict[str, Any]:
     """The numbers of the test."""
     own: dict[str, Any] = {}
     if args.data is None:
-        own = {f"own_{when}": obeyed(run.entries[2], said) for when, said in (("before", before), ("after", after))}
+        said = {"own_before": before, "own_after": after}
+        own = {name: preferences.obeyed(run.entries[2], answers) for name, answers in said.items()}
     counts = trainable(run.model)
     return {
         "test_loss": found.loss, "test_accuracy": found.accuracy, "test_margin": found.margin, "tested": len(after),
@@ -327,29 +320,30 @@ def save_model(run: Run, folder: Path) -> None:
 def save(run: Run, args: argparse.Namespace, out: Path) -> None:
     """The model with the lowest loss on the validation pairs, or its adapter."""
     if args.train == "lora":
-        base = args.model or BASE
-        save_adapter(run.model, out, base=os.path.abspath(base) if args.model and Path(base).exists() else base)
+        base = args.model if args.answers == "none" else BASE
+        save_adapter(run.model, out, base=os.path.abspath(base) if base != BASE and Path(base).exists() else base)
         run.tokenizer.save(out / "tokenizer.json")
     else:
         save_model(run, out)
     save_form(STYLES[args.style], out / FORM_FILE)
 
 
+def act(argv: list[str] | None) -> int:
+    """All that a command line asks for; returns the exit code."""
+    args = effective_flags(parser(), argv)
+    run, out = prepare(args), Path(args.out)
+    with open_out(out, FILES, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
+        sizes = [len(part) for part in run.pairs]
+        print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
+        first = None if args.answers == "none" else learn_to_answer(run, args, stop)
+        last = first if first and stop() else tune(run, args, stop)
+    return exit_code(stop, last)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
-    args = parser().parse_args(argv)
-    stopped = False
-
-    def act() -> None:
-        nonlocal stopped
-        run, out = prepare(args), Path(args.out)
-        with open_out(out, FILES), StopOnInterrupt() as stop:
-            tune(run, args, stop)
-            stopped = stop()
-
-    code = guarded(PROGRAM, act)
-    return 130 if stopped else code
+    return guarded(PROGRAM, lambda: act(argv), "stopped at once")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Pre-train a GPT: text -> tokenizer -> windows -> model -> training loop -> samples -> files."""
 
 import argparse
-import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -13,16 +12,13 @@ import numpy as np
 import tinygrad_llm as tg
 from tinygrad_llm import text
 from tinygrad_llm.commandline import show_anything
-from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.models.checkpoint import save_pretrained
 from tinygrad_llm.training import (
     PRESETS,
     BadStep,
     Checkpoints,
-    Evaluation,
     Recipe,
-    RunFolder,
     StopOnInterrupt,
     Trainer,
     console,
@@ -39,23 +35,16 @@ from tinygrad_llm.training.cli import (
     chosen_recipe,
     fail,
     os_reason,
-    warner,
 )
-from tinygrad_llm.training.configuration import KEPT, configuration, effective_flags
+from tinygrad_llm.training.configuration import ALWAYS_FREE, effective_flags
 from tinygrad_llm.training.material import Material, load_material
 from tinygrad_llm.training.out_folder import check_out, open_out
 from tinygrad_llm.training.report import floor_per_token, introduction, summary
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, run_shown
 
 PROGRAM = "pretrain.py"
-FILES = (
-    "model.safetensors", "config.json", "tokenizer.json", KEPT, "metrics.jsonl", "steps.csv", "loss.png",
-    "checkpoints", "tensorboard",
-)  # fmt: skip
-# What a run that goes on may be told anew; everything else decides its numbers.
-FREE = (
-    "out", "resume", "steps", "eval_every", "patience", "samples", "sample_tokens", "temperature", "prompt", "keep",
-    "save_every", "save_minutes", "tensorboard", "device", "gpu_memory",
-)  # fmt: skip
+FILES = ("model.safetensors", "config.json", "tokenizer.json", *RUN_FILES, "loss.png")
+FREE = (*ALWAYS_FREE, "steps", "eval_every", "patience", "samples", "sample_tokens", "temperature", "prompt")
 
 DESCRIPTION = """\
 Train a small GPT from nothing and watch it learn.
@@ -153,68 +142,40 @@ def prepare(args: argparse.Namespace) -> Run:
     tg.manual_seed(args.seed)
     model = GPTModel(config, checkpoint=recipe.checkpoint).to(args.device)
     trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
-    about = {"text or tokenizer": material.fingerprint}
-    checkpoints = Checkpoints(out / "checkpoints", args.keep, args.save_every, args.save_minutes, about)
+    checkpoints = checkpoints_of(args, {"text or tokenizer": material.fingerprint})
     prompt = material.first_ids(args.prompt)
     return Run(recipe, material, model, trainer, prompt, out, checkpoints, speed.product_peak(args.device))
 
 
-def goes_on(run: Run, args: argparse.Namespace) -> bool:
-    """Whether the run in the folder is to go on: it has checkpoints, or was killed before its first one."""
-    return bool(args.resume and (run.checkpoints.steps() or not (run.out / "model.safetensors").exists()))
-
-
 def train(run: Run, stop: StopOnInterrupt, args: argparse.Namespace) -> None:
-    """Train, show, record, sample; go on from the newest checkpoint with --resume, and after steps too bad to skip."""
+    """Train, show, record, sample; go on from the newest checkpoint with --resume."""
     recipe, trainer = run.recipe, run.trainer
-    with ExitStack() as stack:
-        folder = stack.enter_context(
-            RunFolder(run.checkpoints, trainer, args.resume, warner(PROGRAM), args.tensorboard)
-        )
+    operations = speed.operations_per_token(recipe.model_config(run.material.tokenizer.vocab_size))
+    with open_run(PROGRAM, args, run.checkpoints, trainer, recipe) as folder:
         run.material.tokenizer.save(run.out / "tokenizer.json")  # only now: a run that may not go on changes nothing
-        write_atomically(run.out / KEPT, configuration(args, recipe), durable=True)
-        if folder.resumed is not None:
-            print(f"going on after step {folder.resumed} of {recipe.steps}\n", flush=True)
-        shown = console.progress(recipe.steps, start=trainer.step)
-        stack.callback(shown.close)
-        operations = speed.operations_per_token(recipe.model_config(run.material.tokenizer.vocab_size))
 
-        def on_step(trainer: Trainer) -> None:
-            step, loss, pace = trainer.step, trainer.last_loss or 0.0, trainer.tokens / trainer.seconds
-            lr = trainer.optimizer.param_groups[0]["lr"]
-            shown.step(loss, pace, lr, trainer.last_norm, pace * operations / run.peak)
-            if step == 1:
-                shown.write(f"the first step's loss: {loss:.4f}")
-            folder.on_step(trainer)
-            if sample_due(step) and not stop():
+        def on_step(shown: console.Progress) -> None:
+            if trainer.step == 1:
+                shown.write(f"the first step's loss: {trainer.last_loss:.4f}")
+            if sample_due(trainer.step) and not stop():
                 folder.save(trainer)
-                show_sample(step)
+                shown.write(sampled())
 
         def sample_due(step: int) -> bool:
             return step * recipe.samples // recipe.steps > (step - 1) * recipe.samples // recipe.steps
 
-        def show_sample(step: int) -> None:
+        def sampled() -> str:
             with trainer.timed("samples"):
-                written = sample(run, args.seed + step)
+                written = sample(run, args.seed + trainer.step)
             folder.on_sample(trainer, written)
-            shown.write(console.sample_block(written, step))
-
-        def on_evaluation(trainer: Trainer, evaluation: Evaluation) -> None:
-            folder.on_evaluation(trainer, evaluation)
-            shown.evaluation(evaluation)
-
-        def on_skip(trainer: Trainer, error: BadStep) -> None:
-            shown.write(f"skipped: {error}")
+            return console.sample_block(written, trainer.step)
 
         if folder.resumed and sample_due(folder.resumed):  # its process may have ended before the sample was whole
-            show_sample(folder.resumed)
-        while True:
-            try:
-                trainer.run(on_step, on_evaluation, lambda: stop() or trainer.out_of_patience(), on_skip)
-                break
-            except BadStep as error:
-                shown.write(f"back to the checkpoint after step {folder.rewind(trainer, error)}: {error}")
-        folder.save(trainer)
+            print(sampled(), flush=True)
+        run_shown(
+            folder, trainer, lambda: stop() or trainer.out_of_patience(), on_step,
+            share=lambda pace: pace * operations / run.peak,
+        )  # fmt: skip
 
 
 def sample(run: Run, seed: int) -> str:
@@ -248,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             args = effective_flags(parser(), argv, FREE)
             run = prepare(args)
-            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(run, args)))
+            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(args, run.checkpoints.about)))
         except OSError as error:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:
@@ -283,16 +244,9 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
         print(f"{PROGRAM}: stopped at once; {run.out} keeps {kept(run.out)}", file=sys.stderr)
         return 130
     print(f"\nfiles in {run.out}: {kept(run.out)}")
-    if stop():
-        name = "Ctrl-C" if stop.number == signal.SIGINT else "SIGTERM"
-        print(
-            f"stopped by {name} after step {run.trainer.step} of {run.recipe.steps}; the files above were kept, and "
-            f"--resume goes on"
-        )
-        return 128 + (stop.number or 0)
-    if run.trainer.step < run.recipe.steps:
+    if not stop() and run.trainer.step < run.recipe.steps:
         print(f"ended after step {run.trainer.step}: no better validation loss in {run.recipe.patience} evaluations")
-    return 0
+    return exit_code(stop, run.trainer)
 
 
 def failed_on_gpu(args: argparse.Namespace, error: RuntimeError) -> int:

@@ -1,10 +1,16 @@
 """The benchmarks run, and compare like with like. No test looks at a time."""
 
+import importlib
 import json
+import os
+import shlex
 import subprocess
 import sys
+import tarfile
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -140,3 +146,239 @@ def test_the_trainers_own_cost_is_told_apart_from_the_mathematics():
     assert sum(float(shown[name][-1][:-1]) for name in shown if name != "of") == pytest.approx(100, abs=0.3)
     assert float(shown["of"][-3]) < float(shown["step"][1])
     assert bench("trainer.py", "--steps", "0").returncode == 2
+
+
+def script(monkeypatch, name: str):
+    """A benchmark as a module: they import each other by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module(name)
+
+
+def test_the_share_of_the_peak_is_that_of_the_fastest_product(monkeypatch):
+    train_step = script(monkeypatch, "train_step")
+    config = {"n_layers": 2, "emb_dim": 8, "vocab_size": 10}
+    order = {"config": config, "batch": 3, "context": 4, "threads": 1, "dtype": "bfloat16", "tf32": False}
+    weights, tokens = 2 * 12 * 64 + 80, 12
+    assert train_step.operations(order) == tokens * (6 * weights + 2 * 6 * 4 * 8)
+    side = {"median_ms": 2.0, "fastest_ms": 1.0, "peak_mb": 9.0, "first_loss": 3.0, "last_loss": 2.0, "our_launches": 5}
+    side |= {"graph": ""}
+    rate = train_step.operations(order) / 2e-3 / 1e9  # what a step of 2 ms would take, all of it
+    results = {"ours": side | {"product_gflops": rate}, "torch": side | {"median_ms": 1.0, "product_gflops": 2 * rate}}
+    results["torch"] |= {"launches": 7, "kernels": 6, "busy_ms": 0.5, "slowest": [("gemm", 0.4, 2)], "held_mb": 8.0}
+    record = {"order": order, "results": results, "machine": {}, "load": 0, "ratios": {}}
+    lines = train_step.table(record).splitlines()
+    ours, torch = (next(line for line in lines if line.startswith(name)) for name in ("ours ", "torch "))
+    assert " 50% " in ours and "100% " in torch and "9 (8)" in torch
+    assert "torch: 7 launches of 6 kernels and copies a step, busy 0.5 ms; longest gemm 0.4" in lines
+    assert lines[-1] == "a step launches 5 of our kernels; CuPy's, cuBLAS' not counted"
+
+
+def test_what_a_trace_tells(monkeypatch):
+    events = [
+        ("cudaLaunchKernel", False, 3.0),
+        ("gemm", True, 500.0),
+        ("cudaMemcpyAsync", False, 2.0),
+        ("gemm", True, 250.0),
+    ]
+    events += [("cudaDeviceSynchronize", False, 90.0), ("copy", True, 1000.0), ("cuLaunchKernelEx", False, 3.0)]
+    told = script(monkeypatch, "peer").told(events)
+    assert told == {"launches": 3, "kernels": 3, "busy_ms": 1.75, "slowest": [("copy", 1.0, 1), ("gemm", 0.75, 2)]}
+
+
+def test_losses_are_compared_step_by_step(monkeypatch):
+    compare = script(monkeypatch, "losses").compare
+    found = compare([3.0, 2.5, 2.0, 1.5, 1.0], [3.0, 2.25, 2.0, 2.0, 1.0])
+    assert (found["largest"], found["at"]) == (0.5, 4)
+    assert found["quarters"] == [0.0, 0.25, -0.25, 0.0]
+    assert compare([1.0, float("nan")], [1.0, 1.0])["largest"] == float("inf")
+    assert compare([1.5], [1.0])["quarters"] == [0.5]
+
+
+def test_attention_prints_a_row_a_side_and_size(tmp_path):
+    flags = [
+        "--tokens",
+        "16",
+        "32",
+        "--widths",
+        "8",
+        "--in-all",
+        "32",
+        "--channels",
+        "16",
+        "--rounds",
+        "1",
+        "--runs",
+        "1",
+    ]
+    done = bench("attention.py", *flags, "--against", "none", "--json", str(tmp_path / "record.json"))
+    assert done.returncode == 0, done.stderr
+    sides = json.loads((tmp_path / "record.json").read_text())["sides"]
+    assert [(row["tokens"], row["width"], row["side"]) for row in sides] == [(16, 8, "ours"), (32, 8, "ours")]
+    for row, batch in zip(sides, (2, 1), strict=True):
+        work = batch * 2 * row["tokens"] ** 2 * 8
+        assert row["tflops"] == pytest.approx([2 * work / row["ms"][0] / 1e9, 5 * work / row["ms"][1] / 1e9])
+    assert bench("attention.py", "--dtype", "bfloat16").returncode == 2
+    assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
+
+
+@pytest.mark.torch
+def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
+    torch = pytest.importorskip("torch")
+    attention, where, shape = script(monkeypatch, "attention"), {"device": "cpu", "dtype": "float32"}, (2, 2, 6, 8)
+    ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
+    seen = attention.kernels.of(np.zeros(1)).attention
+    q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
+    y, _ = seen(q, k, v, None, True, 8**-0.5, None, 0.0)
+    np.testing.assert_allclose(theirs[0]().detach().numpy(), y, atol=1e-5)
+    for a, b in zip(theirs[1](), ours[1]()[:3], strict=True):
+        np.testing.assert_allclose(a.numpy(), b, atol=1e-5)
+
+
+def test_losses_of_sixteen_bits_and_of_full_numbers(tmp_path):
+    flags = [
+        "--batch",
+        "2",
+        "--context",
+        "8",
+        "--steps",
+        "3",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "record.json"),
+    ]
+    done = bench("losses.py", *flags)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert 0 < record["largest"] < 0.1 and {len(values) for values in record["losses"].values()} == {3}
+    assert bench("losses.py", *flags, "--most", "0").returncode == 1
+    refused = bench("losses.py", "--against", "cpu")
+    assert refused.returncode == 2 and "takes --device cuda" in refused.stderr
+
+
+def side(ms: float, rate: float = 1e6) -> dict:
+    """What a side that took so long would have answered."""
+    return {"median_ms": ms, "peak_mb": 2000.0, "product_gflops": rate}
+
+
+def test_a_ladder_of_models_is_drawn(monkeypatch, tmp_path, capsys):
+    ladder = script(monkeypatch, "ladder")
+    monkeypatch.setattr(
+        ladder, "measure", lambda order, peers, *_, **__: {p: side(9.0 + i) for i, p in enumerate(peers)}
+    )
+    flags = ["--presets", "baby", "--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
+    ladder.main(flags)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "a.json").read_text())["found"]["baby"]["ours"] == side(10.0)
+    assert "plain NumPy" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        ladder.main(["--rounds", "0"])
+
+
+def test_the_ladder_of_a_gpu_is_a_table_that_adds_one_thing_a_rung(monkeypatch, tmp_path, capsys):
+    ladder, orders = script(monkeypatch, "ladder"), []
+
+    def measure(order, peers, rounds, steps, warmup):
+        orders.append(order)
+        return {peer: side(100.0 / (i + 1)) for i, peer in enumerate(peers)}
+
+    monkeypatch.setattr(ladder, "measure", measure)
+    monkeypatch.setattr(ladder, "find_spec", lambda name: True)
+    monkeypatch.setattr(
+        script(monkeypatch, "pictures"), "describe", lambda device: {"GPU": "a GPU", "processor": "one"}
+    )
+    ladder.main(["--device", "cuda", "--batch", "16", "--plot", str(tmp_path / "a.png")])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [cells[0].strip("| ") for cells in rows] == list(ladder.RUNGS)
+    changed = [{k for k in a if a[k] != b[k]} for a, b in pairwise(orders)]
+    assert changed == [{"tf32"}, {"dtype"}, {"attention"}, {"graph"}, {"batch"}]
+    assert orders[-1]["batch"] == 16 and rows[-1][1] == "16 x 1024" and rows[0][1] == "8 x 1024"
+    assert rows[0][2] == "81,920 tokens/s" and rows[0][5] == "163,840 tokens/s" and rows[0][7] == "0.50 |"
+    share = ladder.operations(orders[0]) / 100.0 / 1e6 / 1e6
+    assert rows[0][3] == f"{share:.0%}" and 0.05 < share < 0.15
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scaling_is_drawn(monkeypatch, tmp_path, capsys):
+    scaling = script(monkeypatch, "scaling")
+    monkeypatch.setattr(scaling, "measure", lambda order, peers, *_, **__: {peer: side(5.0) for peer in peers})
+    scaling.main(["--axes", "batch", "--most", "4", "--plot", str(tmp_path / "a.png")])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].split() for line in lines] == [["batch", "1"], ["batch", "2"], ["batch", "4"]]
+
+
+def on_gpu(half: str, folder: Path, python: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "benchmarks" / "on_gpu.sh"), half, str(folder)]
+    environment = os.environ | {"PYTHON": python}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_what_runs_on_a_gpu_goes_on_after_a_failure_and_sums_up(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("""#!/bin/sh
+if [ "$1" = -c ]; then exit 1; fi
+echo "line one of $1"; echo "last line of $1"
+case "$*" in *losses.py*json*) for last; do :; done; echo 5 > "$last";; esac
+case "$*" in *float16*) case "$*" in *bfloat16*) ;; *) exit 7;; esac;; esac
+""")
+    stub.chmod(0o755)
+    done = on_gpu("right", tmp_path / "out", str(stub))
+    assert done.returncode == 1
+    summary = (tmp_path / "out" / "summary-right.txt").read_text()
+    assert "FAILED (7): losses-f16" in summary and "SOMETHING FAILED" in summary
+    assert summary.index("== tests: ") < summary.index("== losses-f16: ") < summary.index("== classify: ")
+    assert "    last line of examples/generate.py" in summary
+    assert "line one of benchmarks/losses.py" in (tmp_path / "out" / "log-right.txt").read_text()
+    with tarfile.open(tmp_path / "out" / "json-right.tar.gz") as numbers:
+        assert {"./losses-bf16.json", "./losses-cpu.json"} <= set(numbers.getnames())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "json-right.tar.gz", "log-right.txt", "summary-right.txt",
+    ]  # fmt: skip
+    assert on_gpu("both", tmp_path / "out", str(stub)).returncode == 2
+
+
+def test_what_runs_on_a_gpu_takes_flags_that_there_are(monkeypatch, tmp_path):
+    listed = on_gpu("list", tmp_path, sys.executable)
+    assert listed.returncode == 0, listed.stderr
+    commands = [
+        line.split(maxsplit=3)[3] for line in listed.stdout.splitlines() if line.startswith(("right ", "fast "))
+    ]
+    checked = set()
+    for _, path, *flags in (shlex.split(command) for command in commands if "benchmarks/" in command):
+        module = script(monkeypatch, Path(path).stem)
+        if hasattr(module, "arguments"):
+            module.arguments(flags)
+            checked.add(module.__name__)
+    assert {"losses", "train_step", "attention"} <= checked
+
+
+def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
+    train_step = script(monkeypatch, "train_step")
+
+    class Peer:
+        def __init__(self, order):
+            self.name, self.parameters, self.turns, self.ms = order["peer"], 3, 0, [[1.0]]
+            if self.name == bad:
+                raise RuntimeError("a peer ended with exit code 1")
+
+        def train(self, steps, measured=True):
+            self.turns += steps
+
+        def ask(self, line):
+            return {"product_gflops": 1.0}
+
+        def result(self):
+            return {"turns": self.turns}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(train_step, "Peer", Peer)
+    bad = "torch"
+    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3)
+    assert found == {"ours": {"turns": 13}, "torch-compile": {"turns": 13}}
+    assert "torch is left out: a peer ended" in capsys.readouterr().err
+    bad = "ours"
+    with pytest.raises(RuntimeError, match="ended"):
+        train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)

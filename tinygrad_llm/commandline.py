@@ -70,10 +70,10 @@ def show_anything() -> None:
             stream.reconfigure(errors="replace")
 
 
-def guarded(program: str, act: Callable[[], None], stopped: str = "stopped") -> int:
-    """Do it, and return the exit code: 0; 2 after one sentence on what was refused or failed; 130 after Ctrl-C."""
+def guarded(program: str, act: Callable[[], int | None], stopped: str = "stopped") -> int:
+    """Do it, and return the exit code: its own, or 0; 2 after a sentence on what was refused; 130 after Ctrl-C."""
     try:
-        act()
+        return act() or 0
     except OSError as error:
         return fail(program, os_reason(error))
     except (ValueError, ImportError, RuntimeError, MemoryError) as error:
@@ -81,4 +81,3 @@ def guarded(program: str, act: Callable[[], None], stopped: str = "stopped") -> 
     except KeyboardInterrupt:
         print(f"{program}: {stopped}", file=sys.stderr)
         return 130
-    return 0

@@ -18,6 +18,8 @@ from tests.kernels.test_kernels import (
     attention,
     clip,
     cross_entropy_backward,
+    dropout_add_norm,
+    dropout_add_norm_backward,
     floats,
     ints,
     layer_norm_backward,
@@ -107,6 +109,18 @@ def of_rows(n: int, c: int) -> dict[str, Call]:
         "layer_norm_backward": (layer_norm_backward, [g, x, weight]),
         "rms_norm": (lambda k, *a: k.rms_norm(*a, 1e-5), [x, weight]),
         "rms_norm_backward": (rms_norm_backward, [g, x, weight]),
+        **{
+            f"dropout_add_norm{'' if key is None else ', by a key'}": (
+                lambda k, *a, key=key: dropout_add_norm(k, *a, key), [x, g, weight, 2 * weight]
+            )
+            for key in (None, KEY)
+        },
+        **{
+            f"dropout_add_norm_backward{'' if key is None else ', by a key'}": (
+                lambda k, *a, key=key: dropout_add_norm_backward(k, *a, key), [g, x, g - x, g + x, weight]
+            )
+            for key in (None, KEY)
+        },
         "column_sums": (lambda k, x: k.column_sums(x), [x]),
         "softmax": (lambda k, x: k.softmax(x), [x]),
         "softmax_backward": (lambda k, g, x: k.softmax_backward(g, k.softmax(x)), [g, x]),

@@ -59,7 +59,7 @@ def test_a_run_learns_writes_its_files_and_predicts(reviews, tmp_path, capsys, m
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert names == {
         "metrics.jsonl", "curves.png", "confusion.png", "model.safetensors", "config.json", "tokenizer.json",
-        "classifier.json",
+        "classifier.json", "run.json", "steps.csv", "checkpoints",
     }  # fmt: skip
     records = read_metrics(out / "metrics.jsonl")
     last = records[-1]
@@ -182,11 +182,12 @@ def test_the_weights_of_the_best_epoch_are_kept():
     model = classifier()
     trainer = ClassifierTrainer(model, ClassifierRecipe(epochs=5, lr=3e-2), rows[:40], rows[40:], 3)
 
-    def spoil(record):
+    def spoil(trainer, record):
         if record["epoch"] == 4:
             model.out_head.weight.array[...] *= -9
 
-    assert trainer.run(spoil)
+    assert trainer.run(on_evaluation=spoil)
+    trainer.finish()
     best = max((r["val_accuracy"], -r["val_loss"]) for r in trainer.history)
     found = measure(model, rows[40:], 3)
     assert (found.accuracy, -found.loss) == pytest.approx(best)

@@ -83,6 +83,7 @@ def test_a_run_on_a_file_learns_and_others_talk_with_it(base, entries, tmp_path,
         "all": {"model.safetensors", "config.json"}, "lora": {"adapter_model.safetensors", "adapter_config.json"}
     }[kind]  # fmt: skip
     beside = {"metrics.jsonl", "curves.png", "responses.json", "tokenizer.json", FORM_FILE}
+    beside |= {"run.json", "steps.csv", "checkpoints"}
     assert {path.name for path in out.iterdir()} - {".lock"} == weights | beside
     records = read_metrics(out / "metrics.jsonl")
     last = records[-1]
@@ -149,7 +150,8 @@ def test_from_nothing_in_short(tmp_path, capsys, monkeypatch):
     train, _, test = example.entries_of(example.parser().parse_args(short))
     assert [r["output"] for r in responses] == [e["output"] for e in test] and len(train) == 48
     first, tuned = load(out / "base"), GPTModel.from_pretrained(out)
-    assert first.config.vocab_size == tuned.config.vocab_size and not (out / "base" / "metrics.jsonl").exists()
+    assert first.config.vocab_size == tuned.config.vocab_size
+    assert [record["step"] for record in read_metrics(out / "base" / "metrics.jsonl")] == [0, 2]
     assert not np.array_equal(first.tok_emb.weight.array, tuned.tok_emb.weight.array)
     assert run(example, "--out", out, "--model", out / "base", "--train=lora", "--rank=1", *short) == 0
     assert "base" not in {path.name for path in (out / "earlier-1").iterdir()}  # it is in use

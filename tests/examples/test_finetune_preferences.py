@@ -46,7 +46,7 @@ def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
     names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {
         "metrics.jsonl", "curves.png", "answers.json", "model.safetensors", "config.json", "tokenizer.json",
-        "chat_template.json", "base",
+        "chat_template.json", "base", "run.json", "steps.csv", "checkpoints",
     }  # fmt: skip
     records = read_metrics(out / "metrics.jsonl")
     first, last = records[0], records[-1]
@@ -79,9 +79,9 @@ def test_generated_pairs_count_the_models_own_answers(tmp_path, capsys, monkeypa
     last = read_metrics(out / "metrics.jsonl")[-1]
     assert last["tested"] == 20 and set(last["own_before"]) == set(last["own_after"]) == {"polite", "whole", "both"}
     answers = json.loads((out / "answers.json").read_text())
-    assert example.obeyed(answers, [a["before"] for a in answers]) == last["own_before"]
-    assert example.obeyed(answers, [a["chosen"] for a in answers]) == {"polite": 1, "whole": 1, "both": 1}
-    assert example.obeyed(answers, [a["rejected"] for a in answers]) == {"polite": 0, "whole": 1, "both": 0}
+    assert example.preferences.obeyed(answers, [a["before"] for a in answers]) == last["own_before"]
+    assert example.preferences.obeyed(answers, [a["chosen"] for a in answers]) == {"polite": 1, "whole": 1, "both": 1}
+    assert example.preferences.obeyed(answers, [a["rejected"] for a in answers]) == {"polite": 0, "whole": 1, "both": 0}
     assert "say all" in capsys.readouterr().out
 
 

@@ -64,6 +64,15 @@ def rms_norm_backward(k: Kernels, g: Any, x: Any, weight: Any) -> Any:
     return k.rms_norm_backward(g, x, weight, rstd, (True, True))
 
 
+def dropout_add_norm(k: Kernels, x: Any, shortcut: Any, weight: Any, bias: Any, keep: Any) -> Any:
+    return k.dropout_add_norm(x, keep, 0.0 if keep is None else 0.3, shortcut, weight, bias, 1e-5)
+
+
+def dropout_add_norm_backward(k: Kernels, g: Any, d: Any, x: Any, shortcut: Any, weight: Any, keep: Any) -> Any:
+    s, _, mean, rstd = dropout_add_norm(k, x, shortcut, weight, None, keep)
+    return k.dropout_add_norm_backward(g, d, s, weight, mean, rstd, keep, 0.0 if keep is None else 0.3, (True,) * 4)
+
+
 def attention(k: Kernels, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False) -> Any:
     return k.attention(q, key, v, mask, causal, 0.5, keep, 0.2)[0]
 
@@ -133,6 +142,8 @@ CASES: dict[str, Case] = {
     "matmul, stacked": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(3, n, 7), floats(3, 7, C)]),
     "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
     "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
+    "linear": (lambda k, x, w: k.linear(x, w, None), lambda n: [floats(n, 7), floats(C, 7)]),
+    "linear, bias": (lambda k, x, w, b: k.linear(x, w, b), lambda n: [floats(n, 7), floats(C, 7), floats(C)]),
     "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
     **{
         f"{name}, {form}{', bias' if biased else ''}": case
@@ -167,6 +178,29 @@ CASES: dict[str, Case] = {
     "rms_norm_backward, plain": (
         lambda k, g, x: rms_norm_backward(k, g, x, None),
         lambda n: [floats(n, C), floats(C, n).T],
+    ),
+    "dropout_add_norm": (
+        lambda k, *a: dropout_add_norm(k, *a, None),
+        lambda n: [floats(2, n, C), floats(n, 2, C).swapaxes(0, 1), floats(C), floats(C)],
+    ),
+    "dropout_add_norm, by a key": (
+        lambda k, *a: dropout_add_norm(k, *a, KEY), lambda n: [floats(n, C), floats(C, n).T, floats(C), floats(C)]
+    ),
+    "dropout_add_norm, by a mask": (
+        lambda k, x, s, keep: dropout_add_norm(k, x, s, None, None, keep),
+        lambda n: [floats(n, C), floats(C, n).T, bools(n, C)],
+    ),
+    "dropout_add_norm_backward": (
+        lambda k, *a: dropout_add_norm_backward(k, *a, None),
+        lambda n: [floats(2, n, C), floats(2, n, C), floats(2, n, C), floats(n, 2, C).swapaxes(0, 1), floats(C)],
+    ),
+    "dropout_add_norm_backward, by a key": (
+        lambda k, *a: dropout_add_norm_backward(k, *a, KEY),
+        lambda n: [floats(n, C), floats(C, n).T, floats(n, C), floats(n, C), floats(C)],
+    ),
+    "dropout_add_norm_backward, by a mask, alone": (
+        lambda k, g, x, s, keep: dropout_add_norm_backward(k, g, None, x, s, None, keep),
+        lambda n: [floats(n, C), floats(n, C), floats(C, n).T, bools(n, C)],
     ),
     "attention": (attention, lambda n: heads(n, 7)),
     "attention, causal": (lambda k, *qkv: attention(k, *qkv, causal=True), lambda n: heads(n, max(n, 1))),

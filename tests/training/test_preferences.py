@@ -152,6 +152,7 @@ def test_a_model_learns_what_is_preferred_on_prompts_that_it_has_not_seen(kind):
     assert start.accuracy == pytest.approx(0.5, abs=0.2) and start.margin == pytest.approx(0, abs=1e-4)
     assert start.loss == pytest.approx(math.log(2), abs=1e-4)  # the reference is the model itself
     assert trainer.run()
+    trainer.finish()
     found = measure_pairs(model, trainer.validation, END, 0.5)
     assert found.accuracy >= 0.9 and found.margin > 1 and found.loss < 0.3
     assert found.loss == pytest.approx(min(record["val_loss"] for record in trainer.history), abs=1e-6)
@@ -165,18 +166,21 @@ def test_two_runs_are_one_and_judgements_come_evenly():
         trainer = PreferenceTrainer(
             model, PreferenceRecipe(epochs=2, batch=7), preferring(40), preferring(9, 1), END, 3
         )
-        assert trainer.run(lambda record: steps.append((record["epoch"], record["step"])))
+        assert trainer.run(on_evaluation=lambda trainer, record: steps.append((record["epoch"], record["step"])))
         weights.append(model.out_head.weight.array.copy())
     per_epoch = -(-len(preferring(40)) // 7)
     marks = [-(-per_epoch * n // 3) for n in (1, 2, 3)]
-    assert steps == [(1, m) for m in marks] + [(2, per_epoch + m) for m in marks] + steps[: len(steps) // 2]
+    expected = [(0, 0), *((1, m) for m in marks), *((2, per_epoch + m) for m in marks)]
+    assert steps == 2 * expected
     assert np.array_equal(*weights)
 
 
 def test_a_run_that_is_stopped_is_judged_and_says_so():
     trainer = PreferenceTrainer(gpt(), PreferenceRecipe(batch=4), preferring(40), preferring(9, 1), END, 1)
     assert not trainer.run(stop=lambda: trainer.step >= 2)
-    assert trainer.step == 2 and trainer.history[-1]["step"] == 2
+    assert trainer.step == 2 and trainer.history[-1]["step"] == 0
+    trainer.finish()
+    assert trainer.history[-1]["step"] == 2
 
 
 def test_answers_are_learned_before_preferences():

@@ -114,3 +114,11 @@ def is_polite(answer: str) -> bool:
 def says_all(entry: Mapping[str, Any], answer: str) -> bool:
     """Whether an answer to a generated entry says everything that it was to say."""
     return all(fact in answer for fact in entry["facts"])
+
+
+def obeyed(entries: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, float]:
+    """The shares of answers to generated entries that are polite, that say all they were to say, and that do both."""
+    polite = [is_polite(answer) for answer in answers]
+    whole = [says_all(entry, answer) for entry, answer in zip(entries, answers, strict=True)]
+    both = [p and w for p, w in zip(polite, whole, strict=True)]
+    return {name: sum(found) / len(found) for name, found in (("polite", polite), ("whole", whole), ("both", both))}

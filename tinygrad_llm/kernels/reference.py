@@ -13,12 +13,25 @@ import numpy as np
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, philox
 from tinygrad_llm.kernels import attention_forms as forms
+from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
+
+
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """a @ b."""
+    return np.matmul(a, b, out=out)
+
+
+def linear(x: Any, weight: Any, bias: Any) -> Any:
+    """x weight^T + bias."""
+    y = np.matmul(x, weight.T)
+    return y if bias is None else y + bias
 
 
 def erf(x: Any) -> Any:
@@ -127,6 +140,9 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
         u = g_rows if weight is None else g_rows * weight
         dx = (rstd * (u - h * (u * h).mean(axis=1, keepdims=True))).reshape(x.shape)
     return dx, (g_rows * h).sum(axis=0) if needs[1] else None
+
+
+dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
 def attention(
@@ -265,8 +281,9 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
     return codes * np.repeat(scales, INT8_BLOCK, axis=1)[:, : codes.shape[1]]
 
 
-REFERENCE = Kernels(
-    matmul=np.matmul,
+KERNELS = Kernels(
+    matmul=matmul,
+    linear=linear,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,
@@ -278,6 +295,8 @@ REFERENCE = Kernels(
     layer_norm_backward=layer_norm_backward,
     rms_norm=rms_norm,
     rms_norm_backward=rms_norm_backward,
+    dropout_add_norm=dropout_add_norm,
+    dropout_add_norm_backward=dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=cross_entropy,
@@ -292,3 +311,4 @@ REFERENCE = Kernels(
     int8_unpack=int8_unpack,
     sample=sample,
 )
+REFERENCE = takes_half(KERNELS)

@@ -2,7 +2,9 @@
 
 A checkpoint is a folder `step-00000400` with `model.safetensors` and `config.json` (which `models.load` opens),
 `optimizer.safetensors` (the moments, by parameter) and `state.json`: the trainer's counters, evaluations, random
-streams and place in the data, and the SHA-256 of every file, of itself too.
+streams and place in the data, and the SHA-256 of every file, of itself too. A trainer that goes back to its best
+weights in the end has those of before in `best.safetensors`. Of a model that rests in part, the rest is left out: a run
+begins with it.
 """
 
 import hashlib
@@ -11,7 +13,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,14 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.files import sync, sync_folder, write_atomically
-from tinygrad_llm.models.checkpoint import CONFIG, WEIGHTS, aliases
+from tinygrad_llm.models.checkpoint import CONFIG, WEIGHTS
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.optim.optimizer import moment
 from tinygrad_llm.serialization.tensors import read_header, read_tensors, sha256, write_tensors
+from tinygrad_llm.training.resumable import Resumable
 from tinygrad_llm.training.spikes import NonFiniteLoss
-from tinygrad_llm.training.trainer import Trainer
 
-MOMENTS, STATE, FORMAT = "optimizer.safetensors", "state.json", 2
+MOMENTS, BEST, STATE, FORMAT = "optimizer.safetensors", "best.safetensors", "state.json", 2
 NAME = re.compile(r"step-(\d{8,})")
 AT_ONCE = 2**22  # numbers that are checked at a time
 LONGEST_STATE = 2**28  # bytes of a state.json that is worth reading
@@ -72,7 +75,7 @@ class Checkpoints:
         found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def due(self, trainer: Trainer) -> bool:
+    def due(self, trainer: Resumable) -> bool:
         """Whether enough steps or time have passed, or an evaluation comes next, which may need long or fail."""
         if trainer.step == self.last:
             return False
@@ -80,7 +83,7 @@ class Checkpoints:
         by_time = bool(self.minutes) and time.monotonic() - self._time >= 60 * self.minutes
         return by_step or by_time or trainer.evaluation_due()
 
-    def save(self, trainer: Trainer) -> Path:
+    def save(self, trainer: Resumable) -> Path:
         """Write a checkpoint; on return it lies on the disk, and those that are no longer needed are gone.
 
         Takes no memory beside the trainer's: arrays go to the file one at a time.
@@ -102,6 +105,8 @@ class Checkpoints:
                 WEIGHTS: write_tensors(temporary / WEIGHTS, weights),
                 MOMENTS: write_tensors(temporary / MOMENTS, moments),
             }
+            if best := trainer.best_weights():
+                sums[BEST] = write_tensors(temporary / BEST, best)
             if isinstance(trainer.model, GPTModel):
                 content = json.dumps(trainer.model.config.to_dict(), indent=2) + "\n"
                 sums[CONFIG] = _write(temporary / CONFIG, content.encode())
@@ -118,7 +123,7 @@ class Checkpoints:
         self._prune(trainer)
         return path
 
-    def judged(self, trainer: Trainer) -> None:
+    def judged(self, trainer: Resumable) -> None:
         """Take an evaluation into the checkpoint of its step, which was saved before it; a best one of before may go.
 
         The file of the state alone is replaced, by the same state and the evaluation: whoever goes on from here need
@@ -128,18 +133,23 @@ class Checkpoints:
             write_atomically(self.path(trainer.step) / STATE, self._state(trainer, self._files), durable=True)
         self._prune(trainer)
 
-    def best(self, trainer: Trainer) -> Path | None:
+    def tidy(self, trainer: Resumable) -> None:
+        """Remove what is not needed, where a process that was killed could not do so any more."""
+        self._sweep()
+        self._prune(trainer)
+
+    def best(self, trainer: Resumable) -> Path | None:
         """The checkpoint of the best evaluation so far; None before there is one, or where it was not saved."""
-        path = self.path(trainer.best.step) if trainer.best else None
+        path = self.path(trainer.best_step) if trainer.best_step is not None else None
         return path if path and path.is_dir() else None
 
-    def _state(self, trainer: Trainer, sums: dict[str, str]) -> bytes:
+    def _state(self, trainer: Resumable, sums: dict[str, str]) -> bytes:
         _, _, values = _arrays(trainer)
         return _sealed({
             "format": FORMAT, "files": sums, "about": self.about, "optimizer": values, "trainer": trainer.state_dict(),
         })  # fmt: skip
 
-    def restore(self, trainer: Trainer, warn: Callable[[str], None]) -> int | None:
+    def restore(self, trainer: Resumable, warn: Callable[[str], None]) -> int | None:
         """Put a trainer into the state of the newest whole checkpoint. Returns its step, None where there is none.
 
         One that is damaged is left out; `warn` is told which, and why. The trainer is changed only once a checkpoint
@@ -155,9 +165,7 @@ class Checkpoints:
             except Damaged as error:
                 warn(f"the checkpoint after step {step} is damaged and left out: {error}")
                 continue
-            for name, value in self.about.items():
-                if state["about"].get(name) != value:
-                    raise ValueError(f"{path} is of another {name}; go on with the same one, or start in a new folder")
+            self._check_about(path, state)
             _load(trainer, path, state)
             self.last, self._files, self._time = step, state["files"], time.monotonic()
             return step
@@ -165,13 +173,23 @@ class Checkpoints:
             raise Damaged(f"{self.folder}: none of the {len(steps)} checkpoints is whole")
         return None
 
-    def _prune(self, trainer: Trainer) -> None:
+    def check(self) -> None:
+        """Refuse checkpoints of another run before any work is put into this one. Raises: ValueError."""
+        for path in map(self.path, self.steps()):
+            with suppress(Damaged):  # what is left out need not fit
+                self._check_about(path, _state_in(path))
+
+    def _check_about(self, path: Path, state: dict[str, Any]) -> None:
+        for name, value in self.about.items():
+            if state["about"].get(name) != value:
+                raise ValueError(f"{path} is of another {name}; go on with the same one, or start in a new folder")
+
+    def _prune(self, trainer: Resumable) -> None:
         """Remove what is neither among the newest nor the best, and what lies ahead: it was found damaged, or left."""
         done = [step for step in self.steps() if step <= trainer.step]
         wanted = set(done[-self.keep :])
-        best = trainer.best
         for step in self.steps():
-            if step not in wanted and not (best and step == best.step):
+            if step not in wanted and step != trainer.best_step:
                 self.discard(step)
 
     def discard(self, step: int) -> None:
@@ -192,26 +210,40 @@ class Checkpoints:
 
 def verify(path: Path) -> dict[str, Any]:
     """The state of a checkpoint whose every file is what was written. Raises: Damaged, naming the file."""
-    try:
-        if (path / STATE).stat().st_size > LONGEST_STATE:
-            raise Damaged(f"{STATE} is too large to be one")
-        state = _opened((path / STATE).read_bytes())
+    state = _state_in(path)
+    with _readable():
         for name, expected in state["files"].items():
             if Path(name).name != name or sha256(path / name) != expected:
                 raise Damaged(f"{name} is not what was written; its checksum differs")
-    except FileNotFoundError as error:
-        raise Damaged(f"{Path(error.filename).name} is missing") from None
-    except OSError as error:
-        raise Damaged(f"it cannot be read ({error})") from None
+    return state
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint, whatever its other files are. Raises: Damaged; ValueError for another format."""
+    with _readable():
+        if (path / STATE).stat().st_size > LONGEST_STATE:
+            raise Damaged(f"{STATE} is too large to be one")
+        state = _opened((path / STATE).read_bytes())
     if state["format"] != FORMAT:
         raise ValueError(f"{path}: format {state['format']} was written by another version; this one reads {FORMAT}")
     return state
 
 
-def _load(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A file that is missing or cannot be read is damage."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Damaged(f"{Path(error.filename).name} is missing") from None
+    except OSError as error:
+        raise Damaged(f"it cannot be read ({error})") from None
+
+
+def _load(trainer: Resumable, path: Path, state: dict[str, Any]) -> None:
     weights, _, _ = _arrays(trainer)
     _check_same_model(path, weights)
-    parameters = dict(trainer.model.named_parameters())
+    parameters = trainer.tensors()
     header = read_header(path / MOMENTS)
     strange = [name for name in header if name.partition("/")[2] not in parameters]
     if strange or any(name not in parameters for name in state["optimizer"]):
@@ -233,6 +265,8 @@ def _load(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
         trainer.optimizer.state[parameters[of]].update(values)
     read_tensors(path / WEIGHTS, weights)
     read_tensors(path / MOMENTS, moments)
+    if best := trainer.best_weights():
+        read_tensors(path / (WEIGHTS if trainer.best_step == trainer.step else BEST), best)
     for array in weights.values():
         note_write(array)
 
@@ -247,13 +281,13 @@ def _check_same_model(path: Path, weights: dict[str, Any]) -> None:
             raise ValueError(f"{path} is of another model: {name} is {there} in it and {here} in this one")
 
 
-def _arrays(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _arrays(trainer: Resumable) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The arrays of a model by name, tied ones once; those of the optimizer by kind/name; its numbers by name."""
-    shared = aliases(trainer.model)
-    weights = {name: t.array for name, t in trainer.model.state_dict().items() if name not in shared}
+    tensors = trainer.tensors()
+    weights = {name: tensor.array for name, tensor in tensors.items()}
     moments: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    for name, p in trainer.model.named_parameters():
+    for name, p in tensors.items():
         for kind, value in trainer.optimizer.state.get(p, {}).items():
             if isinstance(value, Tensor):
                 moments[f"{kind}/{name}"] = value.array

@@ -127,6 +127,17 @@ class ClassifierTrainer(EpochTrainer[Row]):
         self.recipe, self.classes, self.device = recipe, classes, device
         self.train, self.validation, self.language_head = train, validation, language_head
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of the model, and of a head for the next token that is no part of it."""
+        own = super().tensors()
+        known = {id(tensor) for tensor in own.values()}
+        head = self.language_head.named_parameters() if self.language_head is not None else ()
+        return {**own, **{f"language_head.{name}": p for name, p in head if p.requires_grad and id(p) not in known}}
+
+    def targets(self, rows: Sequence[Row]) -> int:
+        """One a text."""
+        return len(rows)
+
     def loss(self, rows: Sequence[Row]) -> Tensor:
         """The loss of the classes, and perhaps of the next tokens, of some texts."""
         given = classification_batch(rows, 0)

@@ -13,8 +13,23 @@ from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, 
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, flag, preset
 
 __all__ = [
-    "Parser", "add_recipe_flags", "add_run_flags", "check_flags", "chosen_recipe", "fail", "os_reason", "warner",
+    "RESUMING", "Parser", "add_recipe_flags", "add_resume_flags", "add_run_flags", "check_flags", "check_run_flags",
+    "chosen_recipe", "fail", "os_reason", "warner",
 ]  # fmt: skip
+
+RESUMING = """\
+  run.json                         every flag's value; --config takes it
+  steps.csv                        one line per step: tokens, loss, lr, grad_norm, seconds
+  checkpoints/                     what --resume goes on from: the newest, and the best
+  tensorboard/                     with --tensorboard; tensorboard --logdir shows it
+
+Ctrl-C, or SIGTERM, ends the run after the step at work, and all files are written as usual.
+--resume goes on with the run in --out to the same numbers, to the last bit, as if it had
+never stopped, however it ended. Give no flags or the same ones.
+
+exit codes:
+  0 done    2 refused or failed, with one sentence why    130, 143 stopped by Ctrl-C, SIGTERM
+"""  # of a tuning's page of help
 
 
 def add_run_flags(group: Any, out: str) -> None:
@@ -23,6 +38,12 @@ def add_run_flags(group: Any, out: str) -> None:
     add("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
     add_device_flags(group)
     add("--out", default=out, metavar="FOLDER", help=f"for the files [{out}]")
+    add_resume_flags(group)
+
+
+def add_resume_flags(group: Any) -> None:
+    """When a run is saved, and that it goes on."""
+    add = group.add_argument
     add("--config", metavar="FILE", help="TOML or JSON file of flags; those given here go before it")
     add("--resume", action="store_true", help="go on with the run in --out; starts it if there is none")
     add("--save-every", type=int, default=0, metavar="N", help="steps between checkpoints [0]")
@@ -37,6 +58,15 @@ def check_flags(args: argparse.Namespace) -> None:
 
     Raises: ValueError naming the flag, and what is allowed or how to get what is missing.
     """
+    check_run_flags(args)
+    if not 0 < args.val_fraction < 1:
+        raise ValueError(f"--val-fraction {args.val_fraction}: must lie between 0 and 1")
+    if args.tokenizer is not None and args.tokenizer not in text.names():
+        raise ValueError(f"--tokenizer {args.tokenizer}: unknown; choose one of {', '.join(text.names())}")
+
+
+def check_run_flags(args: argparse.Namespace) -> None:
+    """That part of `check_flags` which every run has. Raises: ValueError."""
     use_device(args)
     cuda.reset_peak_memory_stats()
     for library, extra in (("matplotlib", "examples"), ("tqdm", "examples"), ("tensorboard", "tensorboard")):
@@ -44,10 +74,8 @@ def check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"{library} is not installed; pip install -e '.[{extra}]' brings it")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed {args.seed}: must lie in [0, 2**63)")
-    if not 0 < args.val_fraction < 1:
-        raise ValueError(f"--val-fraction {args.val_fraction}: must lie between 0 and 1")
-    if args.tokenizer is not None and args.tokenizer not in text.names():
-        raise ValueError(f"--tokenizer {args.tokenizer}: unknown; choose one of {', '.join(text.names())}")
+    if args.keep < 1:
+        raise ValueError(f"--keep {args.keep}: at least 1 checkpoint must stay")
     if args.save_every < 0 or not 0 <= args.save_minutes < math.inf:
         raise ValueError(f"--save-every {args.save_every} and --save-minutes {args.save_minutes:g} must be at least 0")
     if args.data == "" or args.out == "":

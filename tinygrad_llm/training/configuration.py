@@ -13,11 +13,13 @@ from tinygrad_llm.training.recipe import Recipe, flag
 
 LARGEST_CONFIGURATION = 2**20  # bytes
 KEPT = "run.json"  # every flag's value, beside what the run writes
-OF_ONE_CALL = ("help", "config", "resume")
+OF_ONE_CALL = ("help", "config", "resume", "predict")
+# What a run that goes on may be told anew; everything else decides its numbers.
+ALWAYS_FREE = ("out", "resume", "keep", "save_every", "save_minutes", "tensorboard", "device", "gpu_memory")
 
 
 def effective_flags(
-    page: argparse.ArgumentParser, argv: Sequence[str] | None, free: Collection[str]
+    page: argparse.ArgumentParser, argv: Sequence[str] | None, free: Collection[str] = ALWAYS_FREE
 ) -> argparse.Namespace:
     """The value of every flag: as given; else as the file of --config has it, or the run that goes on; else by default.
 
@@ -37,9 +39,9 @@ def effective_flags(
     return argparse.Namespace(**{**defaults, **before, **given})
 
 
-def configuration(args: argparse.Namespace, recipe: Recipe) -> bytes:
-    """Every flag's value but those of one call alone, as JSON that --config takes."""
-    values = {**vars(args), **dataclasses.asdict(recipe)}
+def configuration(args: argparse.Namespace, recipe: Recipe | None = None) -> bytes:
+    """Every flag's value but those of one call alone, as JSON that --config takes; a recipe's go before."""
+    values = {**vars(args), **(dataclasses.asdict(recipe) if recipe else {})}
     kept = {k: v for k, v in values.items() if k not in ("out", *OF_ONE_CALL) and v is not None}
     return (json.dumps(kept, indent=2) + "\n").encode()
 

@@ -1,7 +1,8 @@
 """Training on rows of data, epoch by epoch: every row once in a new order, and the best weights are kept."""
 
 import math
-from abc import ABC, abstractmethod
+import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,10 +16,11 @@ from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
 from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.recipe import flag
+from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import NonFiniteLoss
 
 Row = TypeVar("Row")
-Record = dict[str, Any]
+COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,24 @@ class EpochRecipe:
                 raise ValueError(f"{flag(name)} {value}: must be at least {low} and below {below}")
 
 
-class EpochTrainer(ABC, Generic[Row]):
+class EpochTrainer(Resumable, Generic[Row]):
     """AdamW with a short warm-up and a cosine down to 0 over all epochs; the best weights that were judged are kept.
 
     A subclass gives the loss of some rows, how the model is judged, and what a judgement is worth. judgements: in an
-    epoch, evenly. Two runs with the same model, rows and recipe give the same weights to the last bit.
+    epoch, evenly. at_start: judge before the first step, too. Two runs with the same model, rows and recipe give the
+    same weights to the last bit, and so does one that was saved and restored in between (`Checkpoints`).
     """
 
     def __init__(
-        self, model: Module, parameters: Iterable[Tensor], recipe: EpochRecipe, rows: Sequence[Row], judgements: int = 1
+        self,
+        model: Module,
+        parameters: Iterable[Tensor],
+        recipe: EpochRecipe,
+        rows: Sequence[Row],
+        judgements: int = 1,
+        at_start: bool = False,
     ) -> None:
+        super().__init__()
         self.model, self.rows = model, rows
         self.rng = np.random.default_rng(recipe.seed)
         self.parameters = list({id(p): p for p in parameters if p.requires_grad}.values())
@@ -65,16 +75,43 @@ class EpochTrainer(ABC, Generic[Row]):
             {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
-        self.epochs, self.batch, self.clip, self.judgements = recipe.epochs, recipe.batch, recipe.clip, judgements
-        steps = recipe.epochs * -(-len(rows) // recipe.batch)
-        self.schedule = LambdaLR(self.optimizer, warmup_cosine(min(50, steps // 10), steps, 0.0))
-        self.step = 0
-        self.history: list[Record] = []
-        self._best: tuple[tuple[float, ...], list[Any]] | None = None
+        self.epochs, self.batch, self.clip, self.at_start = recipe.epochs, recipe.batch, recipe.clip, at_start
+        self.per_epoch = -(-len(rows) // recipe.batch)  # steps
+        self.due = {-(-self.per_epoch * (n + 1) // judgements) for n in range(judgements)}  # steps of an epoch
+        self.factor = warmup_cosine(min(50, self.steps // 10), self.steps, 0.0)
+        self.schedule = LambdaLR(self.optimizer, self.factor)
+        self._history: list[Record] = []
+        self._best: dict[str, Any] = {}
+        self._order = np.empty(0, np.int64)  # of this epoch's rows
+        self._before_order: Any = None  # the state of rng that it was drawn from
+
+    @property
+    def steps(self) -> int:
+        """Of all epochs."""
+        return self.epochs * self.per_epoch
+
+    @property
+    def history(self) -> list[Record]:
+        """The judgements so far."""
+        return self._history
+
+    @property
+    def best(self) -> Record | None:
+        """The judgement that is worth most so far, the first of them if there are several."""
+        return max(self.history, key=self.worth, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best judgement so far."""
+        return self.best["step"] if self.best else None
 
     @abstractmethod
     def loss(self, rows: Sequence[Row]) -> Tensor:
         """What is to become small, of some rows -> ()."""
+
+    @abstractmethod
+    def targets(self, rows: Sequence[Row]) -> int:
+        """How many predictions there are to learn from in some rows."""
 
     @abstractmethod
     def judge(self) -> Record:
@@ -85,32 +122,54 @@ class EpochTrainer(ABC, Generic[Row]):
         """How good a judgement is; the greatest is the best, of equal ones the first."""
 
     def run(
-        self, on_record: Callable[[Record], None] = lambda record: None, stop: Callable[[], bool] = lambda: False
+        self,
+        on_step: Callable[["EpochTrainer[Row]"], None] = lambda trainer: None,
+        on_evaluation: Callable[["EpochTrainer[Row]", Record], None] = lambda trainer, record: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """All epochs, or until stop() is true after a step; the best weights are put back. Whether all ran.
+        """Train to the last epoch's end, or until stop() is true after a step. Returns whether the end was reached.
 
-        on_record sees each judgement, with its epoch and step. Raises: NonFiniteLoss naming the step.
+        Each judgement comes after on_step, which may save what it could lose. A trainer that was restored goes on as if
+        it had never stopped. `finish` then goes back to the best weights.
+
+        Raises: NonFiniteLoss naming the step.
         """
-        for epoch in range(1, self.epochs + 1):
-            order = self.rng.permutation(len(self.rows))
-            starts = range(0, len(order), self.batch)
-            due = {-(-len(starts) * (n + 1) // self.judgements) for n in range(self.judgements)}  # steps of this epoch
-            for number, start in enumerate(starts, 1):
-                self.train_step([self.rows[i] for i in order[start : start + self.batch]])
-                stopped = stop()
-                if stopped or number in due:
-                    on_record(self.judged(epoch))
-                if stopped:
-                    break
-            if stop():
-                break
-        assert self._best is not None
-        for parameter, array in zip(self.parameters, self._best[1], strict=True):
-            parameter.array[...] = array
-        return not stop()
+        while True:
+            if self.evaluation_due():
+                on_evaluation(self, self.judged())
+            if self.step >= self.steps or stop():
+                return self.step >= self.steps
+            self.train_step(self._next_rows())
+            on_step(self)
+
+    def finish(self) -> None:
+        """Put the best weights back, after a judgement of those there are, unless that was made."""
+        if not self.history or self.history[-1]["step"] != self.step:
+            self.judged()
+        tensors = self.tensors()
+        for name, array in self._best.items():
+            tensors[name].array[...] = array
+
+    def evaluation_due(self) -> bool:
+        """Whether the model is to be judged before the next step."""
+        if self.history and self.history[-1]["step"] == self.step:
+            return False
+        return (self.step - 1) % self.per_epoch + 1 in self.due if self.step else self.at_start
+
+    def _next_rows(self) -> list[Row]:
+        """The rows of the next step; each epoch has an order of its own."""
+        place = self.step % self.per_epoch
+        if place == 0:
+            self._draw_order(self.rng.bit_generator.state)
+        return [self.rows[i] for i in self._order[place * self.batch : (place + 1) * self.batch]]
+
+    def _draw_order(self, state: Any) -> None:
+        self._before_order = self.rng.bit_generator.state = state
+        self._order = self.rng.permutation(len(self.rows))
 
     def train_step(self, rows: Sequence[Row]) -> float:
         """One step on some rows; returns their loss. Raises: NonFiniteLoss, before the parameters are touched."""
+        start = time.perf_counter()
         self.model.train()
         with fast_masks():
             loss = self.loss(rows)
@@ -119,19 +178,62 @@ class EpochTrainer(ABC, Generic[Row]):
             raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
         self.optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm_(self.parameters, self.clip or math.inf)
+        norm = clip_grad_norm_(self.parameters, self.clip or math.inf).item()
+        if not math.isfinite(norm):
+            raise NonFiniteLoss(f"the norm of the gradient is {norm} at step {self.step + 1}; lower --lr")
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        self.tokens += self.targets(rows)
+        self.last_loss, self.last_norm = value, norm
+        self.seconds += time.perf_counter() - start
         return value
 
-    def judged(self, epoch: int) -> Record:
+    def judged(self) -> Record:
         """Judge the model, and remember its weights if they are the best so far. Raises: NonFiniteLoss."""
-        record = {"epoch": epoch, "step": self.step, **self.judge()}
-        if not all(math.isfinite(value) for name, value in record.items() if name.endswith("loss")):
+        with self.timed("evaluation"):
+            measures = self.judge()
+        if not all(math.isfinite(value) for name, value in measures.items() if name.endswith("loss")):
             raise NonFiniteLoss(f"the loss is no number after step {self.step}; lower --lr")
+        record = {"epoch": -(-self.step // self.per_epoch), "step": self.step, **measures, "seconds": self.spent}
         self.history.append(record)
-        worth = self.worth(record)
-        if self._best is None or worth > self._best[0]:
-            self._best = (worth, [p.array.copy() for p in self.parameters])
+        if self.best is record:
+            tensors = self.tensors()
+            for name, array in self.best_weights().items():
+                array[...] = tensors[name].array
         return record
+
+    def best_weights(self) -> dict[str, Any]:
+        """The arrays of the best judgement's weights by name; none before there is one."""
+        if self.history and not self._best:
+            self._best = {name: t.array.copy() for name, t in self.tensors().items() if t.requires_grad}
+        return self._best
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the arrays of model and optimizer that decides how the run goes on, as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "beside": dict(self.beside),
+            "history": [dict(record) for record in self.history],
+            "rows": self._facts(),
+            "order": self._before_order,
+            "rng": self.rng.bit_generator.state,
+            "random": masks_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises: ValueError for one of a run on other rows, or in other batches."""
+        if state["rows"] != self._facts():
+            raise ValueError(f"the state is of a run on {state['rows']}, this one is on {self._facts()}")
+        if state["order"] is not None:
+            self._draw_order(state["order"])
+        self.rng.bit_generator.state = state["rng"]
+        set_masks_state(state["random"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.beside, self._best = dict(state["beside"]), {}
+        self._history = [dict(record) for record in state["history"]]
+        self.schedule = LambdaLR(self.optimizer, self.factor, last_epoch=self.step - 1)
+
+    def _facts(self) -> dict[str, int]:
+        return {"rows": len(self.rows), "batch": self.batch, "epochs": self.epochs}

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.training.checkpoint import Checkpoints
 from tinygrad_llm.training.metrics import Evaluation, MetricsFile
+from tinygrad_llm.training.resumable import Record, Resumable
 from tinygrad_llm.training.spikes import BadStep
 from tinygrad_llm.training.steps import StepsFile
 from tinygrad_llm.training.tensorboard import EventsFile
@@ -28,7 +28,7 @@ class RunFolder:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        trainer: Trainer,
+        trainer: Resumable,
         resume: bool,
         warn: Callable[[str], None],
         tensorboard: bool = False,
@@ -39,9 +39,9 @@ class RunFolder:
         self._rewound: int | None = None
         self._open(trainer)
 
-    def _open(self, trainer: Trainer) -> None:
+    def _open(self, trainer: Resumable) -> None:
         """The files with what they had at the trainer's step."""
-        records = [json.dumps(asdict(e)) + "\n" for e in trainer.evaluations]
+        records = [json.dumps(record) + "\n" for record in trainer.history]
         write_atomically(self.folder / METRICS, "".join(records).encode())
         self._metrics = MetricsFile(self.folder / METRICS, append=True)
         self._steps = StepsFile(self.folder / STEPS, trainer.step)
@@ -49,7 +49,7 @@ class RunFolder:
         if self._events:
             self._events.again(trainer)
 
-    def on_step(self, trainer: Trainer) -> None:
+    def on_step(self, trainer: Resumable) -> None:
         """Write the step's line; save, where that is due."""
         assert trainer.last_loss is not None
         lr = trainer.optimizer.param_groups[0]["lr"]
@@ -59,7 +59,7 @@ class RunFolder:
         if self.checkpoints.due(trainer):
             self.save(trainer)
 
-    def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+    def on_evaluation(self, trainer: Resumable, evaluation: Evaluation | Record) -> None:
         """Write its record, and take it into the checkpoint of its step."""
         self._metrics.write(evaluation)
         if self._events:
@@ -67,14 +67,19 @@ class RunFolder:
         with trainer.timed("checkpoints"):
             self.checkpoints.judged(trainer)
 
-    def on_sample(self, trainer: Trainer, text: str) -> None:
+    def on_sample(self, trainer: Resumable, text: str) -> None:
         """Write a text of the model's to TensorBoard, which alone keeps them."""
         if self._events:
             self._events.text(trainer.step, "sample", text)
 
-    def save(self, trainer: Trainer) -> None:
+    def write(self, record: Record) -> None:
+        """Write a record that is none of an evaluation's, such as what was measured at the end."""
+        self._metrics.write(record)
+
+    def save(self, trainer: Resumable) -> None:
         """Save a checkpoint of this step unless there is one; the other files reach the disk before it."""
         if trainer.step == self.checkpoints.last:
+            self.checkpoints.tidy(trainer)
             return
         with trainer.timed("checkpoints"):
             for file in self._files():

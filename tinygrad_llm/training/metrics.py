@@ -22,6 +22,11 @@ class Evaluation:
     lr: float
     tokens_per_second: float  # of training alone, since the evaluation before; 0 where nothing was trained yet
     grad_norm: float = 0.0  # of the last step before clipping; 0 where nothing was trained yet
+    val_accuracy: float | None = None  # share of right answers, where there are questions
+
+    def record(self) -> dict[str, Any]:
+        """What is known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class MetricsFile:
@@ -42,7 +47,7 @@ class MetricsFile:
 
     def write(self, record: Evaluation | dict[str, Any]) -> None:
         """Append one record. Raises: ValueError for a value that is not finite."""
-        fields = record if isinstance(record, dict) else asdict(record)
+        fields = record if isinstance(record, dict) else record.record()
         self._file.write((json.dumps(fields, allow_nan=False) + "\n").encode())
         self._file.flush()
 

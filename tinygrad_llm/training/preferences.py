@@ -116,9 +116,13 @@ class PreferenceTrainer(EpochTrainer[Referred]):
         judgements: int = 8,
     ) -> None:
         self.beta, self.pad_id = recipe.beta, pad_id
-        super().__init__(model, model.parameters(), recipe, refer(model, train, pad_id), judgements)
+        super().__init__(model, model.parameters(), recipe, refer(model, train, pad_id), judgements, at_start=True)
         self.model: GPTModel = model
         self.validation = refer(model, validation, pad_id)
+
+    def targets(self, rows: Sequence[Referred]) -> int:
+        """The tokens of both answers, with their ends."""
+        return _answered([example for row in rows for example in row.pair])
 
     def loss(self, rows: Sequence[Referred]) -> Tensor:
         """That of some pairs."""
@@ -176,6 +180,11 @@ def _answers(pairs: Sequence[Pair], pad_id: int) -> InstructionBatch:
     return instruction_batch([p.chosen for p in pairs] + [p.rejected for p in pairs], pad_id, mask_prompt=True)
 
 
+def _answered(examples: Sequence[Example]) -> int:
+    """How many targets these answers have, the end after each among them."""
+    return sum(sum(example.answers[1:]) + 1 for example in examples)
+
+
 class AnswerTrainer(EpochTrainer[Example]):
     """Teaches a model to give answers at all, by the next token's loss on them; it comes before preferences."""
 
@@ -185,6 +194,10 @@ class AnswerTrainer(EpochTrainer[Example]):
         super().__init__(model, model.parameters(), recipe, train)
         self.model: GPTModel = model
         self.validation, self.pad_id = validation, pad_id
+
+    def targets(self, rows: Sequence[Example]) -> int:
+        """The tokens of the answers, with their ends."""
+        return _answered(rows)
 
     def loss(self, rows: Sequence[Example]) -> Tensor:
         """Nats a token of the answers."""

@@ -8,6 +8,7 @@ from tinygrad_llm.data.instructions import Form, ask_entry, closing
 from tinygrad_llm.models.generation import generate_batch
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.text import Tokenizer
+from tinygrad_llm.training.console import printable
 
 Entry = Mapping[str, Any]
 
@@ -59,3 +60,20 @@ def accuracy(entries: Sequence[Entry], responses: Sequence[str]) -> tuple[float,
         asked[kind] += 1
         right[kind] += is_right(entry, response)
     return right.total() / asked.total(), {kind: right[kind] / n for kind, n in asked.items() if kind}
+
+
+def samples(entries: Sequence[Entry], responses: Sequence[str], share: float | None) -> str:
+    """Some questions with the model's answers, and what is right where it is something else; share: of right answers.
+
+    Each stands in one line, and none steers a terminal.
+    """
+    lines = [] if share is None else [f"right answers: {share:.0%}"]
+    for entry, response in zip(entries, responses, strict=True):
+        asked = " ".join(filter(None, (entry["instruction"], entry.get("input"))))
+        wanted = "" if is_right(entry, response) else f"   (right: {entry['output']})"
+        lines += [f"  {_in_a_line(asked)}", f"    -> {_in_a_line(response)}{_in_a_line(wanted)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _in_a_line(shown: str) -> str:
+    return printable(shown).replace("\n", "\\n")

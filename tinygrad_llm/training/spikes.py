@@ -7,7 +7,7 @@ DECAY = 0.98  # of the running mean and variance: about the last fifty losses
 ENOUGH = 20  # losses before which nothing counts as a jump
 
 
-class BadStep(ArithmeticError):
+class BadStep(RuntimeError):
     """A step that must not be taken. The parameters are as they were before it."""
 
 

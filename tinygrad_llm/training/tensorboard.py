@@ -5,15 +5,14 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinygrad_llm.files import sync
 from tinygrad_llm.training.metrics import Evaluation, perplexity
-
-if TYPE_CHECKING:
-    from tinygrad_llm.training.trainer import Trainer
+from tinygrad_llm.training.resumable import Record, Resumable
 
 NAME = "events.out.tfevents.{:010d}.tinygrad_llm"  # TensorBoard looks for tfevents and reads files by name
+PARTS = {"train": "training", "val": "validation"}  # by how their keys begin in a record
 FLUSH = 5.0  # seconds after which records reach the system at the latest, for whoever watches
 
 
@@ -51,31 +50,30 @@ class EventsFile:
         tensor = {"dtype": "DT_STRING", "tensor_shape": {"dim": [{"size": 1}]}, "string_val": [_shown(text)]}
         self._write(step=step, summary={"value": [{"tag": tag, "metadata": metadata, "tensor": tensor}]})
 
-    def on_step(self, trainer: "Trainer") -> None:
+    def on_step(self, trainer: Resumable) -> None:
         """Loss, learning rate and norm of the gradient of the step that was just done."""
         assert trainer.last_loss is not None
         lr = trainer.optimizer.param_groups[0]["lr"]
         values = {"loss/step": trainer.last_loss, "step/learning rate": lr, "step/gradient norm": trainer.last_norm}
         self.scalars(trainer.step, values)
 
-    def on_evaluation(self, trainer: "Trainer", evaluation: Evaluation) -> None:
-        """Both losses, their perplexities, and the speed since the evaluation before."""
-        values = {
-            "loss/training": evaluation.train_loss,
-            "loss/validation": evaluation.val_loss,
-            "perplexity/training": perplexity(evaluation.train_loss),
-            "perplexity/validation": perplexity(evaluation.val_loss),
-        }
-        if evaluation.tokens_per_second:
-            values["speed/tokens per second"] = evaluation.tokens_per_second
-        self.scalars(evaluation.step, values)
+    def on_evaluation(self, trainer: Resumable, evaluation: Evaluation | Record) -> None:
+        """What was measured of both parts; of a language model also perplexities, and its speed since the last one."""
+        record = evaluation if isinstance(evaluation, dict) else evaluation.record()
+        split = [(*key.split("_", 1), value) for key, value in record.items() if key.split("_", 1)[0] in PARTS]
+        values = {f"{what}/{PARTS[part]}": value for part, what, value in split}
+        if "tokens_per_second" in record:
+            values |= {f"perplexity/{PARTS[part]}": perplexity(value) for part, what, value in split if what == "loss"}
+        if record.get("tokens_per_second"):
+            values["speed/tokens per second"] = record["tokens_per_second"]
+        self.scalars(record["step"], values)
 
-    def again(self, trainer: "Trainer") -> None:
+    def again(self, trainer: Resumable) -> None:
         """Write what is known of the step a trainer was restored to, which earlier files no longer count for."""
         if trainer.step:
             self.on_step(trainer)
-        if trainer.evaluations and trainer.evaluations[-1].step == trainer.step:
-            self.on_evaluation(trainer, trainer.evaluations[-1])
+        if trainer.history and trainer.history[-1]["step"] == trainer.step:
+            self.on_evaluation(trainer, trainer.history[-1])
 
     def sync(self) -> None:
         """Wait until the records lie on the disk."""

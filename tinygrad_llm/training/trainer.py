@@ -1,11 +1,8 @@
 """The training loop, and what it asks of the optimizer."""
 
-import base64
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,9 +26,10 @@ from tinygrad_llm.optim.lr_scheduler import (
     warmup_inverse_sqrt,
     warmup_stable_decay,
 )
-from tinygrad_llm.random import fast_masks, get_rng_state, set_rng_state
+from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.recipe import Recipe
+from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
@@ -106,7 +104,7 @@ def adamw(model: Module, recipe: Recipe) -> AdamW:
 COUNTERS = ("step", "tokens", "skipped", "first_loss", "last_loss", "last_norm", "seconds")
 
 
-class Trainer:
+class Trainer(Resumable):
     """Trains a language model by a recipe on the batches of a stream; judges it on fixed windows.
 
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
@@ -127,6 +125,7 @@ class Trainer:
         device: str = "cpu",
         stream: Stream | None = None,
     ) -> None:
+        super().__init__()
         self.train_judged: Judged = train
         if isinstance(train, Windows):
             if recipe.batch > len(train):
@@ -144,14 +143,8 @@ class Trainer:
         self.optimizer = adamw(model, recipe)
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
-        self.step = 0
-        self.tokens = 0  # targets learned from so far
         self.skipped = 0  # bad steps that were not taken
         self.first_loss: float | None = None
-        self.last_loss: float | None = None
-        self.last_norm = 0.0  # of the gradient, before clipping
-        self.seconds = 0.0  # spent in training steps
-        self.beside: dict[str, float] = {}  # seconds spent in evaluations and whatever else was `timed`
         self.evaluations: list[Evaluation] = []
         self._marked = (0, 0.0)  # tokens and seconds at the last evaluation
         self._judged_on = fingerprint(validation)
@@ -252,14 +245,20 @@ class Trainer:
         self.evaluations.append(evaluation)
         return evaluation
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Count the time of the block as spent on `what`, beside the steps; it is kept in the state."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.beside[what] = self.beside.get(what, 0.0) + time.perf_counter() - start
+    @property
+    def steps(self) -> int:
+        """The recipe's."""
+        return self.recipe.steps
+
+    @property
+    def history(self) -> list[Record]:
+        """The evaluations as records."""
+        return [evaluation.record() for evaluation in self.evaluations]
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation so far."""
+        return self.best.step if self.best else None
 
     @property
     def best(self) -> Evaluation | None:
@@ -278,11 +277,11 @@ class Trainer:
             **{name: getattr(self, name) for name in COUNTERS},
             "beside": dict(self.beside),
             "marked": list(self._marked),
-            "evaluations": [asdict(e) for e in self.evaluations],
+            "evaluations": self.history,
             "guard": self.guard.state_dict(),
             "stream": self.stream.state_dict(),
             "judged_on": self._judged_on,
-            "random": base64.b64encode(get_rng_state().array.tobytes()).decode(),
+            "random": masks_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -295,7 +294,7 @@ class Trainer:
         if state["judged_on"] != self._judged_on:
             raise ValueError("the state was judged on another validation text; resume with the same one")
         self.stream.load_state_dict(state["stream"])
-        set_rng_state(from_numpy(np.frombuffer(base64.b64decode(state["random"]), np.uint8).copy()))
+        set_masks_state(state["random"])
         self.guard.load_state_dict(state["guard"])
         for name in COUNTERS:
             setattr(self, name, state[name])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, norms, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -19,10 +19,12 @@ CUDA = dataclasses.replace(
     keep_mask=elementwise.keep_mask,
     softmax=rows.softmax,
     softmax_backward=rows.softmax_backward,
-    layer_norm=rows.layer_norm,
-    layer_norm_backward=rows.layer_norm_backward,
-    rms_norm=rows.rms_norm,
-    rms_norm_backward=rows.rms_norm_backward,
+    layer_norm=norms.layer_norm,
+    layer_norm_backward=norms.layer_norm_backward,
+    rms_norm=norms.rms_norm,
+    rms_norm_backward=norms.rms_norm_backward,
+    dropout_add_norm=norms.dropout_add_norm,
+    dropout_add_norm_backward=norms.dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
     cross_entropy=rows.cross_entropy,

@@ -5,7 +5,8 @@
 //   SILU       s = sigmoid(z),                                      s' = s (1 - s)
 //   backward   dx = g (s + z s'),  dbias = sum dx over the rows
 //
-// Bytes moved: forward 8 n c, backward 12 n c, or 16 n c where z s is wanted again, and a few rows of sums.
+// Bytes moved, numbers of s bytes: forward 2 s n c, backward 3 s n c, or 4 s n c where z s is wanted again, and a few rows
+// of sums, which are float.
 // Layout: a thread has VEC columns, whose bias it keeps in registers, in a chunk of the rows, and adds up their gradients
 // on its way down. The chunks' sums (one row each) are added up by sum_columns, in a fixed order. Without a bias an array
 // is one long row. dx may lie where g lies.
@@ -33,7 +34,7 @@ __device__ float share(float z, float *slope)
 #endif
 }
 
-extern "C" __global__ void activate(const float *x, const float *bias, float *y, long long n, long long c,
+extern "C" __global__ void activate(const real *x, const param *bias, real *y, long long n, long long c,
                                     long long chunk)
 {
     long long column = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC;
@@ -54,7 +55,7 @@ extern "C" __global__ void activate(const float *x, const float *bias, float *y,
     }
 }
 
-extern "C" __global__ void activate_backward(const float *g, const float *x, const float *bias, float *dx, float *y,
+extern "C" __global__ void activate_backward(const real *g, const real *x, const param *bias, real *dx, real *y,
                                              float *dbias, long long n, long long c, long long chunk)
 {
     long long column = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC;

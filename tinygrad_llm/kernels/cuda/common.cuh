@@ -2,6 +2,8 @@
 //
 // VEC, where a file uses it: numbers that a thread loads at once, 16 bytes of them where all rows start at a multiple of
 // 16 bytes, else 1. REAL, where a file uses it: the type `real` of the numbers in memory, 0 float, 1 bfloat16, 2 float16.
+// PARAM: the type `param` of what goes with them, a layer's weight and bias, float or as `real`. TRUNK: the type `trunk` of
+// the shortcut that blocks add their parts to, float or as `real`.
 // What is computed is float; numbers of 16 bits are rounded when they are stored.
 
 #include "ptx.cuh"
@@ -27,9 +29,27 @@ typedef f16 real;
 typedef float real;
 #endif
 
-template <int n> struct alignas(4 * n) Pack { float x[n]; };
+#if PARAM == 1
+typedef bf16 param;
+#elif PARAM == 2
+typedef f16 param;
+#else
+typedef float param;
+#endif
 
-template <int n, typename T> struct alignas(sizeof(T) * n) Stored { T x[n]; };
+#if TRUNK == 1
+typedef bf16 trunk;
+#elif TRUNK == 2
+typedef f16 trunk;
+#else
+typedef float trunk;
+#endif
+
+__device__ constexpr int at_most_16(int bytes) { return bytes < 16 ? bytes : 16; }
+
+template <int n> struct alignas(at_most_16(4 * n)) Pack { float x[n]; };
+
+template <int n, typename T> struct alignas(at_most_16(sizeof(T) * n)) Stored { T x[n]; };
 
 template <int n, typename T> __device__ Pack<n> load(const T *from)
 {

@@ -1,51 +1,32 @@
-// Dropout, alone or added to a shortcut, by a mask that is made where it is needed and never stored.
+// Dropout, alone or added to a shortcut, by a mask that is made where it is needed: see philox.cuh.
 //
 //   dropout    y = plus + (word(i) >= limit ? scale : 0) x,  plus = 0 where there is none
 //   keep_mask  keep = word(i) >= limit
 //
-// word(4 k + j) is word j of Philox4x32-10 of the counter (k, 0) under the key: a function of the place alone, so that
-// the backward pass, a second forward pass and any number of threads find the same mask.
-// Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011), section 3.3.
-//
-// Bytes moved, n elements: 8 n, with a shortcut 12 n; keep_mask n. Philox takes some 15 operations an element.
-// Layout: a thread takes a pack, for which one counter is enough, then one a grid further on.
+// Bytes moved, n elements of s bytes: 2 s n, with a shortcut 3 s n; keep_mask n.
+// Layout: a thread takes a pack, for which a counter or two are enough, then one a grid further on.
+// y and plus are `param`, x is `real`: a shortcut may be float where what is added to it has 16 bits.
 
 #include "common.cuh"
+#include "philox.cuh"
 
-__device__ uint4 philox(unsigned long long counter, unsigned long long key)
-{
-    unsigned a = counter, b = counter >> 32, c = 0, d = 0, low = key, high = key >> 32;
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        unsigned long long p = 0xD2511F53ull * a, q = 0xCD9E8D57ull * c;
-        a = (unsigned)(q >> 32) ^ b ^ low;
-        b = q;
-        c = (unsigned)(p >> 32) ^ d ^ high;
-        d = p;
-        low += 0x9E3779B9u;
-        high += 0xBB67AE85u;
-    }
-    return make_uint4(a, b, c, d);
-}
-
-__device__ unsigned word(uint4 w, int j) { return j < 2 ? (j ? w.y : w.x) : (j == 2 ? w.z : w.w); }
-
-extern "C" __global__ void dropout(const float *x, const float *plus, float *y, long long n, long long key,
+#ifdef REAL
+extern "C" __global__ void dropout(const real *x, const param *plus, param *y, long long n, long long key,
                                    long long limit, float scale)
 {
     long long step = (long long)gridDim.x * blockDim.x * VEC;
     for (long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC; i < n; i += step) {
-        Pack<VEC> p = load<VEC>(x + i), q = {};
-        if (plus) q = load<VEC>(plus + i);
-        uint4 w = philox(i / 4, key);
+        Pack<VEC> p = load<VEC>(x + i);
+        drop(p, i, key, limit, scale);
+        if (plus) {
+            Pack<VEC> q = load<VEC>(plus + i);
 #pragma unroll
-        for (int j = 0; j < VEC; j++) {
-            bool kept = word(w, VEC == 4 ? j : i % 4) >= (unsigned)limit;
-            p.x[j] = q.x[j] + (kept ? scale : 0.0f) * p.x[j];
+            for (int j = 0; j < VEC; j++) p.x[j] += q.x[j];
         }
         store<VEC>(y + i, p);
     }
 }
+#endif
 
 extern "C" __global__ void keep_mask(bool *keep, long long n, long long key, long long limit)
 {

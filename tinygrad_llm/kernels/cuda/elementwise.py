@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows, philox
-from tinygrad_llm.kernels.cuda.launch import instead_of, launch, vector
+from tinygrad_llm.kernels.cuda.launch import instead_of, kinds, launch, vector
 from tinygrad_llm.kernels.cuda.rows import BLOCKS, blocks_of, column_sums, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -22,7 +22,7 @@ class _Layout:
     def __init__(self, bias: Any, *arrays: Any):
         rows = arrays[0].reshape(1, -1) if bias is None else as_rows(arrays[0])
         self.n, self.c = rows.shape
-        self.vec = vector(self.c, bias, *arrays)
+        self.vec = vector(self.c, *arrays, bias)
         packs = blocks_of(self.c, self.vec)
         threads = threads_for(packs, 256)
         across = blocks_of(packs, threads)
@@ -35,39 +35,39 @@ def _defined(form: str) -> Any:
     return {form.upper(): 1}
 
 
-@instead_of(REFERENCE.activate)
+@instead_of(REFERENCE.activate, real="x", param="bias", gives="x")
 def activate(x: Any, bias: Any, form: str) -> Any:
     """f(x + bias)."""
     y = np.empty_like(x)
     at = _Layout(bias, x, y)
-    launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, VEC=at.vec, **_defined(form))
+    options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
+    launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, **options)
     return y
 
 
-@instead_of(REFERENCE.activate_backward)
+@instead_of(REFERENCE.activate_backward, real="g x y into", param="bias", out="y into", gives="x -")
 def activate_backward(
     g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any = None, into: Any = None
 ) -> tuple[Any, Any]:
     """dx and dbias: the chunks' sums of columns come first, one row each."""
     dx = np.empty_like(x) if into is None and needs[0] else into
     at = _Layout(bias, *(a for a in (g, x, dx, y) if a is not None))
-    dbias = np.empty_like(x, shape=(at.launch[0][1], at.c)) if needs[1] else None
-    launch(
-        "activate", "activate_backward", *at.launch, g, x, bias, dx, y, dbias, at.n, at.c, at.chunk,
-        VEC=at.vec, **_defined(form),
-    )  # fmt: skip
+    dbias = np.empty_like(x, np.float32, shape=(at.launch[0][1], at.c)) if needs[1] else None
+    arrays = (g, x, bias, dx, y, dbias)
+    options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
+    launch("activate", "activate_backward", *at.launch, *arrays, at.n, at.c, at.chunk, **options)
     return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
 
 
-@instead_of(REFERENCE.dropout)
+@instead_of(REFERENCE.dropout, real="x", param="plus", gives="plus/x")
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x / (1 - p) where it is kept, added to plus; with a mask in memory as the reference."""
     if not isinstance(keep, int):
-        return REFERENCE.dropout(x, keep, p, plus)
-    y = np.empty_like(x)
-    vec = vector(x.size, x, plus)
-    grid = (min(MOST_BLOCKS, blocks_of(x.size, 256 * vec)),)
-    launch("dropout", "dropout", grid, (256,), x, plus, y, x.size, keep, philox.limit(p), 1 / (1 - p), VEC=vec)
+        return NotImplemented
+    y = np.empty_like(x if plus is None else plus)
+    options: dict[str, Any] = {"VEC": vector(x.size, x, plus), **kinds(REAL=[x], PARAM=[y])}
+    grid = (min(MOST_BLOCKS, blocks_of(x.size, 256 * options["VEC"])),)
+    launch("dropout", "dropout", grid, (256,), x, plus, y, x.size, keep, philox.limit(p), 1 / (1 - p), **options)
     return y
 
 
@@ -75,5 +75,5 @@ def keep_mask(key: int, p: float, shape: tuple[int, ...], like: Any) -> Any:
     """What dropout keeps by this key."""
     keep, n = array_module(like).empty(shape, bool), math.prod(shape)
     if n:
-        launch("dropout", "keep_mask", (blocks_of(n, 1024),), (256,), keep, n, key, philox.limit(p), VEC=4)
+        launch("dropout", "keep_mask", (blocks_of(n, 1024),), (256,), keep, n, key, philox.limit(p))
     return keep

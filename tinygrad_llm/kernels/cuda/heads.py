@@ -1,17 +1,17 @@
 """Attention on a GPU: which implementation serves a call.
 
-`WAYS` lists the implementations, the best first; a call goes to the first that serves it, and its way back to the same.
-Another one is another `Way` in the list.
+`WAYS` lists our own, the best first. A call goes to the first that serves it, or to cuDNN where that was faster, or to
+the reference where nobody else serves it; its way back goes to the same. Another one is another `Way` in the list.
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from tinygrad_llm.kernels.cuda.asked import Asked, Way, placed
+from tinygrad_llm.kernels.cuda import cudnn, sdp
+from tinygrad_llm.kernels.cuda.asked import Asked, Way
 from tinygrad_llm.kernels.cuda.heads_16 import TENSOR_CORES_16
 from tinygrad_llm.kernels.cuda.heads_32 import PLAIN, TENSOR_CORES_TF32
 from tinygrad_llm.kernels.cuda.launch import REALS
@@ -51,16 +51,30 @@ def attention_backward(
 
 
 def choose(asked: Asked) -> Way:
-    """The first way that serves a call; warns, once a reason, where that takes much memory and time."""
-    way = next(way for way in WAYS if way.serves(asked))
-    if way is BY_REFERENCE:
-        _warn(asked)
-    return way
+    """The way of a call, of those that are allowed (`sdp`).
+
+    Warns, once a reason, where that takes much memory and time. Raises: RuntimeError where none is allowed.
+    """
+    ours = next((way for way in WAYS if sdp.allowed["flash"] and way.serves(asked)), None)
+    once = None if ours is None else partial(_once, ours, asked)
+    if sdp.by_cudnn(*asked[:7], once):
+        return BY_CUDNN
+    if ours is not None:
+        return ours
+    sdp.must_be_allowed()
+    _warn(asked)
+    return BY_REFERENCE
+
+
+def _once(way: Way, asked: Asked) -> None:
+    """There and back; the result stands for its gradient: as many numbers."""
+    y, kept = way.forward(asked)
+    way.backward(y, asked, y, kept, None)
 
 
 def _warn(asked: Asked) -> None:
     (batch, heads, t, d), s = asked.q.shape, asked.k.shape[2]
-    if batch * heads * t * s < LARGE or asked.q.dtype not in REALS:
+    if batch * heads * t * s < LARGE or asked.q.dtype not in REALS or not sdp.allowed["flash"]:
         return
     if asked.v.shape[-1] != d or d > 128:
         why = f"heads are {d} and {asked.v.shape[-1]} wide, and the kernels know one width of at most 128"
@@ -76,39 +90,32 @@ def _warn(asked: Asked) -> None:
 _warned: set[str] = set()
 
 
-# --- what no kernel serves ---
+# --- those of others ---
+
+
+def _by_cudnn(asked: Asked) -> tuple[Any, Any]:
+    return cudnn.attention(*asked[:3], asked.causal, asked.scale)
+
+
+def _back_by_cudnn(g: Any, asked: Asked, y: Any, kept: Any, into: Any) -> tuple[Any, Any, Any]:
+    return cudnn.attention_backward(g, *asked[:3], kept, asked.scale, into)
 
 
 def _by_reference(asked: Asked) -> tuple[Any, Any]:
-    y, p = REFERENCE.attention(*_wide(asked))
-    return y.astype(asked.q.dtype, copy=False), p
+    return REFERENCE.attention(*asked)
 
 
 def _back_by_reference(g: Any, asked: Asked, y: Any, p: Any, into: Any) -> tuple[Any, Any, Any]:
-    wide = _wide(asked)
-    found = REFERENCE.attention_backward(
-        g.astype(wide.q.dtype, copy=False), *wide[:3], p, asked.scale, asked.keep, asked.drop, False
-    )
-    dq, dk, dv = (d.astype(asked.q.dtype, copy=False) for d in found[:3])
-    return placed((dq, dk, dv), into)
+    how = (asked.scale, asked.keep, asked.drop, False, into)
+    return REFERENCE.attention_backward(g, *asked[:3], p, *how)[:3]
 
 
 def _scores_gradient(g: Any, asked: Asked) -> Any:
     """(B, H, T, S), which only a mask that is differentiated asks for."""
-    wide = _wide(asked)
-    p = REFERENCE.attention(*wide)[1]
-    g = g.astype(wide.q.dtype, copy=False)
-    ds = REFERENCE.attention_backward(g, *wide[:3], p, asked.scale, asked.keep, asked.drop, True)[3]
-    return ds.astype(asked.q.dtype, copy=False)
+    p = REFERENCE.attention(*asked)[1]
+    return REFERENCE.attention_backward(g, *asked[:3], p, asked.scale, asked.keep, asked.drop, True)[3]
 
 
-def _wide(asked: Asked) -> Asked:
-    """The same in float32 where it was in 16 bits."""
-    if asked.q.dtype not in REALS[1:]:
-        return asked
-    q, k, v, mask = (None if x is None else x.astype(np.float32) if x.dtype in REALS[1:] else x for x in asked[:4])
-    return asked._replace(q=q, k=k, v=v, mask=mask)
-
-
+BY_CUDNN = Way("cuDNN", lambda asked: cudnn.serves(*asked[:4], asked.keep), _by_cudnn, _back_by_cudnn)
 BY_REFERENCE = Way("reference", lambda asked: True, _by_reference, _back_by_reference)
-WAYS = [TENSOR_CORES_16, TENSOR_CORES_TF32, PLAIN, BY_REFERENCE]
+WAYS = [TENSOR_CORES_16, TENSOR_CORES_TF32, PLAIN]

@@ -41,7 +41,7 @@ def forward(asked: Asked) -> tuple[Any, Any]:
 def backward(g: Any, asked: Asked, y: Any, lse: Any, into: Any) -> tuple[Any, Any, Any]:
     """dq by one kernel, dk and dv by another: each number has one writer, so that it is the same every time."""
     (batch, heads, t, d), s = asked.q.shape, asked.k.shape[2]
-    g, q, k, v, y = (_in_chunks(x) for x in (g, *asked[:3], y))
+    g, q, k, v, y = (_in_chunks(x) for x in (g.astype(y.dtype, copy=False), *asked[:3], y))
     shares, columns, width = k.shape[1], q.shape[-1], _width(d)
     places = (None, None, None) if into is None else into
     dq, dk, dv = (

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
 FLOAT32 = np.dtype(np.float32)
 REALS = (FLOAT32, np.dtype(dtypes.bfloat16.numpy), np.dtype(np.float16))  # what `real` is where REAL is 0, 1, 2
+REAL_OF = {dtype: real for real, dtype in enumerate(REALS)}
+DEFINED = {"real": "REAL", "param": "PARAM", "trunk": "TRUNK"}  # types that a definition decides
 DTYPES: dict[str, np.dtype] = {
     "int": np.dtype(np.int32), "long long": np.dtype(np.int64), "float": FLOAT32, "double": np.dtype(np.float64),
     "bool": np.dtype(np.bool_), "bf16": REALS[1], "f16": REALS[2],
@@ -40,9 +43,9 @@ class Parameter(NamedTuple):
     pointer: bool
     name: str
 
-    def dtype(self, real: int) -> np.dtype:
-        """NumPy's name for the type, in a file that is compiled with this REAL."""
-        return REALS[real] if self.kind == "real" else DTYPES[self.kind]
+    def dtype(self, definitions: Mapping[str, int]) -> np.dtype:
+        """NumPy's name for the type, in a file that is compiled with these definitions."""
+        return REALS[definitions.get(DEFINED[self.kind], 0)] if self.kind in DEFINED else DTYPES[self.kind]
 
 
 def source(file: str) -> str:
@@ -73,17 +76,18 @@ def _parameter(text: str) -> Parameter:
     return Parameter(kind.rstrip(" *"), "*" in text, name.lstrip("*"))
 
 
+NOTHING: Mapping[str, int] = {}
 Expected = tuple[tuple[np.dtype, bool, str], ...]  # of each parameter: its dtype, whether it is a pointer, its name
 
 
-def expected(parameters: Sequence[Parameter], real: int = 0) -> Expected:
+def expected(parameters: Sequence[Parameter], definitions: Mapping[str, int] = NOTHING) -> Expected:
     """What `arguments` looks at, which is asked for at every launch."""
-    return tuple((p.dtype(real), p.pointer, p.name) for p in parameters)
+    return tuple((p.dtype(definitions), p.pointer, p.name) for p in parameters)
 
 
 @cache
-def _expected(file: str, name: str, real: int) -> Expected:
-    return expected(signatures(source(file))[name], real)
+def _expected(file: str, name: str, definitions: tuple[tuple[str, int], ...]) -> Expected:
+    return expected(signatures(source(file))[name], dict(definitions))
 
 
 @cache
@@ -111,8 +115,9 @@ def launch(
     """
     if _counts is not None:
         _counts[name] += 1
-    typed = arguments(name, _expected(file, name, definitions.get("REAL", 0)), args)
-    start(file, name, tuple(definitions.items()), tuple(grid), tuple(block), typed, shared)
+    defined = tuple(definitions.items())
+    typed = arguments(name, _expected(file, name, defined), args)
+    start(file, name, defined, tuple(grid), tuple(block), typed, shared)
 
 
 def arguments(name: str, parameters: Expected, args: Sequence[Any]) -> list[Any]:
@@ -154,32 +159,86 @@ def counted() -> Iterator[Counter[str]]:
 _counts: Counter[str] | None = None  # launches of each kernel, while somebody counts
 
 
-def instead_of(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function over float32 arrays, in order in memory and not empty, a launcher of any arrays.
+def instead_of(
+    reference: Callable[..., Any], *, real: str = "", param: str = "", trunk: str = "", out: str = "", gives: str = ""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function over arrays in order in memory, not empty, of dtypes that it serves, a launcher of any arrays.
 
-    Others take the reference's way: float64, 16-bit floats, arrays without elements. Strides are undone by a copy,
-    since a kernel does not see them. Nothing here looks at the arrays' elements, which would wait for the GPU.
+    real: its arguments that are of one dtype, float32, bfloat16 or float16; param: those that are of this dtype or of
+    float32, all alike; trunk: the same of others; any other with a floating dtype is float32. out: those that are
+    written to. gives: for each result the argument whose dtype it takes, "a/b" for b where a is None, "-" for float32.
+    Others take the reference's way: float64, other pairs of dtypes, arrays without elements, and those for which the
+    function returns NotImplemented. There 16-bit floats are computed with in float32, and results rounded. Strides are
+    undone by a copy, since a kernel does not see them. Nothing here looks at the arrays' elements, which would wait for
+    the GPU.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = signature(function)
+        places = {name: i for i, name in enumerate(parameters.parameters)}
+        reals, *beside, outs = ([places[name] for name in names.split()] for names in (real, param, trunk, out))
+        results = [[places[name] for name in names.split("/") if name != "-"] for names in gives.split()]
+
+        @cache
+        def served(kinds: tuple[np.dtype | None, ...]) -> bool:
+            """Whether the function takes arguments of these dtypes, None for what is no array."""
+            wanted = dict.fromkeys(range(len(kinds)), FLOAT32)
+            for group in (reals, *beside):
+                dtype = next((k for i in group if (k := kinds[i]) is not None), FLOAT32)
+                if dtype not in (REALS if group is reals else (FLOAT32, wanted[reals[0]])):
+                    return False
+                wanted |= dict.fromkeys(group, dtype)
+            return all(k is None or not is_floating(k) or k == wanted[i] for i, k in enumerate(kinds))
+
         @wraps(function)
         def launcher(*args: Any, **kwargs: Any) -> Any:
-            names, given = tuple(kwargs), [*args, *kwargs.values()]
-            for i, a in enumerate(given):
-                dtype = getattr(a, "dtype", None)
-                if dtype is None:
-                    continue
-                if not a.size or (dtype != FLOAT32 and dtype.kind == "f"):
-                    return reference(*args, **kwargs)
-                if not a.flags.c_contiguous:
-                    given[i] = a.copy()
-            if not names:
-                return function(*given)
-            return function(*given[: len(args)], **dict(zip(names, given[len(args) :], strict=True)))
+            if kwargs or len(args) < len(places):
+                bound = parameters.bind(*args, **kwargs)
+                bound.apply_defaults()
+                args = bound.args
+            arrays = [a for a in args if hasattr(a, "dtype")]
+            found = NotImplemented
+            if all(a.size for a in arrays) and served(tuple([getattr(a, "dtype", None) for a in args])):
+                found = function(*(args if all(a.flags.c_contiguous for a in arrays) else map(in_order, args)))
+            return as_float32(reference, args, outs, results) if found is NotImplemented else found
 
         return launcher
 
     return wrap
+
+
+def as_float32(
+    reference: Callable[..., Any], args: Sequence[Any], outs: Sequence[int], results: Sequence[Sequence[int]]
+) -> Any:
+    """The reference on arrays of which some may be of 16 bits: on their numbers in float32, what it gives rounded.
+
+    outs: places of arguments that are written to. results: for each result the places of those whose dtype it takes.
+    """
+    if not any(is_narrow(a) for a in args):
+        return reference(*args)
+    wide = [a.astype(np.float32) if is_narrow(a) and i not in outs else a for i, a in enumerate(args)]
+    found = reference(*wide)
+
+    def rounded(y: Any, places: Sequence[int]) -> Any:
+        dtype = next((args[i].dtype for i in places if args[i] is not None), FLOAT32)
+        return None if y is None else y.astype(dtype, copy=False)
+
+    return tuple(map(rounded, found, results)) if isinstance(found, tuple) else rounded(found, *results)
+
+
+def is_narrow(a: Any) -> bool:
+    """Whether an argument is an array of 16-bit floats."""
+    return hasattr(a, "dtype") and a.dtype in REALS[1:]
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether a dtype is one of floating-point numbers; bfloat16 is none of NumPy's own kinds."""
+    return dtype.kind == "f" or dtype == REALS[1]
+
+
+def kinds(**arrays: Sequence[Any]) -> dict[str, Any]:
+    """The definitions that tell the compiler the dtypes, each that of the first array of a list that is not None."""
+    return {name: next((REAL_OF[a.dtype] for a in some if a is not None), 0) for name, some in arrays.items()}
 
 
 def in_order(a: Any) -> Any:
@@ -187,9 +246,13 @@ def in_order(a: Any) -> Any:
     return a if not hasattr(a, "dtype") or a.flags.c_contiguous else a.copy()
 
 
-def vector(columns: int, *arrays: Any) -> int:
-    """How many numbers a thread may load at once: 16 bytes where each row of so many starts at a multiple of that."""
-    return 4 if columns % 4 == 0 and all(a is None or a.data.ptr % 16 == 0 for a in arrays) else 1
+def vector(columns: int, x: Any, *others: Any) -> int:
+    """How many numbers a thread may load at once: 16 bytes of x where each row of so many starts at a multiple of that.
+
+    The others' rows, which may hold wider numbers, must start there, too.
+    """
+    vec = 16 // x.itemsize
+    return vec if columns % vec == 0 and all(a is None or a.data.ptr % 16 == 0 for a in (x, *others)) else 1
 
 
 def aligned(a: Any) -> Any:

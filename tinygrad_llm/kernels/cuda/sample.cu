@@ -10,7 +10,7 @@
 // without sorting: floats in order are whole numbers in order, and of those the 32 bits are found 8 at a time, by
 // counting (or weighing) what has each of the 256 values among what begins as the border does (a radix select).
 //
-// Bytes moved: 4 V a row from memory; then the level-2 cache gives up to 10 looks more.
+// Bytes moved: V logits a row from memory; then the level-2 cache gives up to 10 looks more.
 // Layout: a block a row. A thread owns a run of neighbouring tokens, so that running sums go by threads.
 
 #include "common.cuh"
@@ -67,7 +67,7 @@ __device__ bool stays(unsigned key, const Kept &kept, Weight &seen)
 // The border at which the sum of what stays reaches `target`: of tokens (each counts 1), or of weights.
 // Of those outside `within` none counts. equals_before: tokens of other threads before `first` that equal its border.
 template <bool weighs>
-__device__ Kept select(const float *x, int first, int last, float top, float inverse_temperature, const Kept &within,
+__device__ Kept select(const real *x, int first, int last, float top, float inverse_temperature, const Kept &within,
                        Weight equals_before, Weight target, Weight *buckets, Kept *shared)
 {
     unsigned border = 0;
@@ -77,9 +77,10 @@ __device__ Kept select(const float *x, int first, int last, float top, float inv
         __syncthreads();
         Weight seen = equals_before;
         for (int i = first; i < last; i++) {
-            unsigned key = ordered(x[i]);
+            float logit = number(x[i]);
+            unsigned key = ordered(logit);
             if (!stays(key, within, seen) || (shift < 24 && (key ^ border) >> (shift + 8))) continue;
-            atomicAdd(&buckets[key >> shift & 255], weighs ? weight_of(x[i], top, inverse_temperature) : Weight(1));
+            atomicAdd(&buckets[key >> shift & 255], weighs ? weight_of(logit, top, inverse_temperature) : Weight(1));
         }
         __syncthreads();
         if (threadIdx.x == 0) {
@@ -102,16 +103,16 @@ __device__ Kept select(const float *x, int first, int last, float top, float inv
     return {border, each ? (missing + each - 1) / each : 0};
 }
 
-__device__ Weight count_equal(const float *x, int first, int last, unsigned border)
+__device__ Weight count_equal(const real *x, int first, int last, unsigned border)
 {
     Weight found = 0;
-    for (int i = first; i < last; i++) found += ordered(x[i]) == border;
+    for (int i = first; i < last; i++) found += ordered(number(x[i])) == border;
     return found;
 }
 
 // top_k 0, top_p 1 and min_p 0 refuse nothing; u: numbers of [0, 1). tokens: -1 where nothing is likeliest.
 extern "C" __global__ void __launch_bounds__(1024, 1)
-sample(const float *x, const double *u, long long *tokens, int v, float inverse_temperature, int top_k, double top_p,
+sample(const real *x, const double *u, long long *tokens, int v, float inverse_temperature, int top_k, double top_p,
        double min_p)
 {
     __shared__ float room[32];
@@ -125,8 +126,9 @@ sample(const float *x, const double *u, long long *tokens, int v, float inverse_
     if (threadIdx.x == 0) spoiled = false;
     __syncthreads();
     for (int i = first; i < last; i++) {
-        if (isnan(x[i])) spoiled = true;
-        top = fmaxf(top, x[i]);
+        float logit = number(x[i]);
+        if (isnan(logit)) spoiled = true;
+        top = fmaxf(top, logit);
     }
     top = block_max(top, room);
     __syncthreads();
@@ -142,7 +144,7 @@ sample(const float *x, const double *u, long long *tokens, int v, float inverse_
     if (top_p < 1) {
         Weight mine = 0, seen = equals_before;
         for (int i = first; i < last; i++)
-            if (stays(ordered(x[i]), kept, seen)) mine += weight_of(x[i], top, inverse_temperature);
+            if (stays(ordered(number(x[i])), kept, seen)) mine += weight_of(number(x[i]), top, inverse_temperature);
         sum_before(mine, sums, whole);
         Weight target = Weight(ceil(top_p * double(whole)));
         kept = select<true>(x, first, last, top, inverse_temperature, kept, equals_before, target, buckets, &shared);
@@ -150,8 +152,8 @@ sample(const float *x, const double *u, long long *tokens, int v, float inverse_
     }
     Weight least = Weight(ceil(min_p * LIKELIEST)), mine = 0, seen = equals_before;
     for (int i = first; i < last; i++) {
-        Weight w = weight_of(x[i], top, inverse_temperature);
-        if (stays(ordered(x[i]), kept, seen) && w >= least) mine += w;
+        Weight w = weight_of(number(x[i]), top, inverse_temperature);
+        if (stays(ordered(number(x[i])), kept, seen) && w >= least) mine += w;
     }
     Weight before = sum_before(mine, sums, whole);
     Weight wanted = Weight(ceil((1 - u[blockIdx.x]) * double(whole)));
@@ -159,8 +161,8 @@ sample(const float *x, const double *u, long long *tokens, int v, float inverse_
     if (wanted <= before || wanted > before + mine) return;
     seen = equals_before;
     for (int i = first; i < last; i++) {
-        Weight w = weight_of(x[i], top, inverse_temperature);
-        if (!stays(ordered(x[i]), kept, seen) || w < least) continue;
+        Weight w = weight_of(number(x[i]), top, inverse_temperature);
+        if (!stays(ordered(number(x[i])), kept, seen) || w < least) continue;
         before += w;
         if (before >= wanted) {
             tokens[blockIdx.x] = i;

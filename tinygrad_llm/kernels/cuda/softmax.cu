@@ -1,4 +1,4 @@
-// Softmax over rows of V floats, and the losses made of it.
+// Softmax over rows of V numbers, and the losses made of it.
 //
 //   softmax                 y = exp(x - top) / sum exp(x - top)
 //   softmax_backward        dx = y (g - sum g y)
@@ -6,26 +6,29 @@
 //   cross_entropy_backward  dx = g_softmax exp(x - lse) - g_target onehot(target) + g_all
 //   loss_then_gradient      both at once: nll, and in x's place g (exp(x - lse) - onehot(target))
 //
-// Bytes moved, N rows: softmax 8 N V, softmax_backward 12 N V, cross_entropy 4 N V, its backward 8 N V,
-// loss_then_gradient 8 N V. Layout: a block per row, 16 bytes a thread at a time; a row may start anywhere, so that up to
-// three elements at either end are taken one by one. A thread keeps the largest so far and the sum of exponentials
-// relative to it; a second look at the row finds it in a cache, or, in loss_then_gradient, in shared memory.
+// Bytes moved, N rows of numbers of s bytes: softmax 2 s N V, softmax_backward 3 s N V, cross_entropy s N V, its backward
+// 2 s N V, loss_then_gradient 2 s N V. What there is one of a row (nll, lse, g) is float.
+// Layout: a block per row, 16 bytes a thread at a time; a row may start anywhere, so that the elements at either end that
+// fill no 16 bytes are taken one by one. A thread keeps the largest so far and the sum of exponentials relative to it; a
+// second look at the row finds it in a cache, or, in loss_then_gradient, in shared memory.
 
 #include "common.cuh"
 
+constexpr int PACK = 16 / sizeof(real);  // numbers that are loaded at once
+
 // f(elements, their place) for the packs and single elements of a row that are this thread's.
-template <class F> __device__ void along_row(const float *x, int v, F f)
+template <class F> __device__ void along_row(const real *x, int v, F f)
 {
-    int head = min(v, int((16 - reinterpret_cast<long long>(x) % 16) / 4 % 4)), packs = (v - head) / 4;
+    int head = min(v, int((16 - reinterpret_cast<long long>(x) % 16) / sizeof(real) % PACK)), packs = (v - head) / PACK;
     if (threadIdx.x < head) f(load<1>(x + threadIdx.x), threadIdx.x);
 #pragma unroll 4
-    for (int i = threadIdx.x; i < packs; i += blockDim.x) f(load<4>(x + head + 4 * i), head + 4 * i);
-    int last = head + 4 * packs + threadIdx.x;
+    for (int i = threadIdx.x; i < packs; i += blockDim.x) f(load<PACK>(x + head + PACK * i), head + PACK * i);
+    int last = head + PACK * packs + threadIdx.x;
     if (last < v) f(load<1>(x + last), last);
 }
 
 // The largest of a row and the sum of exp(x - largest), in every thread.
-__device__ void largest_and_sum(const float *x, int v, float *room, float *largest, float *sum, float *copy = nullptr)
+__device__ void largest_and_sum(const real *x, int v, float *room, float *largest, float *sum, real *copy = nullptr)
 {
     float top = -INF, s = 0;
     along_row(x, v, [&](auto p, int at) {
@@ -45,7 +48,7 @@ __device__ void largest_and_sum(const float *x, int v, float *room, float *large
     *sum = block_sum(top == -INF ? s : s * expf(top - *largest), room);
 }
 
-extern "C" __global__ void softmax(const float *x, float *y, int v)
+extern "C" __global__ void softmax(const real *x, real *y, int v)
 {
     __shared__ float room[32];
     x += blockIdx.x * (long long)v;
@@ -59,7 +62,7 @@ extern "C" __global__ void softmax(const float *x, float *y, int v)
     });
 }
 
-extern "C" __global__ void softmax_backward(const float *g, const float *y, float *dx, int v)
+extern "C" __global__ void softmax_backward(const real *g, const real *y, real *dx, int v)
 {
     __shared__ float room[32];
     long long row = blockIdx.x * (long long)v;
@@ -81,12 +84,12 @@ extern "C" __global__ void softmax_backward(const float *g, const float *y, floa
 }
 
 // A target out of range gives nan, and no read outside of the row.
-__device__ float at_target(const float *x, long long target, int v)
+__device__ float at_target(const real *x, long long target, int v)
 {
-    return target >= 0 && target < v ? x[target] : __int_as_float(0x7fffffff);
+    return target >= 0 && target < v ? number(x[target]) : __int_as_float(0x7fffffff);
 }
 
-extern "C" __global__ void cross_entropy(const float *x, const long long *targets, float *nll, float *lse, int v)
+extern "C" __global__ void cross_entropy(const real *x, const long long *targets, float *nll, float *lse, int v)
 {
     __shared__ float room[32];
     x += blockIdx.x * (long long)v;
@@ -97,9 +100,9 @@ extern "C" __global__ void cross_entropy(const float *x, const long long *target
     nll[blockIdx.x] = top + logf(sum) - at_target(x, targets[blockIdx.x], v);
 }
 
-extern "C" __global__ void cross_entropy_backward(const float *x, const long long *targets, const float *lse,
+extern "C" __global__ void cross_entropy_backward(const real *x, const long long *targets, const float *lse,
                                                   const float *g_target, const float *g_softmax, const float *g_all,
-                                                  float *dx, int v)
+                                                  real *dx, int v)
 {
     long long row = blockIdx.x, target = targets[row];
     float l = lse[row], gs = g_softmax[row], gt = g_target[row], ga = g_all[row];
@@ -111,21 +114,22 @@ extern "C" __global__ void cross_entropy_backward(const float *x, const long lon
     });
 }
 
-// pitch: from a row to the next; what lies behind v becomes 0. in_shared: the block has shared memory for v + 4 floats.
-extern "C" __global__ void loss_then_gradient(float *x, const long long *targets, const float *g, float *nll, int v,
+// pitch: from a row to the next; what lies behind v becomes 0. in_shared: the block has shared memory for v numbers and
+// 16 bytes more.
+extern "C" __global__ void loss_then_gradient(real *x, const long long *targets, const float *g, float *nll, int v,
                                               int pitch, int needed, int in_shared)
 {
     extern __shared__ float4 shared[];
     __shared__ float room[32];
     x += blockIdx.x * (long long)pitch;
     long long target = targets[blockIdx.x];
-    int shift = reinterpret_cast<long long>(x) % 16 / 4;  // so that packs are packs there, too
-    float *row = in_shared ? reinterpret_cast<float *>(shared) + shift : x;
+    int shift = reinterpret_cast<long long>(x) % 16 / sizeof(real);  // so that packs are packs there, too
+    real *row = in_shared ? reinterpret_cast<real *>(shared) + shift : x;
     float top, sum, scale = g[blockIdx.x];
     largest_and_sum(x, v, room, &top, &sum, in_shared ? row : nullptr);
     if (threadIdx.x == 0) nll[blockIdx.x] = top + logf(sum) - at_target(x, target, v);
     if (!needed) return;
-    for (int i = v + threadIdx.x; i < pitch; i += blockDim.x) x[i] = 0;
+    for (int i = v + threadIdx.x; i < pitch; i += blockDim.x) put(x + i, 0);
     __syncthreads();  // x[target] was read
     float share = scale / sum;
     along_row(row, v, [&](auto p, int at) {

@@ -1,0 +1,136 @@
+"""Launchers of the norms, alone and behind a shortcut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.kernels import as_rows, philox
+from tinygrad_llm.kernels.cuda.elementwise import dropout
+from tinygrad_llm.kernels.cuda.launch import instead_of, kinds, launch, vector
+from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
+from tinygrad_llm.kernels.reference import REFERENCE
+from tinygrad_llm.kernels.shortcut import behind_a_shortcut
+
+MOST_COLUMNS = 32  # that a thread of a norm's backward keeps in registers
+MOST_OF_A_ROW = 64  # numbers that a thread keeps of the sum whose norm is taken
+
+
+@instead_of(REFERENCE.layer_norm, real="x", param="weight bias", gives="x - -")
+def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
+    """(x - mean) rstd weight + bias."""
+    n, c = as_rows(x).shape
+    y, mean, rstd = np.empty_like(x), *statistics(x, n)
+    options = {"VEC": vector(c, x, y, weight, bias), **kinds(REAL=[x], PARAM=[weight, bias])}
+    arrays = (x, weight, bias, y, mean, rstd)
+    launch("norm", "layer_norm", (blocks_of(n, 4),), (128,), *arrays, n, c, eps, **options)
+    return y, mean, rstd
+
+
+def statistics(x: Any, n: int) -> tuple[Any, Any]:
+    """Room for two numbers of each row."""
+    return np.empty_like(x, np.float32, shape=(n, 1)), np.empty_like(x, np.float32, shape=(n, 1))
+
+
+@instead_of(REFERENCE.rms_norm, real="x", param="weight", gives="x -")
+def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
+    """x rstd weight."""
+    n, c = as_rows(x).shape
+    y, rstd = np.empty_like(x), np.empty_like(x, np.float32, shape=(n, 1))
+    options = {"VEC": vector(c, x, y, weight), **kinds(REAL=[x], PARAM=[weight])}
+    launch("norm", "rms_norm", (blocks_of(n, 4),), (128,), x, weight, y, rstd, n, c, eps, **options)
+    return y, rstd
+
+
+@instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight", gives="x - -")
+def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
+    """dx, dweight, dbias in two launches."""
+    way = _Backward(x, needs[1:3], g, x, weight)
+    if not way.fits:
+        return NotImplemented
+    dx = np.empty_like(x) if needs[0] else None
+    arrays, options = (g, x, weight, mean, rstd, dx, way.sums), way.options | kinds(REAL=[x], PARAM=[weight])
+    launch("norm", "layer_norm_backward", *way.launch, *arrays, *way.needs, way.n, way.c, **options)
+    return dx, *way.added()
+
+
+@instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight", gives="x -")
+def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
+    """dx, dweight in two launches."""
+    way = _Backward(x, (needs[1], False), g, x, weight)
+    if not way.fits:
+        return NotImplemented
+    dx = np.empty_like(x) if needs[0] else None
+    arrays, options = (g, x, weight, rstd, dx, way.sums), way.options | kinds(REAL=[x], PARAM=[weight])
+    launch("norm", "rms_norm_backward", *way.launch, *arrays, needs[1], way.n, way.c, **options)
+    return dx, way.added()[0]
+
+
+class _Backward:
+    """How a norm's backward is laid out over the GPU: rows n, columns c, grid and block, columns a thread.
+
+    Each block leaves its sums of columns in a row, for dweight, dbias or both as they are needed; they are added next.
+    """
+
+    def __init__(self, x: Any, needs: tuple[bool, bool], *arrays: Any):
+        self.n, self.c = as_rows(x).shape
+        self.needs, parts = needs, sum(needs)
+        vec = vector(self.c, *arrays)
+        threads = threads_for(blocks_of(self.c, vec), 256)
+        packs = blocks_of(self.c, threads * vec)
+        self.fits = packs * vec <= MOST_COLUMNS
+        self.options: dict[str, Any] = {"VEC": vec, "PACKS": packs}
+        self.launch = (min(self.n, BLOCKS),), (threads,)
+        self.sums = np.empty_like(x, np.float32, shape=(*self.launch[0], parts, self.c)) if parts else None
+
+    def added(self) -> list[Any]:
+        """dweight and dbias, each None where it is not needed."""
+        found = [np.empty_like(self.sums, shape=self.c) if needed else None for needed in self.needs]
+        if self.sums is not None:
+            first, *rest = (d for d in found if d is not None)
+            add_blocks(self.sums, first, rest[0] if rest else None)
+        return found
+
+
+composed = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)  # for rows too wide, and masks in memory
+
+
+@instead_of(composed[0], real="x", param="weight bias", trunk="shortcut", gives="shortcut x - -")
+def dropout_add_norm(
+    x: Any, keep: Any, p: float, shortcut: Any, weight: Any, bias: Any, eps: float
+) -> tuple[Any, Any, Any, Any]:
+    """s = shortcut + dropout(x), y = (s - mean) rstd weight + bias."""
+    n, c = as_rows(x).shape
+    s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
+    vec = vector(c, x, shortcut, weight, bias)
+    row = blocks_of(c, 32 * vec)
+    if row * vec > MOST_OF_A_ROW or not (keep is None or isinstance(keep, int)):
+        return NotImplemented
+    launch(
+        "shortcut", "dropout_add_norm", (blocks_of(n, 4),), (128,), x, shortcut, weight, bias, s, y, mean, rstd, n, c,
+        eps, *_drop(keep, p), VEC=vec, ROW=row, **kinds(REAL=[x], PARAM=[weight, bias], TRUNK=[shortcut]),
+    )  # fmt: skip
+    return s, y, mean, rstd
+
+
+def _drop(keep: int | None, p: float) -> tuple[int, int, float]:
+    """What tells a kernel the mask: key, limit, scale; nothing is dropped without a key."""
+    return (0, 0, 1.0) if keep is None else (keep, philox.limit(p), 1 / (1 - p))
+
+
+@instead_of(composed[1], real="g", param="weight", trunk="s d", gives="g s - -")
+def dropout_add_norm_backward(
+    g: Any, d: Any, s: Any, weight: Any, mean: Any, rstd: Any, keep: Any, p: float, needs: Any
+) -> tuple[Any, Any, Any, Any]:
+    """The gradients of x, the shortcut, weight and bias in two launches."""
+    way = _Backward(s, needs[2:], g, d, s, weight)
+    if not way.fits or not (keep is None or isinstance(keep, int)):
+        return NotImplemented
+    apart = keep is not None or g.dtype != s.dtype  # else both gradients are one array
+    ds = np.empty_like(s) if needs[1] or (needs[0] and not apart) else None
+    dx = np.empty_like(g) if needs[0] and apart else None
+    arrays, counts = (g, d, s, weight, mean, rstd, ds, dx, way.sums), (*way.needs, way.n, way.c)
+    options = way.options | kinds(REAL=[g], PARAM=[weight], TRUNK=[s])
+    launch("shortcut", "dropout_add_norm_backward", *way.launch, *arrays, *counts, *_drop(keep, p), **options)
+    return (dx if apart else ds) if needs[0] else None, ds if needs[1] else None, *way.added()

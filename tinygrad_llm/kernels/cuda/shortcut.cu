@@ -1,0 +1,79 @@
+// A part added to the shortcut, and the norm of the sum: what stands between the parts of a transformer's blocks.
+//
+//   forward    s = shortcut + drop(x),  y = (s - mean) rstd weight + bias
+//   backward   u = g weight,  h = (s - mean) rstd:  ds = d + rstd (u - mean(u) - h mean(u h)),  dx = drop(ds)
+//
+// drop is dropout by a mask made where it is needed (philox.cuh), or nothing where limit is 0. g is the gradient of y, d
+// that of s on the other ways that lead from it; ds is also the shortcut's.
+//
+// Bytes moved, N rows of C numbers: with s_x bytes of `real` and s_t of `trunk`: forward (2 s_x + 2 s_t) N C, backward
+// (s_x + 3 s_t) N C and, where something is dropped or dx is of another type, s_x N C more. One after the other add, norm,
+// and their backward move s_t N C more forward, and 3 s_t N C more backward.
+// Layout: forward a warp per row, which stays in its registers, ROW x VEC numbers of it in a thread's. Backward: norm.cuh.
+
+#include "norm.cuh"
+
+#ifdef ROW
+__device__ float rounded(float x)
+{
+    trunk t;
+    put(&t, x);
+    return number(t);
+}
+
+extern "C" __global__ void dropout_add_norm(const real *x, const trunk *shortcut, const param *weight,
+                                            const param *bias, trunk *s, real *y, float *mean, float *rstd,
+                                            long long n, int c, float eps, long long key, long long limit, float scale)
+{
+    long long row = blockIdx.x * (long long)(blockDim.x / 32) + threadIdx.x / 32, start = row * c;
+    int lane = threadIdx.x % 32;
+    if (row >= n) return;
+    Pack<VEC> p[ROW];
+    float sum = 0, squares = 0;
+#pragma unroll
+    for (int k = 0; k < ROW; k++) {
+        int i = (k * 32 + lane) * VEC;
+        if (i >= c) break;
+        Pack<VEC> q = load<VEC>(shortcut + start + i);
+        p[k] = load<VEC>(x + start + i);
+        if (limit) drop(p[k], start + i, key, limit, scale);
+#pragma unroll
+        for (int j = 0; j < VEC; j++) {
+            p[k].x[j] = rounded(p[k].x[j] + q.x[j]);  // backward finds the sum as it is stored
+            sum += p[k].x[j];
+        }
+        store<VEC>(s + start + i, p[k]);
+    }
+    float centre = warp_sum(sum) / c;
+#pragma unroll
+    for (int k = 0; k < ROW; k++) {
+        if ((k * 32 + lane) * VEC >= c) break;
+#pragma unroll
+        for (int j = 0; j < VEC; j++) squares += (p[k].x[j] - centre) * (p[k].x[j] - centre);
+    }
+    float r = 1 / sqrtf(warp_sum(squares) / c + eps);
+#pragma unroll
+    for (int k = 0; k < ROW; k++) {
+        int i = (k * 32 + lane) * VEC;
+        if (i >= c) break;
+        normalise(p[k], centre, r, weight, bias, i);
+        store<VEC>(y + start + i, p[k]);
+    }
+    if (lane == 0) {
+        mean[row] = centre;
+        rstd[row] = r;
+    }
+}
+#endif
+
+#ifdef PACKS
+// d, ds and dx may be null, as weight may; sums: as in layer_norm_backward.
+extern "C" __global__ void dropout_add_norm_backward(const real *g, const trunk *d, const trunk *s, const param *weight,
+                                                     const float *mean, const float *rstd, trunk *ds, real *dx,
+                                                     float *sums, int need_weight, int need_bias, long long n, int c,
+                                                     long long key, long long limit, float scale)
+{
+    Drop by = {(unsigned long long)key, (unsigned)limit, scale};
+    backward<true>(g, s, weight, mean, rstd, ds, sums, need_weight, need_bias, n, c, d, dx, by);
+}
+#endif
