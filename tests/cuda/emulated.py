@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tinygrad_llm.kernels.cuda import heads_16, heads_32, launch, rows
+from tinygrad_llm.kernels.cuda import heads, launch, rows, sdp
 
 HERE = Path(__file__).parent
 HEADER = (HERE / "emulated.h").read_text("utf-8")
@@ -90,7 +90,8 @@ def gpu() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", start)
     patch.setattr(launch, "header", header)
-    for module in (heads_16, heads_32, rows):
+    patch.setitem(sdp.allowed, "cudnn", False)
+    for module in (heads, rows):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:
         with pretend.gpu(), np.errstate(all="ignore"):

@@ -31,11 +31,12 @@ class Asked(NamedTuple):
 class Way(NamedTuple):
     """An implementation: whether it serves a call, the result and what it keeps, and the gradients of q, k and v.
 
-    backward(g, asked, y, kept, into) -> dq, dk, dv: in `into` where that is given; y is forward's result.
+    serves(asked, room): room is the bytes of shared memory that a block may have. backward(g, asked, y, kept, into) ->
+    dq, dk, dv: in `into` where that is given; y is forward's result.
     """
 
     name: str
-    serves: Callable[[Asked], bool]
+    serves: Callable[[Asked, int], bool]
     forward: Callable[[Asked], tuple[Any, Any]]
     backward: Callable[[Any, Asked, Any, Any, Any], tuple[Any, Any, Any]]
 

@@ -14,7 +14,7 @@ from tinygrad_llm.kernels.cuda import cudnn, sdp
 from tinygrad_llm.kernels.cuda.asked import Asked, Way
 from tinygrad_llm.kernels.cuda.heads_16 import TENSOR_CORES_16
 from tinygrad_llm.kernels.cuda.heads_32 import PLAIN, TENSOR_CORES_TF32
-from tinygrad_llm.kernels.cuda.launch import REALS
+from tinygrad_llm.kernels.cuda.launch import REALS, shared_memory
 from tinygrad_llm.kernels.reference import REFERENCE
 
 LARGE = 1 << 24  # scores, from which on it is worth a warning that they stand in memory
@@ -55,7 +55,8 @@ def choose(asked: Asked) -> Way:
 
     Warns, once a reason, where that takes much memory and time. Raises: RuntimeError where none is allowed.
     """
-    ours = next((way for way in WAYS if sdp.allowed["flash"] and way.serves(asked)), None)
+    room = shared_memory(asked.q.device.id)
+    ours = next((way for way in WAYS if sdp.allowed["flash"] and way.serves(asked, room)), None)
     once = None if ours is None else partial(_once, ours, asked)
     if sdp.by_cudnn(*asked[:7], once):
         return BY_CUDNN
@@ -116,6 +117,6 @@ def _scores_gradient(g: Any, asked: Asked) -> Any:
     return REFERENCE.attention_backward(g, *asked[:3], p, asked.scale, asked.keep, asked.drop, True)[3]
 
 
-BY_CUDNN = Way("cuDNN", lambda asked: cudnn.serves(*asked[:4], asked.keep), _by_cudnn, _back_by_cudnn)
-BY_REFERENCE = Way("reference", lambda asked: True, _by_reference, _back_by_reference)
+BY_CUDNN = Way("cuDNN", lambda asked, room: cudnn.serves(*asked[:4], asked.keep), _by_cudnn, _back_by_cudnn)
+BY_REFERENCE = Way("reference", lambda asked, room: True, _by_reference, _back_by_reference)
 WAYS = [TENSOR_CORES_16, TENSOR_CORES_TF32, PLAIN]

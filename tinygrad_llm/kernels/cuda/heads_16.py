@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.kernels.cuda.asked import Asked, Mask, Way, definitions, dropout_of, has_work, placed, steps_of
-from tinygrad_llm.kernels.cuda.launch import REALS, launch, shared_memory
+from tinygrad_llm.kernels.cuda.launch import REALS, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 
 ROWS = 128  # of a block's tile
@@ -15,10 +15,9 @@ WIDTHS = (32, 64, 96, 128)  # that the kernels are compiled for
 AMPERE = 99 * 1024  # bytes of shared memory for a block, at least: older GPUs, without the instructions, have 96 KiB
 
 
-def serves(asked: Asked) -> bool:
+def serves(asked: Asked, room: int) -> bool:
     """16-bit numbers, on a GPU that has the instructions."""
-    fits = asked.q.dtype in REALS[1:] and has_work(asked)
-    return fits and shared_memory(asked.q.device.id) >= AMPERE
+    return asked.q.dtype in REALS[1:] and has_work(asked) and room >= AMPERE
 
 
 def forward(asked: Asked) -> tuple[Any, Any]:

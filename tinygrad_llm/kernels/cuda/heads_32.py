@@ -9,19 +9,19 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm.kernels.cuda.asked import TILE, Asked, Mask, Way, definitions, dropout_of, has_work, steps_of
 from tinygrad_llm.kernels.cuda.heads_16 import AMPERE
-from tinygrad_llm.kernels.cuda.launch import launch, shared_memory
+from tinygrad_llm.kernels.cuda.launch import launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 
 WIDTHS = (32, 64, 128)  # that the kernels are compiled for
 
 
-def _serves_tf32(asked: Asked) -> bool:
-    return devices.tf32 and _serves(asked) and shared_memory(asked.q.device.id) >= AMPERE
+def _serves_tf32(asked: Asked, room: int) -> bool:
+    return devices.tf32 and _serves(asked, room) and room >= AMPERE
 
 
-def _serves(asked: Asked) -> bool:
-    room = _shared(_width(asked.q.shape[-1]), 4, True) if asked.q.shape[-1] <= WIDTHS[-1] else 0
-    return asked.q.dtype == np.float32 and has_work(asked) and room <= shared_memory(asked.q.device.id)
+def _serves(asked: Asked, room: int) -> bool:
+    fits = asked.q.dtype == np.float32 and has_work(asked)
+    return fits and _shared(_width(asked.q.shape[-1]), 4, True) <= room
 
 
 class _Files:
