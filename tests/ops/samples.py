@@ -480,7 +480,10 @@ def attention(draw):
 def attention_of_packed(draw):
     b, t, heads, width = (draw(st.integers(1, 3)) for _ in range(4))
     qkv, keep = draw(array((b, t, 3 * heads * width))), drawn(draw, (b, heads, t, t)) if draw(TRUTH) else None
-    return sample(qkv, keep, heads=heads, causal=draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), drop=0.2)
+    mask = optional(draw, bools((b, 1, t, t)) | ids(3, (b, t)))
+    if mask is not None and mask.dtype == bool:
+        mask[..., 0] = True  # which each query sees
+    return sample(qkv, mask, keep, heads=heads, causal=draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), drop=0.2)
 
 
 # --- losses ---

@@ -33,10 +33,13 @@ def attention(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, sca
 
 
 @register(half=True)
-def attention_of_packed(qkv: Any, keep: Any, *, heads: int, causal: bool, scale: float, drop: float) -> Any:
+def attention_of_packed(
+    qkv: Any, mask: Any, keep: Any, *, heads: int, causal: bool, scale: float, drop: float
+) -> Any:
     """attention of queries, keys and values that lie side by side: qkv (B, T, 3 C) -> (B, T, C), C = H D.
 
-    One op for what is some fifteen, views for the most part, and a gradient that is written where it belongs.
+    One op for what is some fifteen, views for the most part, and a gradient that is written where it belongs. mask: as
+    there, but without a gradient.
     """
     batch, t, c3 = qkv.shape
     kernel = kernels.of(qkv)
@@ -45,7 +48,7 @@ def attention_of_packed(qkv: Any, keep: Any, *, heads: int, causal: bool, scale:
         return x.reshape(batch, t, 3, heads, c3 // (3 * heads)).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
 
     q, k, v = parts(qkv)
-    y, saved = kernel.attention(q, k, v, None, causal, scale, keep, drop)
+    y, saved = kernel.attention(q, k, v, mask, causal, scale, keep, drop)
 
     def dqkv(g: Any) -> Any:
         d = np.empty_like(qkv, order="C")
@@ -53,4 +56,4 @@ def attention_of_packed(qkv: Any, keep: Any, *, heads: int, causal: bool, scale:
         kernel.attention_backward(by_heads, q, k, v, saved, scale, keep, drop, False, tuple(parts(d)))
         return d
 
-    return y.swapaxes(1, 2).reshape(batch, t, c3 // 3), (dqkv, None)
+    return y.swapaxes(1, 2).reshape(batch, t, c3 // 3), (dqkv, None, None)

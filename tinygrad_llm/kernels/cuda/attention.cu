@@ -21,7 +21,7 @@
 
 #define TILE 64
 #define THREADS 256
-#define BLOCKS (D > 64 || MASK || DROPOUT ? 1 : 2)  // at once on a multiprocessor, as memory and registers allow
+#define BLOCKS (D > 64 || MASK || DROPOUT || VEC == 1 ? 1 : 2)  // at once on a multiprocessor: memory and registers
 #define PITCH (D + 4)
 #define SCORES (TILE + 4)
 #define W (D / 16)         // columns of the result for each thread

@@ -80,14 +80,14 @@ def scaled_dot_product_attention(
 def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C).
 
-    mask: bool (True takes part), broadcast to (B, H, T, T), for what a query may not see although it came before; or
-    whole numbers (B, T), the document that each position belongs to, where a query sees its own alone.
+    mask: bool (True takes part) or added to the scores, broadcast to (B, H, T, T), for what a query may not see
+    although it came before; or whole numbers (B, T), the document of each position, of which a query sees its own.
     """
     batch, t, c3 = qkv.array.shape
     keep = _keep((batch, heads, t, t), dropout_p, qkv)
     how: dict[str, Any] = {"causal": True, "scale": 1 / math.sqrt(c3 // (3 * heads)), "drop": dropout_p}
-    if mask is None:
-        return apply(attention_ops.attention_of_packed, qkv, keep, heads=heads, **how)
+    if mask is None or not mask.is_floating_point():
+        return apply(attention_ops.attention_of_packed, qkv, mask, keep, heads=heads, **how)
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))  # (B, H, T, D)
     return apply(attention_ops.attention, q, k, v, mask, keep, **how).transpose(1, 2).flatten(-2)
 
