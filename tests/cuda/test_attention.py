@@ -107,6 +107,20 @@ def test_a_missing_wait_is_seen(wait, monkeypatch):
     assert not any(in_both_orders("attention, long", BFLOAT16, monkeypatch))
 
 
+def test_a_key_may_lie_in_memory():
+    """Where a captured launch finds another one each time."""
+    given = [floats(1, 2, n, 24).astype(BFLOAT16) for n in (65, 129, 129)]
+    with emulated.gpu():
+        for arrays in (moved(given), moved(in_dtype(given, np.float32))):
+            results = []
+            for key in (KEY, moved(np.array([KEY]))):
+                y, saved = CUDA.attention(*arrays, None, False, 0.3, key, 0.3)
+                dq, dk, dv, _ = CUDA.attention_backward(y, *arrays, saved, 0.3, key, 0.3, False)
+                results.append([back(a).astype(np.float32) for a in (y, dq, dk, dv)])
+            for y, z in zip(*results, strict=True):
+                np.testing.assert_array_equal(y, z)
+
+
 def test_what_no_kernel_serves_goes_the_reference_s_way():
     """Heads of another width, a mask of dropout in memory, a scale that turns the order round: computed in float32."""
     q, k, v, wide = (floats(1, 2, 9, d).astype(BFLOAT16) for d in (8, 8, 8, 130))

@@ -19,12 +19,13 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import graph
 from tinygrad_llm.autograd.tensor import Tensor, public_name, wrap
+from tinygrad_llm.kernels.cuda import capture
 
 # --- PyTorch's lists, of the functions that exist here ---
 
 NARROW = {"addmm", "bmm", "linear", "matmul", "mm", "prelu", "scaled_dot_product_attention",
-          "activated_linear", "attention_of_packed", "lora_linear"}  # fmt: skip
-"""Computed in 16 bits. The last three are ours, made of such functions; linear_cross_entropy asks for its own dtype."""
+          "activated_linear", "attention_of_packed", "feed_forward", "lora_linear"}  # fmt: skip
+"""Computed in 16 bits. The last four are ours, made of such functions; linear_cross_entropy asks for its own dtype."""
 
 LOSSES = {"cosine_embedding_loss", "cross_entropy", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
           "margin_ranking_loss", "mse_loss", "nll_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss",
@@ -66,7 +67,7 @@ class State(threading.local):
     def __init__(self) -> None:
         self.narrow: dict[str, dtypes.dtype] = {}
         self.cache_enabled = True
-        self.kept: dict[graph.Node, tuple[Any, int, Any]] = {}  # leaf -> its array, the date of its cast, the cast
+        self.kept: dict[graph.Node, tuple[Any, int, Any]] = {}  # leaf -> what was cast, when, the cast
 
 
 state = State()
@@ -94,7 +95,7 @@ def region(narrow: dict[str, dtypes.dtype], cache_enabled: bool) -> Iterator[Non
 def again() -> Callable[[], Any]:
     """What opens this thread's region once more: in another thread, or for a part that backward computes again."""
     narrow, cache_enabled = state.narrow, state.cache_enabled
-    return (lambda: region(narrow, cache_enabled)) if narrow else nullcontext
+    return lambda: region(narrow, cache_enabled) if narrow or regions else nullcontext()
 
 
 # --- the casts ---
@@ -173,7 +174,7 @@ def _map(value: Any, to: np.dtype) -> Any:
 def cast(x: Tensor, to: np.dtype) -> Tensor:
     """x in a dtype, at x's node; x itself where it has it already, or holds integers or float64.
 
-    The cast of a leaf is kept until the outermost region is left, or the leaf is written to.
+    The cast of a leaf is kept until the outermost region is left, or the leaf is written to; a graph casts for itself.
     """
     array = x.array
     if array.dtype == to or not x.is_floating_point() or array.itemsize == 8:
@@ -181,9 +182,14 @@ def cast(x: Tensor, to: np.dtype) -> Tensor:
     node = x.node
     if node is None or node.op is not None or x.source is not None or not state.cache_enabled or array.itemsize != 4:
         return _at(node, _as(array, to))
+    now = array, to, capture.at_work()
     found = state.kept.get(node)
-    if found is None or found[0] is not array or graph.written_since(array, found[1]) or found[2].dtype != to:
-        found = state.kept[node] = array, next(graph.clock), _as(array, to)
+    if (
+        found is None
+        or any(a is not b for a, b in zip(found[0], now, strict=True))
+        or graph.written_since(array, found[1])
+    ):
+        found = state.kept[node] = now, next(graph.clock), _as(array, to)
     return _at(node, found[2])
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "SUMMED_AT_ONCE",
     "Kernels",
     "as_rows",
+    "check_index",
     "column_sums",
     "in_order",
     "largest",
@@ -53,6 +54,12 @@ class Kernels:
     """
     linear: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None) -> x weight^T + bias (N, M)."""
+    linear_gradients: Callable[..., Any]
+    """(g (N, M), x (N, K), needs of weight, bias) -> dweight (M, K), dbias (M,) of `linear`; None if not needed."""
+    linear_activate: Callable[..., Any]
+    """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
+    linear_activate_backward: Callable[..., Any]
+    """(g (N, L), weight (L, M), h (N, M), form) -> dh = (g weight) f'(h) (N, M), the sums of its columns (M,)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -66,8 +73,9 @@ class Kernels:
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
 
-    keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
-    see `philox`. With g in the place of x it gives the gradient of x. With plus the result has the dtype of plus.
+    keep: bool (...), True where an element is kept, or the key of a counter-based stream that decides (`philox`): a
+    whole number, or int64 (1,), where a captured launch finds another one each time. With g in the place of x it gives
+    the gradient of x. With plus the result has the dtype of plus.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
@@ -100,8 +108,8 @@ class Kernels:
     Each of the K heads of keys and values serves H / K neighbouring heads of queries. mask: None; bool (True takes
     part) or an array added to the scores, broadcast to (B, H, T, S); or whole numbers (B, T), the document of each
     position, for queries that see their own alone (T = S). Where it leaves a query nothing to look at, the result is 0.
-    keep: None; bool (B, H, T, S), the weights that dropout keeps; or a whole number, the key of a stream that decides
-    (`attention_forms.kept`). They were drawn with probability drop to be dropped, and are divided by 1 - drop.
+    keep: None; bool (B, H, T, S), the weights that dropout keeps; or the key of a stream that decides, as for
+    `dropout` (`attention_forms.kept`). drop: their probability to be dropped; what is kept is divided by 1 - drop.
     `saved` is what backward needs.
     """
     attention_backward: Callable[..., Any]
@@ -129,7 +137,8 @@ class Kernels:
     adamw: Callable[..., None]
     """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is.
 
-    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group.
+    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
+    captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
@@ -157,6 +166,22 @@ class Kernels:
 def as_rows(x: Any) -> Any:
     """(..., C) -> (N, C). N is counted: where C is 0, reshape(-1, C) cannot tell it."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def check_index(ids: Any, low: int, high: int, what: str, allowed: int | None = None) -> None:
+    """Refuse whole numbers outside [low, high), but for one that is allowed; what: the op that picks by them.
+
+    Raises:
+        IndexError: at once, or for numbers on a GPU when Python waits for it next: see `kernels.cuda.outside`.
+    """
+    if of(ids) is CUDA:
+        outside.check_index(ids, low, high, what, allowed)
+        return
+    wrong = (ids < low) | (ids >= high)
+    if allowed is not None:
+        wrong &= ids != allowed
+    if wrong.any():
+        raise IndexError(f"{what}: index {int(ids[wrong][0])} is out of range for {high} places")
 
 
 _chosen: str | None = None
@@ -187,5 +212,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
-from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
+from tinygrad_llm.kernels.cuda import CUDA, outside  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

@@ -24,7 +24,7 @@ def kept(keep: Any, drop: float, shape: tuple[int, ...], like: Any) -> Any:
 
     The words of a row begin at a multiple of four, so that neighbours come from one counter.
     """
-    if not isinstance(keep, int):
+    if keep is None or not philox.is_key(keep):
         return keep
     *rows, s = shape
     return philox.keep_mask(keep, drop, (*rows, -(-s // 4) * 4), like)[..., :s]

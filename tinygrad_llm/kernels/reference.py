@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, special
-from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, philox
+from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of, philox
 from tinygrad_llm.kernels import attention_forms as forms
 from tinygrad_llm.kernels.half import takes_half
-from tinygrad_llm.kernels.philox import keep_mask
+from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
@@ -32,6 +32,23 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     """x weight^T + bias."""
     y = np.matmul(x, weight.T)
     return y if bias is None else y + bias
+
+
+def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
+    """g^T x and the sums of g's columns."""
+    return np.matmul(g.T, x) if needs[0] else None, g.sum(axis=0) if needs[1] else None
+
+
+def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any]:
+    """h = x weight^T + bias and f(h)."""
+    h = linear(x, weight, bias)
+    return h, activate(h, None, form)
+
+
+def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[Any, Any]:
+    """dh = (g weight) f'(h) and the sums of its columns."""
+    dh = activate_backward(np.matmul(g, weight), h, None, form, (True, False))[0]
+    return dh, dh.sum(axis=0)
 
 
 def erf(x: Any) -> Any:
@@ -80,7 +97,7 @@ def activate_backward(
 
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x keep / (1 - p) + plus. Source: Srivastava et al., Dropout (2014), section 4."""
-    if isinstance(keep, int):
+    if is_key(keep):
         keep = keep_mask(keep, p, x.shape, x)
     y = x * keep
     y *= 1 / (1 - p)
@@ -145,6 +162,11 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
 dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
+def _product(a: Any, b: Any) -> Any:
+    """a @ b; on a GPU by its own kernel, which can be captured and takes 16 bits."""
+    return np.matmul(a, b) if isinstance(a, np.ndarray) else of(a).matmul(a, b)
+
+
 def attention(
     q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, drop: float
 ) -> tuple[Any, Any]:
@@ -153,7 +175,7 @@ def attention(
     Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
     """
     k, v = forms.shared(q, k, v)
-    scores = np.matmul(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
+    scores = _product(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
     if mask is not None:
         mask = forms.seen(mask)
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
@@ -162,7 +184,7 @@ def attention(
     p = softmax(scores)
     if mask is not None:  # a query that may look nowhere takes nothing
         p = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0, p).astype(q.dtype)
-    return np.matmul(p if keep is None else p * _dropped(p, keep, drop), v), p
+    return _product(p if keep is None else p * _dropped(p, keep, drop), v), p
 
 
 def _dropped(p: Any, keep: Any, drop: float) -> Any:
@@ -184,11 +206,11 @@ def attention_backward(
     heads = k.shape[1]
     k, v = forms.shared(q, k, v)
     dropped = None if keep is None else _dropped(p, keep, drop)
-    dv = np.matmul((p if dropped is None else p * dropped).swapaxes(-1, -2), g)
-    dp = np.matmul(g, v.swapaxes(-1, -2))
+    dv = _product((p if dropped is None else p * dropped).swapaxes(-1, -2), g)
+    dp = _product(g, v.swapaxes(-1, -2))
     ds = softmax_backward(dp if dropped is None else dp * dropped, p)
-    dk = np.matmul(ds.swapaxes(-1, -2), q) * scale
-    gradients = np.matmul(ds, k) * scale, forms.of_groups(dk, heads), forms.of_groups(dv, heads)
+    dk = _product(ds.swapaxes(-1, -2), q) * scale
+    gradients = _product(ds, k) * scale, forms.of_groups(dk, heads), forms.of_groups(dv, heads)
     for place, gradient in zip(into or (), gradients, strict=False):
         place[...] = gradient
     return *(into or gradients), ds if need_scores else None
@@ -284,6 +306,9 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
 KERNELS = Kernels(
     matmul=matmul,
     linear=linear,
+    linear_gradients=linear_gradients,
+    linear_activate=linear_activate,
+    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.kernels import attention_forms as forms
 from tinygrad_llm.kernels import philox
-from tinygrad_llm.kernels.cuda.launch import REALS, in_order, launch
+from tinygrad_llm.kernels.cuda.launch import REALS, a_key, in_order, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 
 TILE = 64  # rows of the tiles in all files, and positions of a range of documents
@@ -46,7 +46,7 @@ def has_work(asked: Asked) -> bool:
     q, k, v, *_, scale, keep, _ = asked
     if not (q.size and k.size and v.size) or v.shape[-1] != q.shape[-1] or q.shape[-1] > 128 or not scale > 0:
         return False
-    return q.shape[0] * q.shape[1] < 65536 and (keep is None or isinstance(keep, int))
+    return q.shape[0] * q.shape[1] < 65536 and (keep is None or philox.is_key(keep))
 
 
 class Mask:
@@ -73,11 +73,11 @@ class Mask:
         self.arguments = seen, added, *steps, documents, ranges
 
 
-def dropout_of(asked: Asked) -> tuple[int, int, float]:
-    """The key, the limit of its words and the scale of what is kept."""
+def dropout_of(asked: Asked) -> tuple[int, Any, int, float]:
+    """The key, a number or where one lies, the limit of its words and the scale of what is kept."""
     if asked.keep is None:
-        return 0, 0, 1.0
-    return asked.keep, philox.limit(asked.drop), philox.scale_of_kept(asked.drop)
+        return 0, None, 0, 1.0
+    return *a_key(asked.keep), philox.limit(asked.drop), philox.scale_of_kept(asked.drop)
 
 
 def definitions(asked: Asked, width: int, mask: Mask) -> dict[str, int]:

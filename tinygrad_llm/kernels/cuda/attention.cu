@@ -114,14 +114,14 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
           const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-          const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *scores = keys + TILE * PITCH;
     int ty = threadIdx.x / 16, tx = threadIdx.x % 16, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
-    Dropout dropout(key, limit, blockIdx.y, T, S);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
@@ -196,7 +196,7 @@ attention_dq(const float *g, const float *q, const float *k, const float *v, con
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
              float scale, int causal,
              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-             const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
@@ -204,7 +204,7 @@ attention_dq(const float *g, const float *q, const float *k, const float *v, con
     int ty = threadIdx.x / 16, tx = threadIdx.x % 16, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
-    Dropout dropout(key, limit, blockIdx.y, T, S);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
@@ -250,7 +250,7 @@ attention_dkv(const float *g, const float *q, const float *k, const float *v, co
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
@@ -262,7 +262,7 @@ attention_dkv(const float *g, const float *q, const float *k, const float *v, co
     float o[4][W] = {}, u[4][W] = {};
     for (int head = h * group; head < (h + 1) * group; head++) {
         Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, head, T, S, causal);
-        Dropout dropout(key, limit, b * H + head, T, S);
+        Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
         const float *l = lse + (b * H + head) * (long long)T, *dots_gy = delta + (b * H + head) * (long long)T;
         for (int query = sight.next(first, TILE, begin, TILE, T); query < T;
              query = sight.next(first, TILE, query + TILE, TILE, T)) {

@@ -33,7 +33,7 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt, float scale, int causal,
              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-             const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     constexpr int M = M_ROWS, THREADS = T_ROWS, J = 4, COLUMNS = 8 * J;
     extern __shared__ uint4 shared[];
@@ -42,7 +42,7 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
     int b = blockIdx.y / H, h = blockIdx.y % H, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     int first = (gridDim.x - 1 - blockIdx.x) * ROWS, end = causal ? min(S, first + ROWS) : S, row = 16 * M * warp;
     Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
-    Dropout dropout(key, limit, blockIdx.y, T, S);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     int column = sight.next(first, ROWS, 0, COLUMNS, end);
@@ -107,7 +107,7 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     constexpr int M = M_KEYS, THREADS = T_KEYS, J = 4, COLUMNS = 8 * J, PASSES = D > 64 ? 2 : 1;
     extern __shared__ uint4 shared[];
@@ -154,7 +154,7 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
             settle(next_head, next);
             if (next_head < last) fetch_queries(half ^ 1, next_head, next);
             Sight sight = sight_of(head);
-            Dropout dropout(key, limit, b * H + head, T, S);
+            Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
             const real *queries_here = queries + half * COLUMNS * D, *towards_here = towards + half * COLUMNS * D;
             float s[M][J][4], dp[M][J][4];
             dots<M, J, 4>(keys, row, queries_here, 0, s);

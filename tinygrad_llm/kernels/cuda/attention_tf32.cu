@@ -89,7 +89,7 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
           const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-          const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *values = keys + TILE * PITCH;
@@ -97,7 +97,7 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     int row = first + 16 * warp + g;
     Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
-    Dropout dropout(key, limit, blockIdx.y, T, S);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
@@ -168,7 +168,7 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
              float scale, int causal,
              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-             const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
@@ -177,7 +177,7 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     int row = first + 16 * warp + g, mine = 16 * warp * PITCH;
     Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
-    Dropout dropout(key, limit, blockIdx.y, T, S);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
@@ -226,7 +226,7 @@ attention_dkv(const float *dy, const float *q, const float *k, const float *v, c
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
@@ -239,7 +239,7 @@ attention_dkv(const float *dy, const float *q, const float *k, const float *v, c
     float o[N][4] = {}, u[N][4] = {};
     for (int head = h * group; head < (h + 1) * group; head++) {
         Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, head, T, S, causal);
-        Dropout dropout(key, limit, b * H + head, T, S);
+        Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
         const float *l = lse + (b * H + head) * (long long)T, *dot = delta + (b * H + head) * (long long)T;
         for (int query = sight.next(first, TILE, begin, TILE, T); query < T;
              query = sight.next(first, TILE, query + TILE, TILE, T)) {

@@ -10,6 +10,7 @@ import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
+from tinygrad_llm.kernels import philox
 from tinygrad_llm.kernels.cuda import cudnn, sdp
 from tinygrad_llm.kernels.cuda.asked import Asked, Way
 from tinygrad_llm.kernels.cuda.heads_16 import TENSOR_CORES_16
@@ -79,7 +80,7 @@ def _warn(asked: Asked) -> None:
         return
     if asked.v.shape[-1] != d or d > 128:
         why = f"heads are {d} and {asked.v.shape[-1]} wide, and the kernels know one width of at most 128"
-    elif not (asked.keep is None or isinstance(asked.keep, int)):
+    elif not (asked.keep is None or philox.is_key(asked.keep)):
         why = "dropout was given as a mask in memory"
     else:
         why = f"no kernel serves {asked.q.dtype} with a scale of {asked.scale:g} on this GPU"

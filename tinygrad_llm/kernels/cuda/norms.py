@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.elementwise import dropout
-from tinygrad_llm.kernels.cuda.launch import instead_of, kinds, launch, vector
+from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
 from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
@@ -17,7 +17,7 @@ MOST_COLUMNS = 32  # that a thread of a norm's backward keeps in registers
 MOST_OF_A_ROW = 64  # numbers that a thread keeps of the sum whose norm is taken
 
 
-@instead_of(REFERENCE.layer_norm, real="x", param="weight bias", gives="x - -")
+@instead_of(REFERENCE.layer_norm, real="x", param="weight bias")
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
     """(x - mean) rstd weight + bias."""
     n, c = as_rows(x).shape
@@ -33,7 +33,7 @@ def statistics(x: Any, n: int) -> tuple[Any, Any]:
     return np.empty_like(x, np.float32, shape=(n, 1)), np.empty_like(x, np.float32, shape=(n, 1))
 
 
-@instead_of(REFERENCE.rms_norm, real="x", param="weight", gives="x -")
+@instead_of(REFERENCE.rms_norm, real="x", param="weight")
 def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     """x rstd weight."""
     n, c = as_rows(x).shape
@@ -43,7 +43,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     return y, rstd
 
 
-@instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight", gives="x - -")
+@instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight")
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
     """dx, dweight, dbias in two launches."""
     way = _Backward(x, needs[1:3], g, x, weight)
@@ -55,7 +55,7 @@ def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs
     return dx, *way.added()
 
 
-@instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight", gives="x -")
+@instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight")
 def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
     """dx, dweight in two launches."""
     way = _Backward(x, (needs[1], False), g, x, weight)
@@ -96,7 +96,7 @@ class _Backward:
 composed = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)  # for rows too wide, and masks in memory
 
 
-@instead_of(composed[0], real="x", param="weight bias", trunk="shortcut", gives="shortcut x - -")
+@instead_of(composed[0], real="x", param="weight bias", trunk="shortcut")
 def dropout_add_norm(
     x: Any, keep: Any, p: float, shortcut: Any, weight: Any, bias: Any, eps: float
 ) -> tuple[Any, Any, Any, Any]:
@@ -105,7 +105,7 @@ def dropout_add_norm(
     s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
     vec = vector(c, x, shortcut, weight, bias)
     row = blocks_of(c, 32 * vec)
-    if row * vec > MOST_OF_A_ROW or not (keep is None or isinstance(keep, int)):
+    if row * vec > MOST_OF_A_ROW or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     launch(
         "shortcut", "dropout_add_norm", (blocks_of(n, 4),), (128,), x, shortcut, weight, bias, s, y, mean, rstd, n, c,
@@ -114,18 +114,18 @@ def dropout_add_norm(
     return s, y, mean, rstd
 
 
-def _drop(keep: int | None, p: float) -> tuple[int, int, float]:
-    """What tells a kernel the mask: key, limit, scale; nothing is dropped without a key."""
-    return (0, 0, 1.0) if keep is None else (keep, philox.limit(p), 1 / (1 - p))
+def _drop(keep: Any, p: float) -> tuple[int, Any, int, float]:
+    """What tells a kernel the mask: key, where it lies, limit, scale; nothing is dropped without a key."""
+    return (0, None, 0, 1.0) if keep is None else (*a_key(keep), philox.limit(p), 1 / (1 - p))
 
 
-@instead_of(composed[1], real="g", param="weight", trunk="s d", gives="g s - -")
+@instead_of(composed[1], real="g", param="weight", trunk="s d")
 def dropout_add_norm_backward(
     g: Any, d: Any, s: Any, weight: Any, mean: Any, rstd: Any, keep: Any, p: float, needs: Any
 ) -> tuple[Any, Any, Any, Any]:
     """The gradients of x, the shortcut, weight and bias in two launches."""
     way = _Backward(s, needs[2:], g, d, s, weight)
-    if not way.fits or not (keep is None or isinstance(keep, int)):
+    if not way.fits or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     apart = keep is not None or g.dtype != s.dtype  # else both gradients are one array
     ds = np.empty_like(s) if needs[1] or (needs[0] and not apart) else None
