@@ -71,7 +71,7 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
     if not drop_rate:
         expected |= dict.fromkeys(("attention", "attention_delta", "attention_dq", "attention_dkv"), layers)
     assert {name: counts[name] for name in expected} == expected
-    biases = 4 * layers  # whose gradients are sums of columns
+    biases = layers  # of activations; those of other layers get their gradients from the products of the weights'
     assert counts["sum_blocks"] == norms + biases and sum(counts.values()) < 25 * layers
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 RESULTS: dict[str, tuple[str | None, ...]] = {
     "linear": ("x",),
+    "linear_gradients": (None, None),
+    "linear_activate": ("x", "x"),
+    "linear_activate_backward": ("h", None),
     "erf": ("x",),
     "activate": ("x",),
     "softmax": ("x",),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.autocast import narrow_dtype
 
 from .activation import GELU, SiLU
 from .attention import MultiHeadAttention, Past
 from .containers import Sequential
 from .dropout import Dropout
-from .functional.layers import activated_linear, dropout_add, dropout_add_norm, linear
+from .functional.layers import activated_linear, dropout_add, dropout_add_norm, feed_forward, linear
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
@@ -32,6 +33,8 @@ class FeedForward(Module):
             first, activation, second = self.layers
             form = form_of(activation)
             if form and second.is_plainly(Linear):  # one op, which keeps one hidden array
+                if first.is_plainly(Linear) and x.is_cuda and (narrow_dtype(x) or x.itemsize == 2):
+                    return feed_forward(x, first.weight, first.bias, second.weight, second.bias, form)
                 if first.is_plainly(Linear) and _is_large(x, first):  # and adds this layer's bias on its way
                     return activated_linear(linear(x, first.weight), first.bias, second.weight, second.bias, form)
                 return activated_linear(first(x), None, second.weight, second.bias, form)

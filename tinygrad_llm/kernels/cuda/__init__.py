@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, losses, norms, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, layers, losses, norms, products, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
 CUDA = dataclasses.replace(
     REFERENCE,
+    matmul=products.matmul,
+    linear=layers.linear,
+    linear_gradients=layers.linear_gradients,
+    linear_activate=layers.linear_activate,
+    linear_activate_backward=layers.linear_activate_backward,
     activate=elementwise.activate,
     activate_backward=elementwise.activate_backward,
     dropout=elementwise.dropout,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.kernels.cuda.launch import aligned, instead_of, kinds, launch, shared_memory
+from tinygrad_llm.kernels.cuda.products import matmul
 from tinygrad_llm.kernels.cuda.rows import blocks_of, int64, softmax_threads, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -55,16 +56,16 @@ def linear_cross_entropy(x: Any, weight: Any, targets: Any, g: Any, needs: tuple
     in_shared = any(needs) and shared <= shared_memory(x.device.id) - 1024
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
-        d = product(x[rows], weight.T, room[: rows.stop - start])
+        d = matmul(x[rows], weight.T, room[: rows.stop - start])
         arrays = (d, targets[rows], g[rows], nll[rows])
         launch(
             "softmax", "loss_then_gradient", (len(d),), threads, *arrays, v, pitch, any(needs), in_shared,
             shared=shared if in_shared else 0, **kinds(REAL=[x]),
         )  # fmt: skip
         if dx is not None:
-            product(d, weight, dx[rows])
+            matmul(d, weight, dx[rows])
         if dweight is not None:
-            product(d.T, x[rows], dweight, add=start > 0)
+            matmul(d.T, x[rows], dweight, add=start > 0)
     return nll, dx, None if dweight is None else dweight[:v]
 
 
@@ -84,13 +85,3 @@ def padded(weight: Any, like: Any) -> Any:
     room = np.empty_like(like, shape=(pitch, c))
     room[:v], room[v:] = weight, 0
     return room
-
-
-def product(a: Any, b: Any, out: Any, add: bool = False) -> Any:
-    """a b, two matrices of one dtype, into out or added to it: rounded once where that is of 16 bits, else float32."""
-    if a.dtype != out.dtype:
-        a, b = a.astype(out.dtype), b.astype(out.dtype)
-    if add:
-        out += np.matmul(a, b)
-        return out
-    return np.matmul(a, b, out=out)

@@ -71,6 +71,17 @@ def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: 
 
 
 @autocasts
+def feed_forward(
+    input: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None, form: str
+) -> Tensor:
+    """linear(f(linear(input, weight1, bias1)), weight2, bias2), f one of ACTIVATIONS."""
+    fits = weight1.array.shape[-1:] == input.array.shape[-1:] and weight2.array.shape[1:] == weight1.array.shape[:1]
+    if not fits or len({input.dtype, weight1.dtype, weight2.dtype}) > 1:
+        return linear(ACTIVATIONS[form](linear(input, weight1, bias1)), weight2, bias2)  # for its errors
+    return apply(linalg_ops.feed_forward, input, weight1, bias1, weight2, bias2, form=form)
+
+
+@autocasts
 def lora_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, parts: int = 1
 ) -> Tensor:
