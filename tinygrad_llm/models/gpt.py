@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from tinygrad_llm.autograd import Tensor
@@ -303,7 +302,7 @@ class GPTModel(Module):
             for block in self.trf_blocks:
                 x = run_again_in_backward(block, x, documents, use_reentrant=False, preserve_rng_state=draws)
         elif self._has_plain_blocks():
-            x = self._through_blocks(x, documents)
+            return self._between_norms(x, documents)
         elif documents is None:
             x = self.trf_blocks(x)
         else:
@@ -316,13 +315,13 @@ class GPTModel(Module):
         blocks = self.trf_blocks
         return blocks.is_plainly(Sequential) and {block.is_plainly(TransformerBlock) for block in blocks} == {True}
 
-    def _through_blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """blocks(x), each of plain ones handing on its result and the next one's norm of it, which are one op."""
+    def _between_norms(self, x: Tensor, documents: Tensor | None) -> Tensor:
+        """final_norm(blocks(x)), each block handing on its result and the norm of it that follows, which are one op."""
         blocks = list(self.trf_blocks)
         y = blocks[0].norm1(x)
-        for block, following in pairwise(blocks):
-            x, y = block.between_norms(x, y, mask, following.norm1)
-        return blocks[-1].after_norm(x, y, mask)
+        for block, norm in zip(blocks, [*(block.norm1 for block in blocks[1:]), self.final_norm], strict=True):
+            x, y = block.between_norms(x, y, documents, norm)
+        return y
 
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""
