@@ -89,6 +89,7 @@ part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16
 part step-bf16-eager 50 7 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --no-graph --steps 10 \
     --rounds 3 --warmup 5 --against none --json $json/step-bf16-eager.json"
 part bandwidth 40 26 "$python benchmarks/bandwidth.py --rounds 3 --dtype bfloat16"
+part ops 60 14 "$python benchmarks/ops.py --device cuda --dtype bfloat16 --tf32 --rounds 2 --seconds 0.1 --json $json/ops.json"
 part ladder 120 8 "$python benchmarks/ladder.py --device cuda --rounds 2 --batch 16 --rungs float32 TF32 bfloat16 \
     'flash attention' 'one graph' --json $json/ladder.json"
 

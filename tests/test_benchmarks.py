@@ -382,3 +382,11 @@ def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
     bad = "ours"
     with pytest.raises(RuntimeError, match="ended"):
         train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)
+
+
+def test_ops_prints_a_row_an_op():
+    flags = ["--preset", "shakespeare-char", "--only", "norm", "--rounds", "1", "--seconds", "0", "--threads", "1"]
+    done = bench("ops.py", *flags, "--against", "none", "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("layer norm"))
+    assert all(float(ms) > 0 for ms in row[2:]) and len(row) == 4
