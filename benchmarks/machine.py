@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from tinygrad_llm import cuda
+from tinygrad_llm import cuda, devices
 
 
 def processor() -> str:
@@ -57,6 +57,14 @@ def describe(device: str = "cpu") -> dict[str, str]:
         "blas": blas(),
         "load": f"{os.getloadavg()[0]:.1f} processes in the last minute" if hasattr(os, "getloadavg") else "unknown",
     }
+
+
+def need(device: str) -> None:
+    """One sentence and exit code 2 where there is no such device."""
+    problem = devices.cuda_problem() if device == "cuda" else None
+    if problem:
+        print(f"--device cuda: {problem}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def peak_rss_mb() -> float:

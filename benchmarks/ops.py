@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import cores, describe
+from machine import cores, describe, need
 from train_step import CHARACTERS, DTYPES, PAUSE, RECIPES, VOCABULARY
 
 import tinygrad_llm
@@ -149,6 +149,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prints a line an op: milliseconds of ours, of the reference, of PyTorch's, and ours over PyTorch's."""
     args = arguments(argv)
+    need(args.device)
     libraries: dict[str, Any] = {"ours": tinygrad_llm}
     if args.against == "torch":
         import torch
