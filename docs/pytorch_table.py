@@ -52,9 +52,10 @@ tensors, convolutions, recurrent layers, graph capture, profiling, and of device
 
 DIFFERENCES = (
     "Gradients cannot be differentiated again: `create_graph=True` raises.",
-    "float16 and bfloat16 are storage: ops compute in float32 and round once. `autocast` to them raises on a "
-    "device that is there; elsewhere, and for float32, it changes nothing. `GradScaler` always acts as if it were "
-    "disabled.",
+    "float16 and bfloat16 are computed with in float32, and each result is rounded once; a GPU's kernels take them as "
+    "they are. `autocast` follows PyTorch's lists of functions, for the CPU and for CUDA. It is more exact in one "
+    "place: a weight's gradient, a float32 sum, reaches the float32 weight without being rounded to 16 bits in "
+    "between. `GradScaler.overflowed(optimizer)` is an addition.",
     "`compile` returns what it is given; `use_deterministic_algorithms` and the switches of `backends` are accepted "
     "and change nothing, but for `set_float32_matmul_precision` and `backends.cuda.matmul.allow_tf32` on a GPU.",
     "Random streams are those of PyTorch's CPU generator: uniform and normal numbers, permutations, initial "

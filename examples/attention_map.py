@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import no_grad, tensor, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
 from tinygrad_llm.files import replacing
 from tinygrad_llm.models import commandline
 
@@ -92,17 +92,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
     args = parser().parse_args(argv)
-    try:
+
+    def act() -> None:
         weights, tokens, layers = maps(args)
         draw(args.out, weights, tokens, layers)
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
-    print(f"{len(layers)} layers of {weights.shape[1]} heads on {len(tokens)} tokens: {args.out}")
-    return 0
+        print(f"{len(layers)} layers of {weights.shape[1]} heads on {len(tokens)} tokens: {args.out}")
+
+    return guarded(PROGRAM, act)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator
 
 from tinygrad_llm import text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
 from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, Reader, commandline, stream_text
 
@@ -136,16 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
     args = parser().parse_args(argv)
-    try:
-        talk(Conversation(args))
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        print()
-        return 130
-    return 0
+    return guarded(PROGRAM, lambda: talk(Conversation(args)))
 
 
 if __name__ == "__main__":

@@ -326,7 +326,7 @@ def act(argv: list[str] | None) -> int:
         predict(args)
         return 0
     run, out = prepare(args), Path(args.out)
-    with open_out(out, FILES, lambda: goes_on(out, args.resume)), StopOnInterrupt() as stop:
+    with open_out(out, FILES, lambda: goes_on(args, run.checkpoints.about)), StopOnInterrupt() as stop:
         train(run, args, stop)
     return exit_code(stop, run.trainer)
 

@@ -327,7 +327,7 @@ def act(argv: list[str] | None) -> int:
     args = effective_flags(parser(), argv)
     run, out = prepare(args), Path(args.out)
     files = FILES if args.model else (*FILES, BASE)
-    with open_out(out, files, lambda: goes_on(out, args.resume)), StopOnInterrupt() as stop:
+    with open_out(out, files, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
         model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
         if trainer is None or not stop():
             trainer = tune(run, model, args, stop)

@@ -332,7 +332,7 @@ def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
     run, out = prepare(args), Path(args.out)
-    with open_out(out, FILES, lambda: goes_on(out, args.resume)), StopOnInterrupt() as stop:
+    with open_out(out, FILES, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
         sizes = [len(part) for part in run.pairs]
         print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
         first = None if args.answers == "none" else learn_to_answer(run, args, stop)

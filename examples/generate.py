@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tinygrad_llm import tensor, text
-from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, use_device
 from tinygrad_llm.data import instructions
 from tinygrad_llm.models import GPTModel, beam_search, commandline, perplexity, stream_text
 from tinygrad_llm.models.streaming import TextDecoder
@@ -101,19 +101,21 @@ def write(args: argparse.Namespace) -> None:
     stops = [*args.stop, *filter(None, [instructions.closing(form) if form else ""])]
     print(prompt, end="\n" if form else "", flush=args.stream)
     start, pieces = time.perf_counter(), []
-    if args.beams is not None:
-        pieces = [searched(args, model, tokenizer, ids)]
-        print(pieces[0], end="")
-    else:
-        written = stream_text(
-            model, tokenizer, ids, args.tokens, size, stop=stops, eos_id=commandline.ends(args, tokenizer),
-            sampling=sampling, generator=draws, slide=slide,
-        )  # fmt: skip
-        for piece in written:
-            pieces.append(piece)
-            print(piece, end="", flush=args.stream)
+    try:
+        if args.beams is not None:
+            pieces = [searched(args, model, tokenizer, ids)]
+            print(pieces[0], end="")
+        else:
+            written = stream_text(
+                model, tokenizer, ids, args.tokens, size, stop=stops, eos_id=commandline.ends(args, tokenizer),
+                sampling=sampling, generator=draws, slide=slide,
+            )  # fmt: skip
+            for piece in written:
+                pieces.append(piece)
+                print(piece, end="", flush=args.stream)
+    finally:
+        print(flush=True)  # what is told of an end before its time stands on a line of its own
     seconds = time.perf_counter() - start
-    print(flush=True)
     if len(ids) > size:
         print(f"{PROGRAM}: of the prompt's {len(ids)} tokens the model sees the last {size} at most", file=sys.stderr)
     if len(ids) > 1:
@@ -126,16 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     show_anything()
     args = parser().parse_args(argv)
-    try:
-        write(args)
-    except OSError as error:
-        return fail(PROGRAM, os_reason(error))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        print(flush=True)
-        return 130
-    return 0
+    return guarded(PROGRAM, lambda: write(args))
 
 
 if __name__ == "__main__":

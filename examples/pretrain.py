@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             args = effective_flags(parser(), argv, FREE)
             run = prepare(args)
-            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(run.out, args.resume)))
+            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(args, run.checkpoints.about)))
         except OSError as error:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:

@@ -13,7 +13,12 @@ from tinygrad_llm import nn as nn
 from tinygrad_llm import optim as optim
 from tinygrad_llm import profiler as profiler
 from tinygrad_llm import utils as utils
-from tinygrad_llm.amp import autocast
+from tinygrad_llm.amp import (
+    autocast,
+    get_autocast_dtype,
+    is_autocast_cache_enabled,
+    is_autocast_enabled,
+)
 from tinygrad_llm.autograd import (
     Size,
     Tensor,
@@ -131,13 +136,14 @@ __all__ = [
     "are_deterministic_algorithms_enabled", "as_tensor", "asarray", "autocast", "autograd", "backends", "bernoulli",
     "bfloat16", "bool", "compile", "cuda", "default_generator", "device", "double", "dtype", "dtypes", "e", "empty",
     "empty_like", "enable_grad", "eye", "finfo", "float", "float16", "float32", "float64", "from_numpy", "full",
-    "full_like", "get_default_dtype", "get_float32_matmul_precision", "get_num_threads", "get_rng_state", "half",
-    "iinfo", "inf", "inference_mode", "initial_seed", "int", "int16", "int32", "int64", "int8", "is_grad_enabled",
-    "is_inference_mode_enabled", "is_tensor", "kernels", "linspace", "load", "long", "manual_seed", "multinomial",
-    "nan", "newaxis", "nn", "no_grad", "normal", "ones", "ones_like", "optim", "pi", "promote_types", "rand",
-    "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "result_type", "return_types",
-    "save", "seed", "set_default_dtype", "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads",
-    "set_printoptions", "set_rng_state", "short", "tensor", "tril_indices", "triu_indices", "typename", "uint8",
+    "full_like", "get_autocast_dtype", "get_default_dtype", "get_float32_matmul_precision", "get_num_threads",
+    "get_rng_state", "half", "iinfo", "inf", "inference_mode", "initial_seed", "int", "int16", "int32", "int64",
+    "int8", "is_autocast_cache_enabled", "is_autocast_enabled", "is_grad_enabled", "is_inference_mode_enabled",
+    "is_tensor", "kernels", "linspace", "load", "long", "manual_seed", "multinomial", "nan", "newaxis", "nn",
+    "no_grad", "normal", "ones", "ones_like", "optim", "pi", "promote_types", "rand", "rand_like", "randint",
+    "randint_like", "randn", "randn_like", "randperm", "result_type", "return_types", "save", "seed",
+    "set_default_dtype", "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions",
+    "set_rng_state", "short", "tensor", "tril_indices", "triu_indices", "typename", "uint8",
     "use_deterministic_algorithms", "utils", "zeros", "zeros_like",
     "cosine_similarity", "hardshrink", "pairwise_distance", "prelu", "rms_norm",
 ]  # fmt: skip

@@ -196,7 +196,8 @@ def _size(result: Any, kind: str) -> tuple[int, tuple[int, ...]]:
     if result is None:
         return 0, ()
     if kind == "forward":
-        return result[0].nbytes, result[0].shape
+        found = result[0] if isinstance(result[0], tuple) else (result[0],)
+        return sum(y.nbytes for y in found), found[0].shape
     return sum(getattr(getattr(d, "values", d), "nbytes", 0) for d in result), ()
 
 

@@ -93,14 +93,12 @@ def test_the_modules_stay_themselves() -> None:
     assert run("-c", code).stdout.split() == ["True", "tinygrad_llm", "tinygrad_llm.nn.functional"]
 
 
-def test_what_changes_nothing_is_accepted_and_what_would_is_refused() -> None:
+def test_what_changes_nothing_is_accepted() -> None:
     model = ours.nn.Linear(2, 2)
     assert ours.compile(model, mode="max-autotune") is model
-    with ours.autocast("cpu", dtype=ours.float32), ours.amp.autocast("cpu", ours.bfloat16, enabled=False):
+    with ours.amp.autocast("cpu", ours.bfloat16, enabled=False):
         assert model(ours.ones(1, 2)).dtype is ours.float32
-    with pytest.raises(NotImplementedError, match=r"autocast\(device_type='cpu'"):
-        ours.autocast("cpu", dtype=ours.bfloat16)
-    scaler = ours.amp.GradScaler()
+    scaler = ours.amp.GradScaler(enabled=False)
     assert scaler.scale(3) == 3 and scaler.get_scale() == 1.0
 
 
@@ -109,8 +107,10 @@ def test_without_a_gpu() -> None:
     assert ours.cuda.device_count() == 0 and not ours.backends.mps.is_available()
     ours.cuda.manual_seed_all(1)
     ours.cuda.empty_cache()
-    with ours.autocast("cuda", dtype=ours.float16):
-        pass
+    with pytest.warns(UserWarning, match="CUDA is not available"), ours.autocast("cuda", dtype=ours.float16):
+        assert not ours.is_autocast_enabled("cuda")
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        assert not ours.amp.GradScaler().is_enabled()
 
 
 PRINTED: list[dict[str, Any]] = [

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cuda import pretend
 from tests.cuda.cases import CALLS, CHOICES
+from tests.cuda.narrow import DTYPES, half_calls
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -22,6 +23,12 @@ from tinygrad_llm.kernels.cuda import heads, launch, rows
 
 FILES = sorted(path.stem for path in launch.FOLDER.glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
+HALF = {
+    **half_calls(2, 1600, "bfloat16"), **half_calls(300, 64, "bfloat16", False), **half_calls(3, 5, "bfloat16", False),
+    **half_calls(3, 64, "float16"),
+    **{f"sample, {name}": (lambda k, x: k.sample(x, np.full((2, 1), 0.5), 1.0, 3, 0.9, 0.1), [np.ones((2, 9), dtype)])
+       for name, dtype in DTYPES.items()},
+}  # fmt: skip
 Launch = tuple[str, str, tuple[tuple[str, int], ...]]  # file, kernel, definitions
 
 
@@ -45,6 +52,8 @@ def launches() -> dict[Launch, list[Any]]:
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
+        for call, arrays in HALF.values():
+            call(CUDA, *map(pretend.outside, arrays))
     patch.undo()
     return found
 

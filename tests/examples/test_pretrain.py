@@ -389,6 +389,23 @@ def test_a_text_that_has_changed_is_refused(book, tmp_path, capsys):
     assert "is of another text or tokenizer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [[], ["--layers=2"]])
+def test_where_the_flags_are_lost_it_says_so(book, tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.setattr(corpora, "STORIES_CHARACTERS", 40_000)
+    out = tmp_path / "run"
+    assert main("--data", book, "--out", out, *TINY) == 0
+    (out / "run.json").unlink()
+    before = contents(out)
+    capsys.readouterr()
+    given = [] if not flags else ["--data", book, "--tokenizer=char", *TINY, *flags]
+    assert pretrain.main(["--out", str(out), "--resume", *map(str, given)]) == 2
+    error = capsys.readouterr().err
+    assert f"{out} has checkpoints and no run.json, which would tell the flags of their run; give them all" in error
+    assert ("is of another model" if flags else "is of another text or tokenizer") in error and error.count("\n") == 1
+    assert contents(out) == before
+    assert main("--data", book, "--out", out, *TINY, "--resume") == 0 and (out / "run.json").exists()
+
+
 def test_a_damaged_checkpoint_is_left_out_loudly(book, tmp_path, capsys):
     out = tmp_path / "run"
     assert main("--data", book, "--out", out, *TINY) == 0

@@ -202,6 +202,29 @@ def test_ctrl_c_ends_an_answer_and_keeps_it(folder, monkeypatch, capsys):
     assert code == 0 and shown.startswith(f"{half[3:]} ...\n{expected}\n")
 
 
+@pytest.mark.parametrize(("script", "at"), [("generate", 2), ("generate", 0), ("chat", None)])
+def test_ctrl_c_ends_a_program_in_one_sentence(folder, monkeypatch, capsys, script, at):
+    """In the middle of a text, which keeps its line, or while a model is read."""
+
+    def interrupted(*args, **options):
+        for n in range(9):
+            if n == at:
+                raise KeyboardInterrupt
+            yield "x"
+
+    def at_once(*args):
+        raise KeyboardInterrupt
+
+    module = {"generate": write, "chat": chat}[script]
+    monkeypatch.setattr(module, "stream_text", interrupted)
+    if at is None:
+        monkeypatch.setattr(module.commandline, "load_run", at_once)
+    assert run(module, *(["--model", folder] if script == "chat" else [folder, "bad"])) == 130
+    shown = capsys.readouterr()
+    assert shown.err == f"{script}.py: stopped\n"
+    assert shown.out == ("" if at is None else f"bad{at * 'x'}\n")
+
+
 def test_a_template_beside_the_model_is_used(folder, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "tuned"
     shutil.copytree(folder, copy)

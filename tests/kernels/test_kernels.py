@@ -142,6 +142,8 @@ CASES: dict[str, Case] = {
     "matmul, stacked": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(3, n, 7), floats(3, 7, C)]),
     "matmul, broadcast": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 1, 5, 7), floats(2, 7, C)]),
     "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
+    "linear": (lambda k, x, w: k.linear(x, w, None), lambda n: [floats(n, 7), floats(C, 7)]),
+    "linear, bias": (lambda k, x, w, b: k.linear(x, w, b), lambda n: [floats(n, 7), floats(C, 7), floats(C)]),
     "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
     **{
         f"{name}, {form}{', bias' if biased else ''}": case

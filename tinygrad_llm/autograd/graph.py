@@ -154,9 +154,8 @@ def pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
         raise RuntimeError(FREED)
     if last_write > node.seq:
         _check_untouched(node)
-    half = g.dtype.itemsize == 2 and not op.moves  # type: ignore[union-attr]
-    if half:
-        g = g.astype(np.float32)  # 16-bit floats are storage: `_fit` rounds what comes back
+    if g.dtype.itemsize == 2 and not (op.moves or op.half):  # type: ignore[union-attr]
+        g = g.astype(np.float32)  # 16-bit floats are storage to other ops: `_fit` rounds what comes back
     try:
         if callable(pull):
             return pull(g, needs)

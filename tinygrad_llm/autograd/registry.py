@@ -30,6 +30,8 @@ class Op:
 
     broadcasts: the arguments broadcast against each other, so the engine sums a gradient back to its argument's shape.
     moves: the op moves elements without computing, so 16-bit floats pass as they are and the result may be a view.
+    half: 16-bit floats go in as they are, for kernels that know them, and the op gives its result in the right dtype.
+    Other ops get them as float32, and the engine rounds what comes out.
     bare: the pullbacks capture no array, so there is nothing to free and a second backward may pass.
     prints: what the grad_fn of a result prints; by default the op's own name: MaskedFillBackward0.
     """
@@ -40,6 +42,7 @@ class Op:
     moves: bool
     bare: bool = False
     prints: str = ""
+    half: bool = False
 
     def __call__(self, *args: Any, **static: Any) -> tuple[Any, Any]:
         return self.function(*args, **static)
@@ -65,13 +68,14 @@ def register(
     moves: bool = False,
     bare: bool = False,
     prints: str = "",
+    half: bool = False,
 ) -> Any:
     """Make a function an op and enter it into OPS under its name."""
     if function is None:
-        return lambda f: register(f, broadcasts=broadcasts, moves=moves, bare=bare, prints=prints)
+        return lambda f: register(f, broadcasts=broadcasts, moves=moves, bare=bare, prints=prints, half=half)
     name = function.__name__.rstrip("_")  # `abs_` and `sum_` avoid hiding the builtins
     assert name not in OPS, f"two ops are called {name}"
-    OPS[name] = Op(name, function, broadcasts, moves, bare, prints)
+    OPS[name] = Op(name, function, broadcasts, moves, bare, prints, half)
     return OPS[name]
 
 

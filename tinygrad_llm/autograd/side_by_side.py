@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd import autocast
 from tinygrad_llm.autograd.grad_mode import is_grad_enabled, set_grad_enabled
 from tinygrad_llm.autograd.graph import Node, sweep, sweeping
 from tinygrad_llm.autograd.registry import Op
@@ -26,11 +27,11 @@ def sum_side_by_side(terms: Sequence[Callable[[], Tensor]], leaves: Sequence[Ten
     its own: in backward each term's is swept on a thread, and the leaves' gradients are added up in the terms' order,
     so that the result has the same bits whatever the number of threads.
     """
-    recording = is_grad_enabled()
+    recording, region = is_grad_enabled(), autocast.again()
     results: list[Any] = [None] * len(terms)
 
     def compute(i: int) -> None:
-        with set_grad_enabled(recording):
+        with set_grad_enabled(recording), region():
             results[i] = terms[i]()
 
     for_each(compute, range(len(terms)), each=1)

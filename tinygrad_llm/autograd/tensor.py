@@ -557,7 +557,7 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
     if devices.in_use:
         args, arrays = _on_one_device(op, args, arrays)
         function = partial(devices.run, function, arrays)
-    half = None if op.moves else _half_dtype(arrays)
+    half = None if op.moves or op.half else _half_dtype(arrays)
     if half is not None:
         arrays = [a.astype(np.float32) if getattr(a, "dtype", None) == half else a for a in arrays]
     watch = registry.watch

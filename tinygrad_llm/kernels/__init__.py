@@ -41,11 +41,18 @@ INT8_BLOCK = 64  # neighbours in a row that share a scale
 class Kernels:
     """Each field is a function over arrays of one floating dtype; results are fresh arrays of that dtype.
 
+    16-bit floats are computed with in float32, and a result is rounded once, to the dtype of x; but statistics, losses
+    and the gradients of weights and biases come in float32. Beside them weights and biases may be float32.
     Inputs may have any strides and are never written to, except where a field says so.
     """
 
     matmul: Callable[..., Any]
-    """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given."""
+    """(a (..., m, k), b (..., k, n), out=None) -> a @ b (..., m, n), leading axes broadcast; into out where given.
+
+    out may be float32 where a and b are 16-bit floats.
+    """
+    linear: Callable[..., Any]
+    """(x (N, K), weight (M, K), bias (M,)|None) -> x weight^T + bias (N, M)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -60,7 +67,7 @@ class Kernels:
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
 
     keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
-    see `philox`. With g in the place of x it gives the gradient of x.
+    see `philox`. With g in the place of x it gives the gradient of x. With plus the result has the dtype of plus.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""

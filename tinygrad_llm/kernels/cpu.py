@@ -23,8 +23,9 @@ from tinygrad_llm.kernels.cpu_loss import (
 from tinygrad_llm.kernels.cpu_matmul import matmul
 from tinygrad_llm.kernels.cpu_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from tinygrad_llm.kernels.cpu_update import adamw, clip, sum_squares
+from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.memory import keep_freed_memory
-from tinygrad_llm.kernels.reference import REFERENCE
+from tinygrad_llm.kernels.reference import KERNELS
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 keep_freed_memory()
@@ -51,9 +52,19 @@ def add_at(buffer: np.ndarray, index: Any, values: np.ndarray) -> None:
 
 dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
-CPU = dataclasses.replace(
-    REFERENCE,
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
+    """x weight^T + bias."""
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y
+
+
+_FLOAT32 = dataclasses.replace(
+    KERNELS,
     matmul=matmul,
+    linear=linear,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,
@@ -78,3 +89,4 @@ CPU = dataclasses.replace(
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,
 )
+CPU = takes_half(_FLOAT32)

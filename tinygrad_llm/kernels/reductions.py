@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.kernels.half import wide
+
 SUMMED_AT_ONCE = 1024  # rows in a block
 PLAIN = 128  # numbers that may be added one after the other, as NumPy itself does inside its pairs
 SMALL = 4096  # elements below which a product costs more than it saves
@@ -24,12 +26,13 @@ def in_order(x: Any) -> Any:
 def column_sums(x: Any) -> Any:
     """Sums over the rows: (..., N, C) -> (..., C), by blocks of rows and then over the blocks.
 
-    A product with ones is faster than sum in float32 on the CPU.
+    A product with ones is faster than sum in float32 on the CPU. 16-bit floats are summed in float32.
     """
     if not isinstance(x, np.ndarray):
         from tinygrad_llm import kernels  # which needs this file
 
         return kernels.of(x).column_sums(x)
+    x = wide(x)
     if x.dtype != np.float32 or x.size <= SMALL:
         return x.sum(axis=-2)
     ones = np.ones(SUMMED_AT_ONCE, np.float32)

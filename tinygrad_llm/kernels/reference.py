@@ -12,6 +12,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
+from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
@@ -19,6 +20,17 @@ from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
+
+
+def matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """a @ b."""
+    return np.matmul(a, b, out=out)
+
+
+def linear(x: Any, weight: Any, bias: Any) -> Any:
+    """x weight^T + bias."""
+    y = np.matmul(x, weight.T)
+    return y if bias is None else y + bias
 
 
 def erf(x: Any) -> Any:
@@ -261,8 +273,9 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
     return codes * np.repeat(scales, INT8_BLOCK, axis=1)[:, : codes.shape[1]]
 
 
-REFERENCE = Kernels(
-    matmul=np.matmul,
+KERNELS = Kernels(
+    matmul=matmul,
+    linear=linear,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,
@@ -290,3 +303,4 @@ REFERENCE = Kernels(
     int8_unpack=int8_unpack,
     sample=sample,
 )
+REFERENCE = takes_half(KERNELS)

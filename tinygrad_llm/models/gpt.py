@@ -301,12 +301,23 @@ class GPTModel(Module):
             draws = not self._computes_only()  # else parts of a batch may run side by side, and there is one stream
             for block in self.trf_blocks:
                 x = run_again_in_backward(block, x, mask, use_reentrant=False, preserve_rng_state=draws)
+        elif self.trf_blocks.is_plainly(Sequential) and all(b.is_plainly(TransformerBlock) for b in self.trf_blocks):
+            return self._between_norms(x, mask)
         elif mask is None:
             x = self.trf_blocks(x)
         else:
             for block in self.trf_blocks:
                 x = block(x, mask)
         return self.final_norm(x)
+
+    def _between_norms(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """final_norm(blocks(x)), each block handing on its result and the next one's norm of it."""
+        blocks = list(self.trf_blocks)
+        norms = [*(block.norm1 for block in blocks), self.final_norm]
+        y = norms[0](x)
+        for block, norm in zip(blocks, norms[1:], strict=True):
+            x, y = block.between_norms(x, y, mask, norm)
+        return y
 
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""

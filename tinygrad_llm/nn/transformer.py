@@ -8,7 +8,7 @@ from .activation import GELU, SiLU
 from .attention import MultiHeadAttention, Past
 from .containers import Sequential
 from .dropout import Dropout
-from .functional.layers import activated_linear, dropout_add, linear
+from .functional.layers import activated_linear, dropout_add, dropout_add_norm, linear
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
@@ -68,9 +68,21 @@ class TransformerBlock(Module):
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
+        x, y = self._attend(x, self.norm1(x), mask, past)
+        return self._add(x, self.ff(y))
+
+    def between_norms(self, x: Tensor, y: Tensor, mask: Tensor | None, norm: Module) -> tuple[Tensor, Tensor]:
+        """The block's result for x, where y = norm1(x) is at hand, and the norm of it that follows.
+
+        So the last sum of a block and the first norm of the next are one op, as those in the middle of a block are.
+        """
+        x, y = self._attend(x, y, mask, None)
+        return self._add_and_normalise(x, self.ff(y), norm)
+
+    def _attend(self, x: Tensor, y: Tensor, mask: Tensor | None, past: Past | None) -> tuple[Tensor, Tensor]:
+        """x + drop(att(y, mask)), and norm2 of it."""
         given = (mask,) if past is None else (mask, past)  # an attention of one's own need not know the past
-        x = self._add(x, self.att(self.norm1(x), *given))
-        return self._add(x, self.ff(self.norm2(x)))
+        return self._add_and_normalise(x, self.att(y, *given), self.norm2)
 
     def _add(self, x: Tensor, part: Tensor) -> Tensor:
         """x + drop(part)."""
@@ -78,3 +90,12 @@ class TransformerBlock(Module):
         if drop.is_plainly(Dropout) and not drop.inplace:
             return dropout_add(part, x, drop.p, drop.training)
         return x + drop(part)
+
+    def _add_and_normalise(self, x: Tensor, part: Tensor, norm: Module) -> tuple[Tensor, Tensor]:
+        """x + drop(part), and norm of it."""
+        drop = self.drop_shortcut
+        plain = drop.is_plainly(Dropout) and not drop.inplace and norm.is_plainly(LayerNorm)
+        if plain and norm.normalized_shape == x.shape[-1:]:
+            return dropout_add_norm(part, x, drop.p, drop.training, norm.weight, norm.bias, norm.eps)
+        x = self._add(x, part)
+        return x, norm(x)

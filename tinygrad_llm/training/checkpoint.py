@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ class Checkpoints:
             write_atomically(self.path(trainer.step) / STATE, self._state(trainer, self._files), durable=True)
         self._prune(trainer)
 
+    def tidy(self, trainer: Resumable) -> None:
+        """Remove what is not needed, where a process that was killed could not do so any more."""
+        self._sweep()
+        self._prune(trainer)
+
     def best(self, trainer: Resumable) -> Path | None:
         """The checkpoint of the best evaluation so far; None before there is one, or where it was not saved."""
         path = self.path(trainer.best_step) if trainer.best_step is not None else None
@@ -159,15 +165,24 @@ class Checkpoints:
             except Damaged as error:
                 warn(f"the checkpoint after step {step} is damaged and left out: {error}")
                 continue
-            for name, value in self.about.items():
-                if state["about"].get(name) != value:
-                    raise ValueError(f"{path} is of another {name}; go on with the same one, or start in a new folder")
+            self._check_about(path, state)
             _load(trainer, path, state)
             self.last, self._files, self._time = step, state["files"], time.monotonic()
             return step
         if steps:
             raise Damaged(f"{self.folder}: none of the {len(steps)} checkpoints is whole")
         return None
+
+    def check(self) -> None:
+        """Refuse checkpoints of another run before any work is put into this one. Raises: ValueError."""
+        for path in map(self.path, self.steps()):
+            with suppress(Damaged):  # what is left out need not fit
+                self._check_about(path, _state_in(path))
+
+    def _check_about(self, path: Path, state: dict[str, Any]) -> None:
+        for name, value in self.about.items():
+            if state["about"].get(name) != value:
+                raise ValueError(f"{path} is of another {name}; go on with the same one, or start in a new folder")
 
     def _prune(self, trainer: Resumable) -> None:
         """Remove what is neither among the newest nor the best, and what lies ahead: it was found damaged, or left."""
@@ -195,20 +210,34 @@ class Checkpoints:
 
 def verify(path: Path) -> dict[str, Any]:
     """The state of a checkpoint whose every file is what was written. Raises: Damaged, naming the file."""
-    try:
-        if (path / STATE).stat().st_size > LONGEST_STATE:
-            raise Damaged(f"{STATE} is too large to be one")
-        state = _opened((path / STATE).read_bytes())
+    state = _state_in(path)
+    with _readable():
         for name, expected in state["files"].items():
             if Path(name).name != name or sha256(path / name) != expected:
                 raise Damaged(f"{name} is not what was written; its checksum differs")
+    return state
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint, whatever its other files are. Raises: Damaged; ValueError for another format."""
+    with _readable():
+        if (path / STATE).stat().st_size > LONGEST_STATE:
+            raise Damaged(f"{STATE} is too large to be one")
+        state = _opened((path / STATE).read_bytes())
+    if state["format"] != FORMAT:
+        raise ValueError(f"{path}: format {state['format']} was written by another version; this one reads {FORMAT}")
+    return state
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """A file that is missing or cannot be read is damage."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise Damaged(f"{Path(error.filename).name} is missing") from None
     except OSError as error:
         raise Damaged(f"it cannot be read ({error})") from None
-    if state["format"] != FORMAT:
-        raise ValueError(f"{path}: format {state['format']} was written by another version; this one reads {FORMAT}")
-    return state
 
 
 def _load(trainer: Resumable, path: Path, state: dict[str, Any]) -> None:

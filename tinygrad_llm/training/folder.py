@@ -79,6 +79,7 @@ class RunFolder:
     def save(self, trainer: Resumable) -> None:
         """Save a checkpoint of this step unless there is one; the other files reach the disk before it."""
         if trainer.step == self.checkpoints.last:
+            self.checkpoints.tidy(trainer)
             return
         with trainer.timed("checkpoints"):
             for file in self._files():

@@ -1,6 +1,7 @@
 """The folder --out of an example: refused where it is something else's, and cleared without losing anything."""
 
 import itertools
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def open_out(out: Path, files: Collection[str], goes_on: Callable[[], bool] = la
         try:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(out))
+            _sweep(out, files)
             if not goes_on():
                 _move_aside(out, _present(out, files))
             (out / FIRST).touch()
@@ -47,6 +49,16 @@ def open_out(out: Path, files: Collection[str], goes_on: Callable[[], bool] = la
 
 def _present(out: Path, files: Collection[str]) -> list[str]:
     return [name for name in files if (out / name).exists()]
+
+
+def _sweep(out: Path, names: Collection[str]) -> None:
+    """Remove what a process that was killed left half written, here and in the folders of the run."""
+    for folder in (out, *(out / name for name in names if (out / name).is_dir())):
+        for name in names:
+            for path in folder.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+        for path in folder.glob(".saving-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _move_aside(out: Path, names: Collection[str]) -> None:

@@ -4,8 +4,8 @@ import argparse
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tinygrad_llm import devices
@@ -28,10 +28,35 @@ RUN_FILES = (METRICS, STEPS, KEPT, CHECKPOINTS, EVENTS)  # what each run writes 
 MODELS = ("model.safetensors", "adapter_model.safetensors")  # what it writes at its end
 
 
-def goes_on(out: Path, resume: bool) -> bool:
-    """Whether the run in a folder is to go on: it has checkpoints, or was killed before its first one."""
-    saved = any(Checkpoints(folder / CHECKPOINTS).steps() for folder in (out, out / BASE))
-    return resume and (saved or not any((out / name).exists() for name in MODELS))
+def goes_on(args: argparse.Namespace, about: dict[str, str]) -> bool:
+    """Whether the run in --out is to go on: it has checkpoints, or was killed before its first one.
+
+    Raises: ValueError for checkpoints of another run.
+    """
+    if not args.resume:
+        return False
+    out = Path(args.out)
+    parts = [checkpoints_of(args, about, folder) for folder in (out, out / BASE)]
+    with _with_flags(out):
+        for checkpoints in parts:
+            checkpoints.check()
+    return any(part.steps() for part in parts) or not any((out / name).exists() for name in MODELS)
+
+
+@contextmanager
+def _with_flags(out: Path) -> Iterator[None]:
+    """Where what goes wrong may lie in flags that are not known any more, say so, too."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except ValueError as error:
+        if (out / KEPT).is_file():
+            raise
+        raise ValueError(
+            f"{out} has checkpoints and no {KEPT}, which would tell the flags of their run; give them all again, since "
+            f"with those of now: {error}"
+        ) from None
 
 
 def checkpoints_of(args: argparse.Namespace, about: dict[str, str], folder: Path | None = None) -> Checkpoints:
@@ -49,20 +74,11 @@ def open_run(
 
     Raises: as RunFolder. A run that may not go on has changed nothing.
     """
-    kept = Path(args.out, KEPT)
+    out = Path(args.out)
     checkpoints.folder.parent.mkdir(exist_ok=True)
-    try:
+    with _with_flags(out):
         folder = RunFolder(checkpoints, trainer, args.resume, warner(program), args.tensorboard)
-    except Damaged:
-        raise
-    except ValueError as error:
-        if kept.is_file():
-            raise
-        raise ValueError(
-            f"{kept.parent} has checkpoints and no {KEPT}, which would tell the flags of their run; give them all "
-            f"again, since with those of now: {error}"
-        ) from None
-    write_atomically(kept, configuration(args, recipe), durable=True)
+    write_atomically(out / KEPT, configuration(args, recipe), durable=True)
     if folder.resumed is not None:
         print(f"going on after step {folder.resumed} of {trainer.steps}\n", flush=True)
     return folder
@@ -123,10 +139,8 @@ def exit_code(stop: StopOnInterrupt, trainer: Resumable) -> int:
 def origin(rows: Collection[object], model: Module | None = None) -> dict[str, str]:
     """What a tuning belongs to: a SHA-256 of all its rows, as ids, and one of the weights that it begins with."""
     found = {"data or tokenizer": hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()}
-    if model is not None:
-        digest = hashlib.sha256()
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(devices.move(tensor.array, devices.CPU).tobytes())
-        found["model to begin with"] = digest.hexdigest()
-    return found
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items() if model else ():
+        digest.update(name.encode())
+        digest.update(devices.move(tensor.array, devices.CPU).tobytes())
+    return {**found, "model to begin with": digest.hexdigest()}

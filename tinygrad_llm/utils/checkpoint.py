@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from tinygrad_llm import random
-from tinygrad_llm.autograd import Tensor, enable_grad, graph, is_grad_enabled
+from tinygrad_llm.autograd import Tensor, autocast, enable_grad, graph, is_grad_enabled
 from tinygrad_llm.nn import Sequential
 
 EXPLICIT = (
@@ -137,6 +137,7 @@ class _Part:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.context, self.same_numbers = context, same_numbers
         self.compares_all, self.debug = compares_all, debug
+        self.region = autocast.again()
         for tensor in _tensors_in((args, kwargs)):
             _ = tensor.node  # a view may get a new node when it is asked, which is then older than the part
         self.start = next(graph.clock)
@@ -166,7 +167,7 @@ class _Part:
                     f"checkpoint must run again from an argument of shape {tuple(tensor.shape)} that was written to. "
                     "Write into a clone(), or call backward first."
                 )
-        with enable_grad(), self.same_numbers(), self.context:
+        with enable_grad(), self.same_numbers(), self.region(), self.context:
             start = next(graph.clock)
             nodes = _made_since(start, self.function(*self.args, **self.kwargs))
         self.compare([_describe(node) for node in nodes])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, linalg, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
 from tinygrad_llm.autograd.functions.reduce import sum_
@@ -61,6 +62,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 @method
+@autocasts
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
     if check_tensor("trace", input).ndim != 2:
@@ -173,6 +175,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     return tensordot(input, other, ([-1], [-1]))
 
 
+@autocasts
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over the last `dims` dimensions of a and the first of b, or over those that two lists name."""
     if isinstance(dims, int):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd.autocast import autocasts, if_listed
 from tinygrad_llm.autograd.functions import elementwise as base
 from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
 from tinygrad_llm.autograd.ops import elementwise as ops
@@ -55,7 +56,7 @@ def _elementary(name: str) -> Callable[[Tensor], Tensor]:
     function.__name__ = name
     function.__doc__ = f"Elementwise {name}."
     in_place(function)
-    return method(function)
+    return method(if_listed(function))
 
 
 tan, asin, acos, atan, sinh, cosh = map(_elementary, ("tan", "asin", "acos", "atan", "sinh", "cosh"))
@@ -66,6 +67,7 @@ erfc, deg2rad, rad2deg = map(_elementary, ("erfc", "deg2rad", "rad2deg"))
 
 
 @method
+@autocasts
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle of the point (other, input), in (-pi, pi]."""
     a, b = pair(check_tensor("atan2", input), check_tensor("atan2", other, "other"), FLOAT)
@@ -86,12 +88,14 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
 
 
 @method
+@autocasts
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value tensor1 tensor2."""
     return base.add(input, base.mul(tensor1, tensor2), alpha=value)
 
 
 @method
+@autocasts
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value tensor1 / tensor2."""
     return base.add(input, base.div(tensor1, tensor2), alpha=value)

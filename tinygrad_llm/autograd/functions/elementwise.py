@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.autocast import autocasts, if_listed
 from tinygrad_llm.autograd.functions.common import (
     cast,
     check_broadcast,
@@ -32,7 +33,7 @@ def _unary(op: Op) -> Callable[[Tensor], Tensor]:
     function.__name__ = op.name
     function.__doc__ = op.__doc__
     in_place(function)
-    return method(function)
+    return method(if_listed(function))
 
 
 exp, log, log1p, sqrt, rsqrt = map(_unary, (ops.exp, ops.log, ops.log1p, ops.sqrt, ops.rsqrt))
@@ -76,6 +77,7 @@ def square(input: Tensor) -> Tensor:
 
 
 @method
+@autocasts
 def reciprocal(input: Tensor) -> Tensor:
     """1 / x."""
     return printing(div(1.0, input), "ReciprocalBackward0")
@@ -166,6 +168,7 @@ def remainder(input: Any, other: Any) -> Tensor:
 
 
 @method
+@autocasts
 def pow_(input: Any, exponent: Any) -> Tensor:
     """input ** exponent."""
     exponent = number(exponent)

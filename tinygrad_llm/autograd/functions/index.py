@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import index as ops
@@ -313,6 +314,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 
 
 @method
+@autocasts
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with src added at index along dim."""
     axis = dimension(dim, input.ndim)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd.autocast import autocasts, narrowed
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.elementwise import add, mul
 from tinygrad_llm.autograd.functions.reduce import sum_
@@ -25,12 +26,17 @@ def _check_same_dtype(name: str, *tensors: Tensor) -> None:
 
 
 @method
+@autocasts
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """(..., m, k) @ (..., k, n) -> (..., m, n); a vector counts as a row on the left and a column on the right.
 
     Raises:
         RuntimeError: the inner sizes differ, the leading ones do not broadcast, the dtypes differ, or one is 0-d.
     """
+    return _product(input, other)
+
+
+def _product(input: Tensor, other: Tensor) -> Tensor:
     a, b = check_tensor("matmul", input), check_tensor("matmul", other, "other")
     if not a.ndim or not b.ndim:
         raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
@@ -71,6 +77,7 @@ def _of_rank(name: str, rank: int, *tensors: Tensor) -> None:
 
 
 @method
+@autocasts
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices: (m, k) @ (k, n) -> (m, n)."""
     _of_rank("mm", 2, input, mat2)
@@ -78,6 +85,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 @method
+@autocasts
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices: (b, m, k) @ (b, k, n) -> (b, m, n)."""
     _of_rank("bmm", 3, input, mat2)
@@ -89,14 +97,16 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 @method
+@autocasts
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """A matrix times a vector: (m, k), (k,) -> (m,)."""
     _of_rank("mv", 2, input)
     _of_rank("mv", 1, vec)
-    return matmul(input, vec)
+    return _product(input, vec)
 
 
 @method
+@autocasts
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The sum of the products of two vectors: (k,), (k,) -> ()."""
     _of_rank("dot", 1, input, tensor)
@@ -117,6 +127,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 
 @method
+@autocasts
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta input + alpha mat1 @ mat2; input broadcasts to (m, n)."""
     _check_same_dtype("addmm", input, mat1, mat2)
@@ -128,6 +139,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
     return printing(add(input if beta == 1 else mul(input, beta), product), "AddmmBackward0")
 
 
+@autocasts
 def einsum(equation: str, *operands: Any) -> Tensor:
     """The sum of products that letters describe: einsum("bij,bjk->bik", a, b). "..." is for the dimensions not named.
 
@@ -135,8 +147,10 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         RuntimeError: the equation and the operands do not fit.
     """
     tensors = list(operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands)
-    _check_same_dtype("einsum", *tensors)
     inputs, output = _letters(equation.replace(" ", ""), tensors)
+    if len(tensors) > 1 and not set("".join(inputs)) <= set(output):
+        tensors = narrowed(*tensors)  # it is a matrix product then
+    _check_same_dtype("einsum", *tensors)
     for i, letters in enumerate(inputs):
         inputs[i], tensors[i] = _without_repeats(letters, tensors[i])
     known: dict[str, int] = {}

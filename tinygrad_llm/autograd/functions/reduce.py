@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm import dtypes
 from tinygrad_llm.autograd import return_types
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
 from tinygrad_llm.autograd.functions.index import gather
@@ -26,6 +27,7 @@ def _summable(input: Tensor, dtype: dtypes.dtype | None) -> Tensor:
 
 
 @method
+@autocasts
 def sum_(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The sum over dim; integers and bools are summed as int64."""
     x = _summable(input, dtype)
@@ -94,6 +96,7 @@ def _one_dim(dim: int | None, input: Tensor) -> int | None:
 
 
 @method
+@autocasts
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """The product over one dimension or all."""
     x = _summable(input, dtype)
@@ -180,6 +183,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 @method
+@autocasts
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """ln sum e^x over dim."""
     return apply(ops.logsumexp, floating(input), axes=dimensions(dim, input.ndim), keepdims=keepdim)
@@ -199,18 +203,21 @@ def _along(op: Op, input: Tensor, dim: int, dtype: dtypes.dtype | None) -> Tenso
 
 
 @method
+@autocasts
 def softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
     """e^x / sum e^x along dim."""
     return _along(ops.softmax, input, dim, dtype)
 
 
 @method
+@autocasts
 def log_softmax(input: Tensor, dim: int, dtype: dtypes.dtype | None = None) -> Tensor:
     """x - ln sum e^x along dim."""
     return _along(ops.log_softmax, input, dim, dtype)
 
 
 @method
+@autocasts
 def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """Running sums along dim."""
     axis = dimension(dim, input.ndim)
@@ -220,6 +227,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: dtypes.dtype | None = None) -> Ten
 
 
 @method
+@autocasts
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p) over dim, the matrix taken as a vector; "fro" is p = 2."""
     if p == "fro" or p is None:

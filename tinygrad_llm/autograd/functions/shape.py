@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
@@ -288,6 +289,7 @@ def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
                 )
 
 
+@autocasts
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along dim. One-dimensional empty tensors are passed over, as in PyTorch."""
     return _join(ops.cat, tensors, dim)
@@ -308,6 +310,7 @@ def _join(op: Op, tensors: Sequence[Tensor], dim: int) -> Tensor:
 concat = concatenate = cat
 
 
+@autocasts
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     if not tensors:

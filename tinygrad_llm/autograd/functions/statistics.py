@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import return_types
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, reduce, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension
 from tinygrad_llm.autograd.tensor import Tensor, method, wrap
@@ -71,6 +72,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 @method
+@autocasts
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
@@ -122,6 +124,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 @method
+@autocasts
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Products of the elements up to each place along dim, multiplied one after the other."""
     x = input if dtype is None else input.to(dtype)

@@ -11,7 +11,7 @@ from tinygrad_llm.autograd.graph import sum_to_shape
 from tinygrad_llm.autograd.registry import register
 
 
-@register(prints="ScaledDotProductFlashAttentionForCpuBackward0")
+@register(prints="ScaledDotProductFlashAttentionForCpuBackward0", half=True)
 def attention(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, scale: float, keep_scale: float) -> Any:
     """softmax(q k^T scale + mask) v: q (B, H, T, D), k (B, H, S, D), v (B, H, S, E) -> (B, H, T, E).
 
@@ -31,7 +31,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, sca
     return y, pull
 
 
-@register
+@register(half=True)
 def attention_of_packed(qkv: Any, keep: Any, *, heads: int, causal: bool, scale: float, keep_scale: float) -> Any:
     """attention of queries, keys and values that lie side by side: qkv (B, T, 3 C) -> (B, T, C), C = H D.
 

@@ -173,7 +173,7 @@ def leaky_relu(x: Any, *, negative_slope: float) -> Any:
     return np.where(positive, x, negative_slope * x), (lambda g: np.where(positive, g, negative_slope * g),)
 
 
-@register
+@register(half=True)
 def silu(x: Any) -> Any:
     """x sigmoid(x). Captures x; the sigmoid is computed again."""
     return _activated(x, "silu")
@@ -195,7 +195,7 @@ def softplus(x: Any, *, beta: float, threshold: float) -> Any:
 GELU_FORMS = {"none": "gelu", "tanh": "gelu_tanh"}  # PyTorch's names of the approximations -> the kernels'
 
 
-@register
+@register(half=True)
 def gelu(x: Any, *, approximate: str) -> Any:
     """x Phi(x), or its tanh form. Captures x; what the forward computed inside is computed again."""
     return _activated(x, GELU_FORMS[approximate])
@@ -288,7 +288,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 masked_fill_tensor = masked_fill.printing("MaskedFillBackward1")
 
 
-@register(prints="MulBackward0")
+@register(prints="MulBackward0", half=True)
 def dropout(x: Any, keep: Any, *, p: float) -> Any:
     """x / (1 - p) where it is kept, else 0: x (...), keep bool (...) or the key of a stream that decides it.
 
@@ -298,9 +298,9 @@ def dropout(x: Any, keep: Any, *, p: float) -> Any:
     return k.dropout(x, keep, p), (lambda g: k.dropout(g, keep, p), None)
 
 
-@register(prints="AddBackward0")
+@register(prints="AddBackward0", half=True)
 def dropout_add(x: Any, keep: Any, shortcut: Any, *, p: float) -> Any:
-    """shortcut + dropout(x): x and shortcut (...), keep bool (...) or a key. Captures keep."""
+    """shortcut + dropout(x), in shortcut's dtype: x and shortcut (...), keep bool (...) or a key. Captures keep."""
     k = kernels.of(x)
     return k.dropout(x, keep, p, shortcut), (lambda g: k.dropout(g, keep, p), None, lambda g: g)
 

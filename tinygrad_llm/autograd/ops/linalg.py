@@ -9,9 +9,15 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
 from tinygrad_llm.kernels import as_rows, column_sums, in_order
+from tinygrad_llm.kernels.half import is_half, sum_dtype
 
 
-@register(broadcasts=True, prints="UnsafeViewBackward0")
+def wide_product(product: Any, a: Any, b: Any) -> Any:
+    """a @ b: (K, M) @ (M, N) -> (K, N), of 16-bit factors in float32, as weights' gradients are wanted."""
+    return product(a, b, np.empty_like(a, np.float32, "C", shape=(len(a), b.shape[1])) if is_half(a) else None)
+
+
+@register(broadcasts=True, prints="UnsafeViewBackward0", half=True)
 def matmul(a: Any, b: Any) -> Any:
     """a @ b: (..., m, k) @ (..., k, n) -> (..., m, n), leading axes broadcast.
 
@@ -25,7 +31,7 @@ def matmul(a: Any, b: Any) -> Any:
             return product(as_rows(g), b.T).reshape(*g.shape[:-1], k)
 
         def db(g: Any) -> Any:
-            return product(as_rows(a).T, as_rows(g))
+            return wide_product(product, as_rows(a).T, as_rows(g))
 
         return product(as_rows(a), b).reshape(*a.shape[:-1], n), (da, db)
     return product(a, b), (
@@ -37,7 +43,7 @@ def matmul(a: Any, b: Any) -> Any:
 mm = matmul.printing("MmBackward0")
 
 
-@register(prints="ViewBackward0")
+@register(prints="ViewBackward0", half=True)
 def linear(x: Any, weight: Any, bias: Any) -> Any:
     """x weight^T + bias: x (..., K), weight (N, K), bias (N,) or None -> (..., N).
 
@@ -45,17 +51,15 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     """
     n = weight.shape[0]
     rows = as_rows(x)
-    product = kernels.of(x).matmul
-    y = product(rows, weight.T)
-    if bias is not None:
-        y += bias
+    k = kernels.of(x)
+    y = k.linear(rows, weight, bias)
     shape = x.shape
 
     def dx(g: Any) -> Any:
-        return product(as_rows(g), weight).reshape(shape)
+        return k.matmul(as_rows(g), weight).reshape(shape)
 
     def dweight(g: Any) -> Any:
-        return product(as_rows(g).T, rows)
+        return wide_product(k.matmul, as_rows(g).T, rows)
 
     def dbias(g: Any) -> Any:
         return column_sums(as_rows(g))
@@ -66,7 +70,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
 HIDDEN_KEPT = 1_048_576  # units: those of a small model are kept, since computing them again costs it more time
 
 
-@register(prints="ViewBackward0")
+@register(prints="ViewBackward0", half=True)
 def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -> Any:
     """f(x + shift) weight^T + bias: x (..., K), weight (N, K), shift (K,) and bias (N,) or None -> (..., N).
 
@@ -76,9 +80,7 @@ def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -
     """
     k = kernels.of(x)
     rows = as_rows(k.activate(x, shift, form))
-    y = k.matmul(rows, weight.T)
-    if bias is not None:
-        y += bias
+    y = k.linear(rows, weight, bias)
     kept = rows if rows.size <= HIDDEN_KEPT else None
 
     def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any, Any]:
@@ -90,13 +92,13 @@ def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -
         elif again is not None:
             again = k.activate(x, shift, form)
         if needs[2]:
-            dweight = k.matmul(g.T, as_rows(again) if hidden is None else hidden)
+            dweight = wide_product(k.matmul, g.T, as_rows(again) if hidden is None else hidden)
         return dx, dshift, dweight, column_sums(g) if needs[3] else None
 
     return y.reshape(*x.shape[:-1], weight.shape[0]), pull
 
 
-@register
+@register(half=True)
 def lora_linear(x: Any, weight: Any, bias: Any, a: Any, b: Any, *, scale: float, parts: int) -> Any:
     """x weight^T + bias + scale (x a) b: x (..., K), weight (N, K), a (K, R), b (R, N) -> (..., N).
 
@@ -106,12 +108,11 @@ def lora_linear(x: Any, weight: Any, bias: Any, a: Any, b: Any, *, scale: float,
     """
     n, rank = weight.shape[0], b.shape[0]
     rows, shape = as_rows(x), x.shape
-    product = kernels.of(x).matmul
+    k = kernels.of(x)
+    product = k.matmul
     pairs = [(slice(i * rank, (i + 1) * rank), slice(i * n // parts, (i + 1) * n // parts)) for i in range(parts)]
     low = product(rows, a)  # (M, parts R)
-    y = product(rows, weight.T)
-    if bias is not None:
-        y += bias
+    y = k.linear(rows, weight, bias)
     for inner, outer in pairs:
         y[:, outer] += product(low[:, inner] * scale, b[:, outer])
 
@@ -126,13 +127,13 @@ def lora_linear(x: Any, weight: Any, bias: Any, a: Any, b: Any, *, scale: float,
             dx += product(dlow, a.T)
             dx = dx.reshape(shape)
         if needs[1]:
-            dweight = product(g.T, rows)
+            dweight = wide_product(product, g.T, rows)
         if needs[3]:
-            da = product(rows.T, dlow)
+            da = wide_product(product, rows.T, dlow)
         if needs[4]:
-            db = np.empty_like(b)
+            db = np.empty_like(b, sum_dtype(b))
             for inner, outer in pairs:
-                db[:, outer] = product(low[:, inner].T, g[:, outer]) * scale
+                db[:, outer] = wide_product(product, low[:, inner].T, g[:, outer]) * scale
         return dx, dweight, column_sums(g) if needs[2] else None, da, db
 
     return y.reshape(*shape[:-1], n), pull

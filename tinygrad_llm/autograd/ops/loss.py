@@ -12,9 +12,10 @@ from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import Partial, register
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import sums
+from tinygrad_llm.kernels.half import is_half, sum_dtype, wide
 
 
-@register(prints="NllLossBackward0")
+@register(prints="NllLossBackward0", half=True)
 def cross_entropy(
     x: Any, targets: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Any:
@@ -30,17 +31,19 @@ def cross_entropy(
     safe = np.where(counted, targets, np.zeros_like(targets))
     k = kernels.of(x)
     nll, lse = k.cross_entropy(x, safe)
+    weight = wide(weight)
     w = (counted if weight is None else np.where(counted, weight[safe], np.zeros_like(lse))).astype(lse.dtype)
     loss = (1 - label_smoothing) * w * nll
     if label_smoothing:
         total_weight = v if weight is None else sums(weight, None)
-        sum_x = sums(x, (1,)) if weight is None else x @ weight  # sum_c w_c x_c
+        sum_x = sums(wide(x), (1,)) if weight is None else wide(x) @ weight  # sum_c w_c x_c
         loss += label_smoothing / v * counted * (total_weight * lse - sum_x)
     loss = np.where(counted, loss, np.zeros_like(loss))  # a row that is ignored may hold inf or nan
     divisor = sums(w, None) if reduction == "mean" else None
     y = loss if reduction == "none" else sums(loss, None) if divisor is None else sums(loss, None) / divisor
 
     def dx(g: Any) -> Any:
+        g = wide(g)
         row = np.broadcast_to(g if divisor is None else g / divisor, (n,))
         g_target = (1 - label_smoothing) * w * row
         g_softmax, g_all = g_target, np.zeros_like(g_target)
@@ -50,17 +53,17 @@ def cross_entropy(
             g_all = -spread if weight is None else g_all
         d = k.cross_entropy_backward(x, safe, lse, g_target, g_softmax, g_all)
         if label_smoothing and weight is not None:
-            d -= spread[:, None] * weight
+            d = wide(d) - spread[:, None] * weight
         if not isinstance(d, np.ndarray):
             np.copyto(d, 0, where=~counted[:, None])  # to ask whether there are any would wait for the GPU
         elif not counted.all():
             d[~counted] = 0
         return d
 
-    return y, (dx, None, None)
+    return y.astype(x.dtype, copy=False), (dx, None, None)
 
 
-@register(prints="NllLossBackward0")
+@register(prints="NllLossBackward0", half=True)
 def linear_cross_entropy(
     x: Any, weight: Any, targets: Any, *, ignore_index: int, reduction: str, needs: tuple[bool, bool]
 ) -> Any:
@@ -69,6 +72,8 @@ def linear_cross_entropy(
     Rows whose target is ignore_index count for nothing and cost nothing. needs: which gradients backward may ask for.
     They are computed at once, while a block of logits is at hand, so that the (N, V) of them never stand in memory;
     backward hands them over, and a second backward computes them again. Captures x, weight and their gradients.
+    Of 16-bit floats the loss is float32, and what it weighs is multiplied in backward only: before, in float16, a
+    gradient that is divided by thousands of rows would vanish, and no scaling of the loss could help.
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models (2024), section 4; Hsu et al., Liger
     Kernel (2024), section 3.
     """
@@ -78,7 +83,8 @@ def linear_cross_entropy(
     every = bool(counted.all())
     rows, ids = (x, targets) if every else (x[counted], targets[counted])
     share = 1.0 if reduction == "sum" else 1 / len(rows) if len(rows) else math.nan
-    g_rows = np.full_like(x, share, shape=len(rows))
+    later = share if is_half(x) and len(rows) else 1.0
+    g_rows = np.full_like(x, share / later, sum_dtype(x), shape=len(rows))
     compute = partial(kernels.of(x).linear_cross_entropy, rows, weight, ids, g_rows)
     nll, *ready = compute(needs)
 
@@ -86,9 +92,10 @@ def linear_cross_entropy(
         nonlocal ready
         dx, dweight = ready or compute(needs[:2])[1:]
         ready = []
-        scaled = [d if d is None or g == 1 else np.multiply(d, g, out=d) for d in (dx, dweight)]
+        factor = g * later
+        scaled = [d if d is None or factor == 1 else _times(d, factor) for d in (dx, dweight)]
         if scaled[0] is not None and not every:
-            whole = np.zeros_like(x)
+            whole = np.zeros_like(scaled[0], shape=x.shape)
             whole[counted] = scaled[0]
             scaled[0] = whole
         return scaled[0] if needs[0] else None, scaled[1] if needs[1] else None, None
@@ -102,9 +109,11 @@ def _linear_cross_entropy_on_gpu(
     """The same without a question that would wait for the GPU: a row that does not count has a gradient of 0."""
     counted = targets != ignore_index
     ids = np.where(counted, targets, np.zeros_like(targets))
-    g_rows = counted.astype(x.dtype if x.itemsize > 2 else np.float32)
-    if reduction == "mean":
-        g_rows /= sums(g_rows, None)
+    share = counted.astype(sum_dtype(x))
+    total = sums(share, None) if reduction == "mean" else 1.0
+    later = 1 / np.maximum(total, 1.0) if is_half(x) else 1.0
+    share /= total
+    g_rows = counted.astype(share.dtype) if is_half(x) else share
     compute = partial(kernels.of(x).linear_cross_entropy, x, weight, ids, g_rows)
     nll, *ready = compute(needs)
 
@@ -112,10 +121,15 @@ def _linear_cross_entropy_on_gpu(
         nonlocal ready
         dx, dweight = ready or compute(needs[:2])[1:]
         ready = []
-        dx, dweight = (None if d is None else np.multiply(d, g, out=d) for d in (dx, dweight))
+        dx, dweight = (None if d is None else _times(d, g * later) for d in (dx, dweight))
         return dx if needs[0] else None, dweight if needs[1] else None, None
 
-    return sums(np.where(counted, nll, np.zeros_like(nll)) * g_rows, None), pull
+    return sums(np.where(counted, nll, np.zeros_like(nll)) * share, None), pull
+
+
+def _times(d: Any, factor: Any) -> Any:
+    """A gradient times a factor of float32, in its memory unless it is of 16 bits."""
+    return np.multiply(wide(d), factor) if is_half(d) else np.multiply(d, factor, out=d)
 
 
 @register

@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd.registry import register
 from tinygrad_llm.kernels import in_order, largest, sums
+from tinygrad_llm.kernels.half import wide
 
 
 def spread(r: Any, shape: tuple[int, ...], axes: Any, keepdims: bool) -> Any:
@@ -150,16 +151,21 @@ def logsumexp(x: Any, *, axes: Any, keepdims: bool) -> Any:
     )
 
 
-@register
+@register(half=True)
 def softmax(x: Any, *, axis: int) -> Any:
     """e^x / sum e^x along an axis. Captures the result y; dx = y (g - sum(g y))."""
     if axis == x.ndim - 1:
         k = kernels.of(x)
         y = k.softmax(x)
         return y, (lambda g: k.softmax_backward(g, y),)
-    e = np.exp(x - largest(x, (axis,)))
+    e = np.exp(wide(x) - wide(largest(x, (axis,))))
     y = in_order(e / sums(e, (axis,), True))
-    return y, (lambda g: y * (g - sums(g * y, (axis,), True)),)
+
+    def dx(g: Any) -> Any:
+        g = wide(g)
+        return y * (g - sums(g * y, (axis,), True))
+
+    return y.astype(x.dtype, copy=False), (dx,)
 
 
 @register

@@ -53,10 +53,9 @@ def activate_backward(
     dx = np.empty_like(x) if into is None and needs[0] else into
     at = _Layout(bias, *(a for a in (g, x, dx, y) if a is not None))
     dbias = np.empty_like(x, np.float32, shape=(at.launch[0][1], at.c)) if needs[1] else None
-    launch(
-        "activate", "activate_backward", *at.launch, g, x, bias, dx, y, dbias, at.n, at.c, at.chunk,
-        VEC=at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias]),
-    )  # fmt: skip
+    arrays = (g, x, bias, dx, y, dbias)
+    options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
+    launch("activate", "activate_backward", *at.launch, *arrays, at.n, at.c, at.chunk, **options)
     return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
 
 

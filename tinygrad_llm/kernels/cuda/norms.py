@@ -133,4 +133,4 @@ def dropout_add_norm_backward(
     arrays, counts = (g, d, s, weight, mean, rstd, ds, dx, way.sums), (*way.needs, way.n, way.c)
     options = way.options | kinds(REAL=[g], PARAM=[weight], TRUNK=[s])
     launch("shortcut", "dropout_add_norm_backward", *way.launch, *arrays, *counts, *_drop(keep, p), **options)
-    return dx if apart else ds, ds, *way.added()
+    return (dx if apart else ds) if needs[0] else None, ds if needs[1] else None, *way.added()

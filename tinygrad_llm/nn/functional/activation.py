@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.elementary import expm1, logaddexp
 from tinygrad_llm.autograd.functions.elementwise import relu as _relu
 from tinygrad_llm.autograd.functions.elementwise import tanh, where
@@ -41,6 +42,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return _maybe_in_place(input, y, "leaky_relu", inplace)
 
 
+@autocasts
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """ln(1 + e^(beta x)) / beta, x itself where beta x > threshold."""
     return apply(ops.softplus, only_floating("softplus", input), beta=beta, threshold=threshold)
@@ -55,11 +57,13 @@ def _implicit_dim(name: str, input: Tensor, dim: int | None) -> int:
     return dim
 
 
+@autocasts
 def softmax(input: Tensor, dim: int | None = None, dtype: dtypes.dtype | None = None) -> Tensor:
     """e^x / sum e^x along dim."""
     return _softmax(input, _implicit_dim("softmax", input, dim), dtype)
 
 
+@autocasts
 def log_softmax(input: Tensor, dim: int | None = None, dtype: dtypes.dtype | None = None) -> Tensor:
     """x - ln sum e^x along dim."""
     return _log_softmax(input, _implicit_dim("log_softmax", input, dim), dtype)
@@ -185,6 +189,7 @@ def softmin(input: Tensor, dim: int | None = None, dtype: dtypes.dtype | None = 
     return _softmax(-input, _implicit_dim("softmin", input, dim), dtype)
 
 
+@autocasts
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x > 0, else weight x: weight (1,) or one number a channel, which is dimension 1."""
     if weight.ndim > 1:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import attention as attention_ops
@@ -15,6 +16,7 @@ from tinygrad_llm.autograd.tensor import Tensor, apply
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask
 
 
+@autocasts
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -77,6 +79,7 @@ def scaled_dot_product_attention(
     return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:]).contiguous()
 
 
+@autocasts
 def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C).
 

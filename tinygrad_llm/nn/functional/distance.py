@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import dimension
 from tinygrad_llm.autograd.functions.elementwise import where
 from tinygrad_llm.autograd.functions.reduce import norm, sum_
@@ -15,6 +16,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     return input / norm(input, p, dim, keepdim=True).clamp(min=eps)
 
 
+@autocasts
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along dim."""
     lengths = norm(x1, 2, dim).clamp(min=eps) * norm(x2, 2, dim).clamp(min=eps)
@@ -26,6 +28,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
 
+@autocasts
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, *, reduction: str = "mean"
 ) -> Tensor:
@@ -45,6 +48,7 @@ def cosine_embedding_loss(
     return reduced(where(target == 1, 1 - cos, cos * 0) + apart, reduction)
 
 
+@autocasts
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2, eps: float = 1e-6,
     swap: bool = False, *, reduction: str = "mean",

@@ -9,17 +9,22 @@ from functools import partial
 import numpy as np
 
 from tinygrad_llm import dtypes, kernels
+from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
-from tinygrad_llm.autograd.functions.common import check_tensor
+from tinygrad_llm.autograd.functions.common import check_tensor, result_type
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import int8 as int8_ops
 from tinygrad_llm.autograd.ops import linalg as linalg_ops
+from tinygrad_llm.autograd.ops import norm as norm_ops
+from tinygrad_llm.autograd.pair import PairOp
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.nn.functional.activation import gelu, silu
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
+from tinygrad_llm.nn.functional.norm import layer_norm
 
 
+@autocasts
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias: x (..., K), weight (N, K) or (K,), bias (N,) -> (..., N)."""
     check_tensor("linear", input)
@@ -54,6 +59,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # by the kernels' names
 }  # fmt: skip
 
 
+@autocasts
 def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
     """linear(f(input + shift), weight, bias), f one of ACTIVATIONS, which keeps input alone for backward."""
     given = [tensor.array for tensor in (input, shift, weight) if tensor is not None]
@@ -62,6 +68,7 @@ def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: 
     return apply(linalg_ops.activated_linear, input, shift, weight, bias, form=form)
 
 
+@autocasts
 def lora_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, parts: int = 1
 ) -> Tensor:
@@ -72,7 +79,8 @@ def lora_linear(
 def int8_linear(input: Tensor, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
     """linear(input, weight, bias) with a frozen weight (N, K) in eight bits: codes (N, K), a scale a block of a row."""
     check_tensor("int8_linear", input)
-    if input.array.dtype != scales.array.dtype:
+    (input,) = narrowed(input)
+    if input.array.dtype != scales.array.dtype and narrow_dtype(input) is None:
         raise RuntimeError(f"int8_linear: input is {input.dtype} and scales {scales.dtype}; convert one with .to()")
     if not input.ndim or input.array.shape[-1] != codes.array.shape[-1]:
         raise RuntimeError(
@@ -130,6 +138,31 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Tensor:
     """shortcut + dropout(input, p, training), in one pass over the memory."""
     x, y = input.array, shortcut.array
-    if not training or not 0 < p < 1 or not x.size or x.shape != y.shape or x.dtype != y.dtype:
+    if (
+        not training
+        or not 0 < p < 1
+        or not x.size
+        or x.shape != y.shape
+        or result_type(input, shortcut) is not shortcut.dtype
+    ):
         return shortcut + dropout(input, p, training)
     return apply(ops.dropout_add, input, keep_mask_like(input, p), shortcut, p=p)
+
+
+_dropout_add_norm = PairOp(norm_ops.dropout_add_norm, "AddBackward0", "NativeLayerNormBackward0")
+
+
+def dropout_add_norm(
+    input: Tensor, shortcut: Tensor, p: float, training: bool, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """s = shortcut + dropout(input, p, training), and layer_norm(s, s.shape[-1:], weight, bias, eps), in one op."""
+    x, y = input.array, shortcut.array
+    params = [a.array for a in (weight, bias) if a is not None]
+    half = not input.is_cpu and x.itemsize == 2  # then float32 beside it will do
+    dtypes_fit = {a.dtype for a in (y, *params)} <= ({x.dtype, np.dtype(np.float32)} if half else {x.dtype})
+    shapes_fit = x.shape == y.shape and all(a.shape == x.shape[-1:] for a in params)
+    if not x.size or p == 1 or not shapes_fit or not dtypes_fit or (x.itemsize == 2 and not half):
+        s = dropout_add(input, shortcut, p, training)
+        return s, layer_norm(s, s.shape[-1:], weight, bias, eps)
+    keep = keep_mask_like(input, p) if training and p else None
+    return _dropout_add_norm(input, keep, shortcut, weight, bias, p=p, eps=eps)

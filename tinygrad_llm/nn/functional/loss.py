@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_llm import dtypes
-from tinygrad_llm.autograd.functions.common import check_tensor, common
+from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, common
 from tinygrad_llm.autograd.functions.reduce import log_softmax as _log_softmax
 from tinygrad_llm.autograd.functions.reduce import mean, sum_
 from tinygrad_llm.autograd.grad_mode import is_grad_enabled
@@ -68,6 +69,7 @@ def _rows_and_targets(
     return rows.reshape(-1, classes) if classes else rows.reshape(target.numel(), 0), target.reshape(-1).long()
 
 
+@autocasts
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -131,6 +133,7 @@ def linear_cross_entropy(
     if linear_weight.ndim != 2:
         raise NotImplementedError(f"linear_cross_entropy: linear_weight {tuple(linear_weight.shape)} must be (V, C)")
     ignored = -100 if ignore_index is None else ignore_index
+    before, (input, linear_weight) = input.dtype, narrowed(input, linear_weight)
     simple = linear_bias is None and weight is None and not label_smoothing and reduction in ("mean", "sum")
     (classes, channels), dtype = linear_weight.array.shape, linear_weight.array.dtype
     rows = input.array.shape[:-1]
@@ -140,7 +143,7 @@ def linear_cross_entropy(
         only_floating("linear_cross_entropy", input)
         _check_classes("linear_cross_entropy", target, classes, ignored)
         wanted = tuple(is_grad_enabled() and t.requires_grad for t in (input, linear_weight))
-        return apply(
+        loss = apply(
             loss_ops.linear_cross_entropy,
             input,
             linear_weight,
@@ -149,6 +152,7 @@ def linear_cross_entropy(
             reduction=reduction,
             needs=wanted,
         )
+        return loss if narrow_dtype(input) else cast(loss, before)  # a region's losses are float32
     logits = linear(input, linear_weight, linear_bias)
     return cross_entropy(
         logits, target, weight, ignore_index=ignored, reduction=reduction, label_smoothing=label_smoothing
@@ -176,6 +180,7 @@ def _soft_cross_entropy(
     return reduced(losses, reduction)
 
 
+@autocasts
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
@@ -193,6 +198,7 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
         raise ValueError(f"{name}: Target size ({target.shape}) must be the same as input size ({input.shape})")
 
 
+@autocasts
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -208,6 +214,7 @@ def binary_cross_entropy(
     return printing(loss, "BinaryCrossEntropyBackward0")
 
 
+@autocasts
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

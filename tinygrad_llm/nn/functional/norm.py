@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.statistics import var_mean
 from tinygrad_llm.autograd.grad_mode import no_grad
 from tinygrad_llm.autograd.ops import norm as norm_ops
@@ -31,6 +32,7 @@ def _normalized_rows(
     return rows, [p if p is None else p.reshape(-1) for p in parameters.values()]
 
 
+@autocasts
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -44,6 +46,7 @@ def layer_norm(
     return y
 
 
+@autocasts
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) weight over the last dimensions; eps is the dtype's own unless given."""
     rows, (w,) = _normalized_rows("rms_norm", only_floating("rms_norm", input), normalized_shape, weight=weight)
@@ -90,6 +93,7 @@ def batch_norm(
     return printing(y, "NativeBatchNormBackward0")
 
 
+@autocasts
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:

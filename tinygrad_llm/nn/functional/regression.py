@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.elementwise import where
 from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.functions.shape import broadcast_tensors
@@ -32,6 +33,7 @@ def _weighted(losses: Tensor, weight: Tensor, reduction: str) -> Tensor:
     return reduced(losses, reduction)
 
 
+@autocasts
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input - target)^2, its mean or its sum."""
     input, target = _of_one_shape(input, target)
@@ -42,6 +44,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
     return printing(reduced(squares, reduction), "MseLossBackward0")
 
 
+@autocasts
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """|input - target|, its mean or its sum."""
     input, target = _of_one_shape(input, target)
@@ -49,6 +52,7 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: T
     return reduced(distances, reduction) if weight is None else _weighted(distances, weight, reduction)
 
 
+@autocasts
 def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where d = |input - target| < beta, else d - beta / 2.
 
@@ -65,6 +69,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", be
     return printing(reduced(losses, reduction), "SmoothL1LossBackward0")
 
 
+@autocasts
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -83,6 +88,7 @@ def huber_loss(
     return printing(reduced(losses, reduction), "HuberLossBackward0")
 
 
+@autocasts
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target (ln target - input), 0 where target is 0: input holds logarithms, and with log_target target, too.
 
@@ -125,6 +131,7 @@ def gaussian_nll_loss(
     return reduced(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)
 
 
+@autocasts
 def poisson_nll_loss(
     input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8, *,
     reduction: str = "mean",
@@ -138,12 +145,14 @@ def poisson_nll_loss(
     return reduced(losses, reduction)
 
 
+@autocasts
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "mean") -> Tensor:
     """x where target is 1, max(margin - x, 0) where it is -1."""
     far = where(target != 1, (margin - input).clamp(min=0), input * 0)
     return reduced(far + where(target != -1, input, input * 0), reduction)
 
 
+@autocasts
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, *, reduction: str = "mean"
 ) -> Tensor:
@@ -156,6 +165,7 @@ def margin_ranking_loss(
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
+@autocasts
 def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """ln(1 + e^(-target x)), target 1 or -1."""
     losses = (-target * input).exp().log1p()

@@ -1,0 +1,214 @@
+"""The fine-tunings after a kill, a signal or a change: they end with the bits of a run left alone, or say why."""
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.data import corpora
+from tinygrad_llm.models import GPTModel
+from tinygrad_llm.text import BPETokenizer
+from tinygrad_llm.training import Checkpoints, read_metrics, read_steps
+
+pytest.importorskip("matplotlib")
+ROOT = Path(__file__).parents[2]
+WORDS = ("tea", "cat", "sun", "log", "map", "key", "pen", "cup")
+OFTEN = ["--save-every=2", "--save-minutes=0"]
+TINY = ["--layers=1", "--heads=2", "--channels=16"]
+
+# Runs an example with few stories and tests; dies at the n-th time that it opens, renames, makes or removes a file.
+KILLED = """
+import os, runpy, signal, sys
+from tinygrad_llm.data import corpora
+corpora.STORIES_CHARACTERS = 20_000
+left, out, script, sys.argv = [int(sys.argv[1])], sys.argv[2], sys.argv[3], sys.argv[3:]
+def hook(event, arguments):
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and out in str(arguments[0]):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swift():
+    """Nothing here asks what a power cut leaves, so nobody waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+EXAMPLES = {name: load(f"finetune_{name}") for name in ("classifier", "instructions", "preferences")}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Data for each example, and a small model with its tokenizer."""
+    folder = tmp_path_factory.mktemp("given")
+    pairs = [(a, b) for a in WORDS for b in WORDS]
+    random.Random(0).shuffle(pairs)
+    rows = {
+        "classifier": [{"text": f"{a} {b} {a}", "label": "one" if a < b else "two"} for a, b in pairs],
+        "instructions": [{"instruction": f"Say {a}", "input": b, "output": a} for a, b in pairs],
+        "preferences": [{"instruction": f"{a} {b}?", "chosen": f"yes {a}", "rejected": f"no {a}"} for a, b in pairs],
+    }
+    for name, found in rows.items():
+        (folder / f"{name}.json").write_text(json.dumps(found))
+    tokenizer = BPETokenizer.train([f"Say {' '.join(WORDS)}. <|user|>\n\n<|assistant|>\nyes no and"], 280)
+    tg.manual_seed(3)
+    config = {"context_length": 64, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0, "tie_weights": True}
+    GPTModel({"vocab_size": tokenizer.vocab_size, **config}).save_pretrained(folder / "model")
+    tokenizer.save(folder / "model" / "tokenizer.json")
+    return folder
+
+
+def flags(kind, given, name):
+    """Of a short run of an example: "fresh" begins with nothing, "lora" with a model."""
+    begin = TINY if kind == "fresh" else ["--model", given / "model", "--train=lora", "--rank=2"]
+    own = {
+        "classifier": ["--epochs=4", "--batch=6", "--dropout=0.1", "--drop-tokens=0.2"],
+        "instructions": ["--epochs=2", "--batch=8", "--style=phi3", "--answer-tokens=2", "--evaluations=3", "--lr=1e-2",
+                         "--dropout=0.1", "--pretrain-steps=5"],
+        "preferences": ["--epochs=2", "--batch=12", "--style=phi3", "--answers=both", "--answer-epochs=2", "--lr=3e-3"],
+    }[name]  # fmt: skip
+    return ["--data", given / f"{name}.json", *begin, *own, *OFTEN]
+
+
+def run(name, *arguments):
+    return EXAMPLES[name].main([str(argument) for argument in arguments])
+
+
+def killed(name, out, point, *arguments):
+    """A process of an example, killed at its file operation of that number, if it comes so far."""
+    command = [sys.executable, "-c", KILLED, point, out, ROOT / "examples" / f"finetune_{name}.py", "--out", out]
+    return subprocess.run(
+        [str(part) for part in (*command, *arguments)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def bits(out):
+    """All that a run has written, to the last bit, but for the times in it."""
+    found = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != ".lock"):
+        if path.name == "metrics.jsonl":
+            records = [{k: v for k, v in r.items() if k not in ("seconds", "tokens_per_second")}
+                       for r in read_metrics(path)]  # fmt: skip
+            found[path.relative_to(out)] = records
+        elif path.name == "steps.csv":
+            found[path.relative_to(out)] = {k: v for k, v in read_steps(path).items() if k != "seconds"}
+        else:
+            found[path.relative_to(out)] = b"" if path.name == "state.json" else path.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(given, tmp_path_factory):
+    """The folder of a run that was left alone, by example and kind; made once."""
+    made = {}
+
+    def of(name, kind):
+        if (name, kind) not in made:
+            made[name, kind] = tmp_path_factory.mktemp(f"{name}-{kind}") / "out"
+            assert run(name, *flags(kind, given, name), "--out", made[name, kind]) == 0
+        return made[name, kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpora, "STORIES_CHARACTERS", 20_000)
+        yield of
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+@pytest.mark.parametrize(
+    ("name", "kind"), [("classifier", "lora"), ("instructions", "fresh"), ("preferences", "fresh")]
+)
+def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(given, whole, tmp_path, name, kind):
+    """Killed in the middle of writing; what is left goes on without a flag but --resume, if it has any."""
+    expected, out, point = whole(name, kind), tmp_path / "out", random.randrange(1, 160)
+    arguments = flags(kind, given, name)
+    done = killed(name, out, point, *arguments)
+    assert done.returncode in (0, -signal.SIGKILL) and "Traceback" not in done.stderr, (point, done.stderr)
+    assert run(name, *([] if (out / "run.json").exists() else arguments), "--out", out, "--resume") == 0, point
+    assert bits(out) == bits(expected), point
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_run_that_is_stopped_keeps_its_files_and_goes_on(given, whole, tmp_path, capsys, monkeypatch, name):
+    """By SIGTERM, after the first checkpoint of the tuning proper."""
+    expected, out, real = whole(name, "lora"), tmp_path / "out", Checkpoints.save
+
+    def save(checkpoints, trainer):
+        if checkpoints.folder.parent == out and trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(checkpoints, trainer)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    assert run(name, *flags("lora", given, name), "--out", out) == 143
+    shown = capsys.readouterr().out
+    assert "stopped by SIGTERM after step 2 of" in shown and "the files above were kept, and --resume" in shown
+    assert (out / "adapter_model.safetensors").exists() and max(read_steps(out / "steps.csv")["step"]) == 2
+    monkeypatch.undo()
+    assert run(name, "--out", out, "--resume") == 0
+    assert bits(out) == bits(expected)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_finished_run_finds_nothing_left_to_do(whole, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    shutil.copytree(whole(name, "lora"), out)
+    before, steps = bits(out), Checkpoints(out / "checkpoints").steps()[-1]
+    assert run(name, "--out", out, "--resume") == 0
+    assert f"going on after step {steps} of {steps}" in capsys.readouterr().out
+    assert bits(out) == before
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_other_flags_data_or_weights_are_refused_in_one_sentence(given, whole, tmp_path, capsys, name):
+    out, data, model = tmp_path / "out", tmp_path / "data.json", tmp_path / "model"
+    shutil.copytree(whole(name, "lora"), out)
+    shutil.copytree(given / "model", model)
+    rows = json.loads((given / f"{name}.json").read_text())
+    rows[3], rows[4] = rows[4], rows[3]
+    data.write_text(json.dumps(rows))
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-2] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    kept = json.loads((out / "run.json").read_text())
+
+    def refused(*arguments):
+        before = bits(out)
+        capsys.readouterr()
+        assert run(name, "--out", out, "--resume", *arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith(f"finetune_{name}.py: ")
+        assert bits(out) == before
+        return error
+
+    assert f"--lr 0.5: the run in {out} has {kept['lr']}" in refused("--lr=0.5")
+    assert f"--data {data}: the run in {out} has {kept['data']}" in refused("--data", data)
+    (out / "run.json").write_text(json.dumps({**kept, "data": str(data)}))
+    assert "is of another data or tokenizer; go on with the same one" in refused()
+    (out / "run.json").write_text(json.dumps({**kept, "model": str(model)}))
+    assert "is of another model to begin with; go on with the same one" in refused()
+    (out / "run.json").unlink()
+    error = refused("--data", kept["data"])  # --model is not given
+    assert f"{out} has checkpoints and no run.json, which would tell the flags of their run; give them all" in error
