@@ -41,7 +41,7 @@ def frontend(monkeypatch):
     monkeypatch.setattr(cudnn, "_stream", lambda number: types.SimpleNamespace(ptr=77))
     pretend_cudnn.graphs.clear()
     pretend_cudnn.streams.clear()
-    with pretend.gpu():
+    with pretend.gpu(), tg.backends.cuda.sdp_kernel():
         yield pretend_cudnn
 
 
@@ -309,7 +309,7 @@ def test_the_real_frontend_takes_what_the_pretended_one_was_given(frontend, monk
         name, given_ = told.calls[-1]
         given_ = {key: tensors.get(key, value) for key, value in given_.items()}
         given_["diagonal_alignment"] = getattr(real.diagonal_alignment, given_["diagonal_alignment"].name)
-        bound = getattr(real._pybind_module, "backend_graph", real.pygraph)  # the C++ below, where there is Python above
+        bound = getattr(real._pybind_module, "backend_graph", real.pygraph)  # the C++ below the Python
         known = set(re.findall(r"(\w+): ", bound.__dict__[name].__doc__.split("->")[0]))
         assert given_.keys() <= known
         for tensor, made in zip(getattr(graph, name)(**given_), told.made, strict=True):
