@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import devices
-from tinygrad_llm.kernels.cuda import sdp
 
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
@@ -262,7 +261,6 @@ def gpu() -> Iterator[None]:
     patch.setattr(devices, "cuda_problem", lambda: None)
     patch.setattr(devices, "cuda_count", lambda: 1)
     patch.setattr("tinygrad_llm.kernels.cuda.memory._hook", "a pretended one")
-    patch.setitem(sdp.allowed, "cudnn", False)
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)
     patch.setattr("tinygrad_llm.autograd.functions.elementary.special", special)
