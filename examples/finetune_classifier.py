@@ -9,7 +9,15 @@ from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, os_reason, show_anything, use_device
+from tinygrad_llm.commandline import (
+    Parser,
+    add_device_flags,
+    add_dtype_flag,
+    guarded,
+    os_reason,
+    show_anything,
+    use_device,
+)
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
@@ -28,8 +36,8 @@ from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochTrainer
-from tinygrad_llm.training.out_folder import check_out, open_out
-from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, origin
+from tinygrad_llm.training.out_folder import check_out
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
 
 PROGRAM = "finetune_classifier.py"
 DESCRIBED = "classifier.json"
@@ -88,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
     add_device_flags(run)
+    add_dtype_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the texts [10, 5]")
@@ -149,7 +158,7 @@ def check(args: argparse.Namespace) -> None:
 
 def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
     """The flags that are a recipe's."""
-    names = ("epochs", "batch", "lr", "weight_decay", "drop_tokens", "language", "seed")
+    names = ("epochs", "batch", "lr", "weight_decay", "drop_tokens", "language", "seed", "dtype")
     return ClassifierRecipe(**{name: getattr(args, name) for name in names})
 
 
@@ -242,7 +251,7 @@ def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
         trainer.run(folder.on_step, on_epoch, stop)
         folder.save(trainer)
         trainer.finish()
-        with trainer.timed("test"):
+        with trainer.timed("test"), trainer.precision.region():
             test = measure(run.model, run.test, len(run.classes), device=args.device)
         per_class = test.per_class(run.classes)
         folder.write({
@@ -325,8 +334,8 @@ def act(argv: list[str] | None) -> int:
     if args.predict is not None:
         predict(args)
         return 0
-    run, out = prepare(args), Path(args.out)
-    with open_out(out, FILES, lambda: goes_on(args, run.checkpoints.about)), StopOnInterrupt() as stop:
+    run = prepare(args)
+    with working_in(args, FILES, run.checkpoints.about) as stop:
         train(run, args, stop)
     return exit_code(stop, run.trainer)
 

@@ -14,13 +14,13 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
-from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console, open_out
+from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console
 from tinygrad_llm.training.classifier_plots import plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
 from tinygrad_llm.training.configuration import effective_flags
@@ -30,10 +30,10 @@ from tinygrad_llm.training.session import (
     RUN_FILES,
     checkpoints_of,
     exit_code,
-    goes_on,
     open_run,
     origin,
     run_shown,
+    working_in,
 )
 
 PROGRAM = "finetune_instructions.py"
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=[*FORMS], help="how the model is asked [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
     add_device_flags(run)
+    add_dtype_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --data")
     how.add_argument("--epochs", type=int, metavar="N", help="times through the entries [4, 2]")
@@ -219,7 +220,7 @@ def recipe_of(args: argparse.Namespace, config: GPTConfig, batches: int) -> Reci
         dropout=args.dropout, qkv_bias=config.qkv_bias, tie_weights=config.tie_weights, steps=steps,
         batch=args.batch, accumulate=args.accumulate, lr=args.lr, min_lr=0.0, warmup=min(100, steps // 10), beta2=0.99,
         weight_decay=args.weight_decay, eval_every=-(-steps // args.evaluations), eval_windows=VALIDATION,
-        sample_tokens=args.answer_tokens,
+        sample_tokens=args.answer_tokens, dtype=args.dtype,
     )  # fmt: skip
 
 
@@ -227,8 +228,9 @@ def reader(args: argparse.Namespace) -> Recipe:
     """How a model is pre-trained on the stories."""
     steps, shape = args.pretrain_steps, {name: getattr(args, name) for name in SHAPE}
     return STORIES.recipe.replace(
-        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40, **shape
-    )
+        context=CONTEXT, dropout=args.dropout, steps=steps, eval_every=steps, eval_windows=40, dtype=args.dtype,
+        **shape,
+    )  # fmt: skip
 
 
 # --- before: reading stories -----------------------------------------------------------------------------------------
@@ -325,9 +327,8 @@ def save(run: Run, model: GPTModel, args: argparse.Namespace, out: Path) -> None
 def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
-    run, out = prepare(args), Path(args.out)
-    files = FILES if args.model else (*FILES, BASE)
-    with open_out(out, files, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
+    run = prepare(args)
+    with working_in(args, FILES if args.model else (*FILES, BASE), run.about) as stop:
         model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
         if trainer is None or not stop():
             trainer = tune(run, model, args, stop)

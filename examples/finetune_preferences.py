@@ -18,7 +18,7 @@ from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import StopOnInterrupt, check_out, console, open_out
+from tinygrad_llm.training import StopOnInterrupt, check_out, console
 from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
@@ -32,7 +32,7 @@ from tinygrad_llm.training.preferences import (
     measure_pairs,
     refer,
 )
-from tinygrad_llm.training.session import BASE, RUN_FILES, checkpoints_of, exit_code, goes_on, open_run, origin
+from tinygrad_llm.training.session import BASE, RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
 
 PROGRAM = "finetune_preferences.py"
 ANSWERS = "answers.json"
@@ -331,8 +331,8 @@ def save(run: Run, args: argparse.Namespace, out: Path) -> None:
 def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
-    run, out = prepare(args), Path(args.out)
-    with open_out(out, FILES, lambda: goes_on(args, run.about)), StopOnInterrupt() as stop:
+    run = prepare(args)
+    with working_in(args, FILES, run.about) as stop:
         sizes = [len(part) for part in run.pairs]
         print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
         first = None if args.answers == "none" else learn_to_answer(run, args, stop)

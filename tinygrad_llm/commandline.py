@@ -31,6 +31,12 @@ def add_device_flags(page: Any) -> None:
     page.add_argument("--gpu-memory", type=float, metavar="X", help="share of the GPU's memory to take at most [all]")
 
 
+def add_dtype_flag(page: Any) -> None:
+    """The flag for the dtype of products, which a recipe checks; page: a parser or one of its groups."""
+    about = "of products: float32, bfloat16 or float16; weights and their steps are float32 [float32]"
+    page.add_argument("--dtype", default="float32", metavar="NAME", help=about)
+
+
 def use_device(args: argparse.Namespace) -> None:
     """Check the device and let "cuda" mean that one. Raises: ValueError with what is missing, or what there is."""
     try:

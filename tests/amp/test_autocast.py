@@ -146,15 +146,20 @@ def batch() -> tuple[tg.Tensor, tg.Tensor]:
 
 
 @pytest.mark.parametrize("drop_rate", [0.0, 0.1])
-def test_fused_ops_stay_fused(drop_rate):
-    tg.manual_seed(0)
-    model = GPTModel(SMALL | {"drop_rate": drop_rate})
-    plain = recorded(lambda: model.loss(*batch()))
-    with tg.autocast("cpu"):
-        narrow = recorded(lambda: model.loss(*batch()))
-    assert [name for name in narrow if name != "cast"] == plain
-    assert {"activated_linear", "attention_of_packed", "linear_cross_entropy"} <= set(plain)
-    assert ("dropout_add" in plain) == (drop_rate > 0)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fused_ops_stay_fused(device, drop_rate):
+    with pretend.gpu(), kernels.use("reference"):
+        model = GPTModel(SMALL | {"drop_rate": drop_rate}).to(device)
+        ids = [x.to(device) for x in batch()]
+        with tg.autocast(device, tg.bfloat16):
+            narrow = recorded(lambda: model.loss(*ids).backward())
+    assert {"attention_of_packed", "linear_cross_entropy"} <= set(narrow)
+    assert {"gelu", "matmul", "cross_entropy", "attention"}.isdisjoint(narrow)
+    if device == "cuda":
+        assert {"feed_forward", "dropout_add_norm"} <= set(narrow)
+        assert {"add", "cast"}.isdisjoint(narrow[4:])  # behind both embeddings, their sum and its norm
+    else:
+        assert "activated_linear" in narrow and ("dropout_add" in narrow) == (drop_rate > 0)
 
 
 @HALF

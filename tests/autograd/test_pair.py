@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_llm as torch
+from tests.cuda.kinds import each_gpu, gpu
 from tinygrad_llm.autograd import gradcheck
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.nn.functional.layers import dropout_add, dropout_add_norm
+from tinygrad_llm.nn.functional.common import keep_mask_like
+from tinygrad_llm.nn.functional.layers import add_norm, dropout_add, dropout_add_norm
 from tinygrad_llm.profiler import profile
 
 
@@ -25,7 +27,7 @@ def leaves(*shape: int, dtype: Any = torch.float64, device: str = "cpu") -> list
 
 def one_op(x: Any, shortcut: Any, weight: Any, bias: Any, p: float = 0.0) -> Any:
     torch.manual_seed(5)
-    return dropout_add_norm(x, shortcut, p, True, weight, bias, 1e-5)
+    return add_norm(x, keep_mask_like(x, p) if p else None, shortcut, weight, bias, p=p, eps=1e-5)
 
 
 def two_ops(x: Any, shortcut: Any, weight: Any, bias: Any, p: float = 0.0) -> Any:
@@ -126,22 +128,28 @@ def test_a_gradient_of_one_argument_alone():
     np.testing.assert_array_equal(g.numpy(), h.numpy())
 
 
+@each_gpu
 @pytest.mark.parametrize(("training", "p"), list(product([True, False], [0.0, 0.5, 1.0])))
-def test_dropout_as_in_two_ops(training, p):
-    x, shortcut, weight, bias = (t.detach() for t in leaves(4, 6))
-    torch.manual_seed(0)
-    s, y = dropout_add_norm(x, shortcut, p, training, weight, bias, 1e-5)
-    torch.manual_seed(0)
-    expected = shortcut + F.dropout(x, p, training)
-    np.testing.assert_array_equal(s.numpy(), expected.numpy())
-    np.testing.assert_array_equal(y.numpy(), F.layer_norm(expected, (6,), weight, bias).numpy())
+def test_on_a_gpu_it_is_one_op_and_the_numbers_of_two(training, p, kind):
+    with gpu(kind):
+        given = [t.detach().cuda().requires_grad_() for t in leaves(4, 6, dtype=torch.float32)]
+        torch.manual_seed(0)
+        s, y = dropout_add_norm(given[0], given[1], p, training, given[2], given[3], 1e-5)
+        torch.manual_seed(0)
+        expected = given[1] + F.dropout(given[0], p, training)
+        normed = F.layer_norm(expected, (6,), given[2], given[3])
+        assert (s.node.parents[0] is y.node.parents[0]) == (p < 1)
+        for a, b in ((s, expected), (y, normed)):
+            np.testing.assert_allclose(a.detach().cpu().numpy(), b.detach().cpu().numpy(), atol=1e-6)
 
 
-def test_what_does_not_fit_is_said_by_the_ops_it_is_made_of():
-    x, shortcut, weight, bias = leaves(4, 6)
-    with pytest.raises(RuntimeError, match=r"layer_norm|normalized_shape"):
-        dropout_add_norm(x, shortcut, 0.1, True, weight[:5], bias, 1e-5)
-    s, y = dropout_add_norm(x, shortcut[:1], 0.0, True, weight, None, 1e-5)  # a shortcut that broadcasts
-    assert s.shape == y.shape == (4, 6)
-    empty = torch.zeros(0, 6)
-    assert dropout_add_norm(empty, empty, 0.1, True, None, None, 1e-5)[1].shape == (0, 6)
+@each_gpu
+def test_what_does_not_fit_is_said_by_the_ops_it_is_made_of(kind):
+    with gpu(kind):
+        x, shortcut, weight, bias = (t.cuda() for t in leaves(4, 6))
+        with pytest.raises(RuntimeError, match=r"layer_norm|normalized_shape"):
+            dropout_add_norm(x, shortcut, 0.1, True, weight[:5], bias, 1e-5)
+        s, y = dropout_add_norm(x, shortcut[:1], 0.0, True, weight, None, 1e-5)  # a shortcut that broadcasts
+        assert s.shape == y.shape == (4, 6)
+        empty = torch.zeros(0, 6, device="cuda")
+        assert dropout_add_norm(empty, empty, 0.1, True, None, None, 1e-5)[1].shape == (0, 6)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tinygrad_llm.kernels.cuda import heads, launch, rows
+from tinygrad_llm.kernels.cuda import heads, launch, losses
 
 HERE = Path(__file__).parent
 HEADER = (HERE / "emulated.h").read_text("utf-8")
@@ -90,7 +90,7 @@ def gpu() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", start)
     patch.setattr(launch, "header", header)
-    for module in (heads, rows):
+    for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:
         with pretend.gpu(), np.errstate(all="ignore"):

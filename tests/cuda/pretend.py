@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cuda import pretend_cublas
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import cublaslt, products
 
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
@@ -234,9 +236,11 @@ def module() -> Any:
     """The pretended CuPy, on a machine with one GPU."""
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None, memGetInfo=lambda: (2**34, 2**35)
+        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None,
+        memGetInfo=lambda: (2**34, 2**35), getDeviceProperties=lambda number: {"major": 9, "minor": 0},
     )
     cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
+    cupy.cuda.get_cublas_handle, cupy.cuda.get_current_stream = lambda: 1, lambda: types.SimpleNamespace(ptr=0)  # type: ignore[attr-defined]
     nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
@@ -264,7 +268,18 @@ def gpu() -> Iterator[None]:
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)
     patch.setattr("tinygrad_llm.autograd.functions.elementary.special", special)
+    library = pretend_cublas.Library()
+    patch.setattr(cublaslt, "_library", lambda: library)
+    patch.setattr(products, "works", lambda number: True)
+    forget_products()
     try:
         yield
     finally:
         patch.undo()
+        forget_products()
+
+
+def forget_products() -> None:
+    """What was made for one library and one kind of GPU is nothing to another."""
+    for known in (cublaslt._known, cublaslt._handle, cublaslt._workspace):
+        known.cache_clear()

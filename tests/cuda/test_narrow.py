@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinygrad_llm as torch
 from tests.cuda import emulated
 from tests.cuda.kinds import back, moved
-from tests.cuda.narrow import DTYPES, Rounded, close, extremes, half_calls, half_choices
+from tests.cuda.narrow import DTYPES, EPS, Rounded, close, extremes, half_calls, half_choices
 from tests.kernels.test_kernels import KEY, floats
 from tinygrad_llm.kernels import CUDA, REFERENCE
+from tinygrad_llm.kernels.cuda import losses, sdp
+from tinygrad_llm.models import GPTModel
+from tinygrad_llm.nn import functional as F
+from tinygrad_llm.nn.functional.layers import dropout_add_norm
 
 CALLS = (
     half_calls(40, 64, "bfloat16") | half_calls(40, 64, "bfloat16", False) | half_calls(3, 31, "bfloat16", False)
@@ -134,7 +139,7 @@ def test_pairs_of_dtypes_that_no_kernel_serves_take_the_way_of_the_reference(whe
     half, other = DTYPES["bfloat16"], DTYPES["float16"]
     x, weight, keep = floats(4, 16), floats(16), floats(4, 16) > 0
     with on(where), emulated.launch.counted() as launches:
-        for a, w in ((x.astype(half), weight.astype(other)), (x, weight.astype(half)), (x.astype(half)[:0], weight)):
+        for a, w in ((x.astype(half), weight.astype(other)), (x.astype(half)[:0], weight)):
             y, mean, _ = CUDA.layer_norm(moved(a), moved(w), None, 1e-5)
             assert mean.dtype == np.float32
             close(np.asarray(back(y)), Rounded().layer_norm(a, w, None, 1e-5)[0], 16)
@@ -146,6 +151,67 @@ def test_pairs_of_dtypes_that_no_kernel_serves_take_the_way_of_the_reference(whe
         assert launches == {"dropout": 1, "layer_norm": 1}
         for y, z in zip(found, Rounded().dropout_add_norm(wide, 7, 0.5, wide, None, None, 1e-5), strict=True):
             close(np.asarray(back(y)), z, 9001)
+
+
+@each_way
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), DTYPES["bfloat16"]], ids=str)
+def test_logits_block_by_block(dtype, where, monkeypatch):
+    """The loss and dx do not depend on how many rows have their logits at once; dweight is added up in float32."""
+    x, weight, ids, g = floats(10, 8).astype(dtype), floats(70, 8), np.arange(10), floats(10)
+    with on(where):
+        given = moved([x, weight, ids, g])
+        whole = outputs(CUDA.linear_cross_entropy(*given, (True, True)))
+        monkeypatch.setattr(losses, "LOGITS", 3 * 128)
+        parts = outputs(CUDA.linear_cross_entropy(*given, (True, True)))
+        assert CUDA.linear_cross_entropy(*given, (False, False))[1:] == (None, None)
+    assert [y.dtype for y in parts] == [np.float32, dtype, np.float32] and parts[2].shape == (70, 8)
+    error = 8 * EPS[dtype] if where == "gpu" else 0.0  # cuBLAS may sum in another order where there are fewer rows
+    for y, z in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(y.astype(np.float32), z.astype(np.float32), rtol=1e-5, atol=error + 1e-5)
+
+
+@each_way
+@pytest.mark.parametrize("trunk", ["float32", "bfloat16"])
+def test_one_op_for_a_part_of_16_bits(trunk, where):
+    """Beside a shortcut and weights in float32, as under autocast, or all in 16 bits."""
+    torch.manual_seed(0)
+    part, shortcut, weight, bias = torch.randn(6, 16), torch.randn(6, 16), torch.randn(16), torch.randn(16)
+    there = []
+    with on(where):
+        for t, dtype in ((part, torch.bfloat16), *((t, getattr(torch, trunk)) for t in (shortcut, weight, bias))):
+            there.append(t.to(dtype).cuda().requires_grad_())
+        s, y = dropout_add_norm(there[0], there[1], 0.0, True, there[2], there[3], 1e-5)
+        assert str(s.dtype) == f"torch.{trunk}" and y.dtype is torch.bfloat16
+        ((s.float() * 2).sum() + (y.float() ** 2).sum()).backward()
+        assert [t.grad.dtype for t in there] == [t.dtype for t in there]
+        found = [np.asarray(back(t.grad.array)).astype(np.float64) for t in there]
+    here = [t.detach().cpu().double().requires_grad_() for t in there]
+    s = here[0] + here[1]
+    y = F.layer_norm(s, (16,), here[2], here[3])
+    ((s * 2).sum() + (y**2).sum()).backward()
+    for d, t in zip(found, here, strict=True):
+        np.testing.assert_allclose(d, t.grad.numpy(), rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_a_step_under_autocast(rate, monkeypatch):
+    """The kernels serve the dtypes that meet there: 16 bits between products, float32 weights and shortcut."""
+    monkeypatch.setitem(sdp.allowed, "cudnn", False)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 61, "context_length": 8, "emb_dim": 48, "n_heads": 3, "n_layers": 2, "drop_rate": rate}
+    model = GPTModel(sizes)
+    ids = torch.randint(61, (2, 9))
+    whole = model.eval().loss(ids[:, :-1], ids[:, 1:]).item()
+    with emulated.gpu(), emulated.launch.counted() as launches:
+        there, ids = model.train().cuda(), ids.cuda()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = there.loss(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        assert loss.dtype is torch.float32 and abs(loss.item() - whole) < (0.02 if rate == 0 else 0.5)
+        assert all(p.grad.dtype is torch.float32 and np.isfinite(back(p.grad.array)).all() for p in there.parameters())
+    names = ("dropout_add_norm", "dropout_add_norm_backward")
+    assert {launches[name] for name in names} == {3} and launches["loss_then_gradient"] == 1
+    assert {launches[name] for name in ("layer_norm", "activate", "activate_backward")} == {2}
 
 
 @given(data=st.data(), n=st.integers(1, 5), c=st.sampled_from([3, 32]), p=st.sampled_from([0.0, 0.25, 0.9]))

@@ -19,7 +19,7 @@ from tests.cuda.narrow import DTYPES, half_calls
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
-from tinygrad_llm.kernels.cuda import heads, launch, rows
+from tinygrad_llm.kernels.cuda import heads, launch, losses
 
 FILES = sorted(path.stem for path in launch.FOLDER.glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
@@ -45,7 +45,7 @@ def launches() -> dict[Launch, list[Any]]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", record)
-    for module in (heads, rows):
+    for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     with pretend.gpu():
         for tf32 in (False, True):

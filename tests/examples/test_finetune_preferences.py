@@ -85,6 +85,16 @@ def test_generated_pairs_count_the_models_own_answers(tmp_path, capsys, monkeypa
     assert "say all" in capsys.readouterr().out
 
 
+def test_an_adapter_is_of_the_model_that_answers_not_of_the_one_before(pairs, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "out"
+    flags = ["--data", str(pairs), "--style=phi3", "--answer-epochs=1"]
+    assert run(first, *flags) == 0
+    assert run(out, *flags, "--model", str(first), "--answers=chosen", "--train=lora", "--rank=2") == 0
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+    weights = [GPTModel.from_pretrained(folder).out_head.weight.array for folder in (first, out / "base")]
+    assert not np.array_equal(*weights)
+
+
 def test_a_model_of_before_goes_on(pairs, tmp_path, capsys):
     first, out = tmp_path / "first", tmp_path / "out"
     flags = ["--data", str(pairs), "--style=phi3", "--answer-epochs=1"]

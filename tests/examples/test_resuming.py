@@ -10,13 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.data import corpora
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.text import BPETokenizer
-from tinygrad_llm.training import Checkpoints, read_metrics, read_steps
+from tinygrad_llm.training import Checkpoints, RunFolder, read_metrics, read_steps
 
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]
@@ -153,19 +154,19 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_bits(given, whole, 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_run_that_is_stopped_keeps_its_files_and_goes_on(given, whole, tmp_path, capsys, monkeypatch, name):
-    """By SIGTERM, after the first checkpoint of the tuning proper."""
-    expected, out, real = whole(name, "lora"), tmp_path / "out", Checkpoints.save
+    """By SIGTERM, in the tuning proper, after a step that is not saved otherwise."""
+    expected, out, real = whole(name, "lora"), tmp_path / "out", RunFolder.on_step
 
-    def save(checkpoints, trainer):
-        if checkpoints.folder.parent == out and trainer.step == 2:
+    def on_step(folder, trainer):
+        real(folder, trainer)
+        if folder.folder == out and trainer.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(checkpoints, trainer)
 
-    monkeypatch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr(RunFolder, "on_step", on_step)
     assert run(name, *flags("lora", given, name), "--out", out) == 143
     shown = capsys.readouterr().out
-    assert "stopped by SIGTERM after step 2 of" in shown and "the files above were kept, and --resume" in shown
-    assert (out / "adapter_model.safetensors").exists() and max(read_steps(out / "steps.csv")["step"]) == 2
+    assert "stopped by SIGTERM after step 3 of" in shown and "the files above were kept, and --resume" in shown
+    assert (out / "adapter_model.safetensors").exists() and max(read_steps(out / "steps.csv")["step"]) == 3
     monkeypatch.undo()
     assert run(name, "--out", out, "--resume") == 0
     assert bits(out) == bits(expected)
@@ -212,3 +213,25 @@ def test_other_flags_data_or_weights_are_refused_in_one_sentence(given, whole, t
     (out / "run.json").unlink()
     error = refused("--data", kept["data"])  # --model is not given
     assert f"{out} has checkpoints and no run.json, which would tell the flags of their run; give them all" in error
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_ends_a_run_is_told_in_one_sentence_and_it_goes_on(given, whole, tmp_path, capsys, monkeypatch, name):
+    """A full disk; then, in a folder of its own, a model that is ruined."""
+    out, real = tmp_path / "out", Checkpoints.save
+
+    def full(checkpoints, trainer):
+        if trainer.step == 4:
+            raise OSError(28, "No space left on device")
+        return real(checkpoints, trainer)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    assert run(name, *flags("lora", given, name), "--out", out) == 2
+    error = capsys.readouterr().err
+    assert error == f"finetune_{name}.py: --out {out}: No space left on device; once that is mended, --resume goes on\n"
+    monkeypatch.undo()
+    assert run(name, "--out", out, "--resume") == 0 and bits(out) == bits(whole(name, "lora"))
+    with np.errstate(all="ignore"):
+        assert run(name, *flags("lora", given, name), "--out", tmp_path / "ruined", "--lr=1e30") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and any(word in error for word in ("nan", "no number", "inf"))

@@ -144,6 +144,19 @@ CASES: dict[str, Case] = {
     "matmul, one for many": (lambda k, a, b: k.matmul(a, b), lambda n: [floats(n, 7), floats(1, 4, 7, C)]),
     "linear": (lambda k, x, w: k.linear(x, w, None), lambda n: [floats(n, 7), floats(C, 7)]),
     "linear, bias": (lambda k, x, w, b: k.linear(x, w, b), lambda n: [floats(n, 7), floats(C, 7), floats(C)]),
+    "linear_gradients": (
+        lambda k, g, x: k.linear_gradients(g, x, (True, True)), lambda n: [floats(n, C), floats(n, 7)]
+    ),
+    "linear_gradients, one": (
+        lambda k, g, x: k.linear_gradients(g, x, (False, True))[1:], lambda n: [floats(n, C), floats(n, 7)]
+    ),
+    "linear_activate": (
+        lambda k, x, w, b: k.linear_activate(x, w, b, "gelu_tanh"), lambda n: [floats(n, 7), floats(C, 7), floats(C)]
+    ),
+    "linear_activate_backward": (
+        lambda k, g, w, h: k.linear_activate_backward(g, w, h, "gelu_tanh"),
+        lambda n: [floats(n, 7), floats(7, C), floats(n, C)],
+    ),
     "erf": (lambda k, x: k.erf(x), lambda n: [floats(n, C)]),
     **{
         f"{name}, {form}{', bias' if biased else ''}": case

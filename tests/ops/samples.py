@@ -421,6 +421,15 @@ def activated_linear(draw):
     return sample(draw(array((*lead, k))), shift, draw(array((n, k))), bias, form=form)
 
 
+@samples_of("feed_forward")
+def feed_forward(draw):
+    k, m, n, lead = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(LEAD)
+    b1, b2 = optional(draw, array((m,))), optional(draw, array((n,)))
+    form = draw(st.sampled_from(["gelu", "gelu_tanh", "silu"]))
+    x, w1, w2 = draw(array((*lead, k))), draw(array((m, k))), draw(array((n, m)))
+    return sample(x, w1, b1, w2, b2, form=form)
+
+
 EQUATIONS = [
     "ij,jk->ik",
     "bij,bjk->bik",

@@ -56,6 +56,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "matmul": ("1", "0"),
     "linear": ("1", "0", ""),
     "activated_linear": ("012",),
+    "feed_forward": ("013",),
     "lora_linear": ("0134",),
     "int8_linear": ("12", "", "", ""),
     "einsum": ("12", "02", "01"),
@@ -92,6 +93,7 @@ FRESH = {
     "scatter": lambda x, ids, *_: 8 * sum(ids.shape),
     "scatter_add": lambda x, ids, *_: 8 * sum(ids.shape),
     "activated_linear": lambda x, *_: x.nbytes,
+    "feed_forward": lambda x, w1, *_: x.nbytes + 8 * rows(x) * len(w1),
     "lora_linear": lambda x, w, bias, a, b: x.nbytes + rows(x) * a.shape[1] * 8,
     "linear": lambda x, *_: 0 if x.flags.c_contiguous else x.nbytes,  # rows of memory that is not in order are a copy
     "binary_cross_entropy": lambda p, *_: 2 * p.nbytes,

@@ -91,7 +91,8 @@ def test_every_value_has_a_flag_that_overrides_the_preset(field):
     elif field.type is int:
         flags, new = [flag, str(old * 2)], old * 2
     elif field.type is str:
-        flags, new = [flag, "constant"], "constant"
+        new = {"schedule": "constant", "dtype": "bfloat16"}[field.name]
+        flags = [flag, new]
     else:
         flags, new = [flag, "0.25"], 0.25
     chosen, recipe = parsed("--preset", "shakespeare-char", *flags)

@@ -23,8 +23,8 @@ from tinygrad_llm.autograd.tensor import Tensor, public_name, wrap
 # --- PyTorch's lists, of the functions that exist here ---
 
 NARROW = {"addmm", "bmm", "linear", "matmul", "mm", "prelu", "scaled_dot_product_attention",
-          "activated_linear", "attention_of_packed", "lora_linear"}  # fmt: skip
-"""Computed in 16 bits. The last three are ours, made of such functions; linear_cross_entropy asks for its own dtype."""
+          "activated_linear", "attention_of_packed", "feed_forward", "lora_linear"}  # fmt: skip
+"""Computed in 16 bits. The last four are ours, made of such functions; linear_cross_entropy asks for its own dtype."""
 
 LOSSES = {"cosine_embedding_loss", "cross_entropy", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
           "margin_ranking_loss", "mse_loss", "nll_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss",

@@ -53,7 +53,7 @@ class PairOp:
     """
 
     def __init__(self, function: Callable[..., Any], *prints: str):
-        self.op = Op(function.__name__, function, broadcasts=False, moves=True)
+        self.op = Op(function.__name__, function, broadcasts=False, moves=False, half=True)
         self.halves = [Op(f"half_{i}", function, False, moves=True, bare=True, prints=p) for i, p in enumerate(prints)]
 
     def __call__(self, *args: Any, **static: Any) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,12 @@ class Kernels:
     """
     linear: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None) -> x weight^T + bias (N, M)."""
+    linear_gradients: Callable[..., Any]
+    """(g (N, M), x (N, K), needs of weight, bias) -> dweight (M, K), dbias (M,) of `linear`; None if not needed."""
+    linear_activate: Callable[..., Any]
+    """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
+    linear_activate_backward: Callable[..., Any]
+    """(g (N, L), weight (L, M), h (N, M), form) -> dh = (g weight) f'(h) (N, M), the sums of its columns (M,)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]

@@ -25,6 +25,7 @@ from tinygrad_llm.kernels.cpu_norm import layer_norm, layer_norm_backward, rms_n
 from tinygrad_llm.kernels.cpu_update import adamw, clip, sum_squares
 from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.memory import keep_freed_memory
+from tinygrad_llm.kernels.reductions import column_sums
 from tinygrad_llm.kernels.reference import KERNELS
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
@@ -61,10 +62,31 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
     return y
 
 
+def linear_gradients(g: np.ndarray, x: np.ndarray, needs: tuple[bool, bool]) -> tuple[Any, Any]:
+    """g^T x and the sums of g's columns."""
+    return matmul(g.T, x) if needs[0] else None, column_sums(g) if needs[1] else None
+
+
+def linear_activate(x: np.ndarray, weight: np.ndarray, bias: Any, form: str) -> tuple[Any, Any]:
+    """h = x weight^T + bias and f(h)."""
+    h = linear(x, weight, bias)
+    return h, activate(h, None, form)
+
+
+def linear_activate_backward(g: np.ndarray, weight: np.ndarray, h: np.ndarray, form: str) -> tuple[Any, Any]:
+    """dh = (g weight) f'(h) and the sums of its columns."""
+    d = matmul(g, weight)
+    dh, _ = activate_backward(d, h, None, form, (True, False), into=d)
+    return dh, column_sums(dh)
+
+
 _FLOAT32 = dataclasses.replace(
     KERNELS,
     matmul=matmul,
     linear=linear,
+    linear_gradients=linear_gradients,
+    linear_activate=linear_activate,
+    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 RESULTS: dict[str, tuple[str | None, ...]] = {
     "linear": ("x",),
+    "linear_gradients": (None, None),
+    "linear_activate": ("x", "x"),
+    "linear_activate_backward": ("h", None),
     "erf": ("x",),
     "activate": ("x",),
     "softmax": ("x",),
@@ -27,6 +30,8 @@ RESULTS: dict[str, tuple[str | None, ...]] = {
     "layer_norm_backward": ("x", None, None),
     "rms_norm": ("x", None),
     "rms_norm_backward": ("x", None),
+    "dropout_add_norm": ("shortcut", "x", None, None),
+    "dropout_add_norm_backward": ("g", "s", None, None),
     "attention": ("q", None),
     "cross_entropy": (None, None),
     "cross_entropy_backward": ("x",),

@@ -33,6 +33,23 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     return y if bias is None else y + bias
 
 
+def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
+    """g^T x and the sums of g's columns."""
+    return np.matmul(g.T, x) if needs[0] else None, g.sum(axis=0) if needs[1] else None
+
+
+def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any]:
+    """h = x weight^T + bias and f(h)."""
+    h = linear(x, weight, bias)
+    return h, activate(h, None, form)
+
+
+def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[Any, Any]:
+    """dh = (g weight) f'(h) and the sums of its columns."""
+    dh = activate_backward(np.matmul(g, weight), h, None, form, (True, False))[0]
+    return dh, dh.sum(axis=0)
+
+
 def erf(x: Any) -> Any:
     """The error function, elementwise: (...) -> (...). NumPy has none; C's is exact and, number by number, slow."""
     if array_module(x) is not np:
@@ -276,6 +293,9 @@ def int8_unpack(codes: Any, scales: Any) -> Any:
 KERNELS = Kernels(
     matmul=matmul,
     linear=linear,
+    linear_gradients=linear_gradients,
+    linear_activate=linear_activate,
+    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,

@@ -28,7 +28,9 @@ def behind_a_shortcut(
         ds, dweight, dbias = layer_norm_backward(g, s, weight, mean, rstd, (needs[0] or needs[1], *needs[2:]))
         if ds is not None and d is not None:
             ds += d
-        dx = dropout(ds, keep, p) if needs[0] and keep is not None else ds
-        return dx if needs[0] else None, ds if needs[1] else None, dweight, dbias
+        dx = None
+        if needs[0]:
+            dx = (ds if keep is None else dropout(ds, keep, p)).astype(g.dtype, copy=False)
+        return dx, ds if needs[1] else None, dweight, dbias
 
     return forward, backward

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from tinygrad_llm.autograd import Tensor
@@ -301,8 +302,8 @@ class GPTModel(Module):
             draws = not self._computes_only()  # else parts of a batch may run side by side, and there is one stream
             for block in self.trf_blocks:
                 x = run_again_in_backward(block, x, mask, use_reentrant=False, preserve_rng_state=draws)
-        elif self.trf_blocks.is_plainly(Sequential) and all(b.is_plainly(TransformerBlock) for b in self.trf_blocks):
-            return self._between_norms(x, mask)
+        elif self._has_plain_blocks():
+            x = self._through_blocks(x, mask)
         elif mask is None:
             x = self.trf_blocks(x)
         else:
@@ -310,14 +311,18 @@ class GPTModel(Module):
                 x = block(x, mask)
         return self.final_norm(x)
 
-    def _between_norms(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """final_norm(blocks(x)), each block handing on its result and the next one's norm of it."""
+    def _has_plain_blocks(self) -> bool:
+        """Whether there are blocks, and nobody watches where one ends and the next begins."""
+        blocks = self.trf_blocks
+        return blocks.is_plainly(Sequential) and {block.is_plainly(TransformerBlock) for block in blocks} == {True}
+
+    def _through_blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """blocks(x), each of plain ones handing on its result and the next one's norm of it, which are one op."""
         blocks = list(self.trf_blocks)
-        norms = [*(block.norm1 for block in blocks), self.final_norm]
-        y = norms[0](x)
-        for block, norm in zip(blocks, norms[1:], strict=True):
-            x, y = block.between_norms(x, y, mask, norm)
-        return y
+        y = blocks[0].norm1(x)
+        for block, following in pairwise(blocks):
+            x, y = block.between_norms(x, y, mask, following.norm1)
+        return blocks[-1].after_norm(x, y, mask)
 
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""

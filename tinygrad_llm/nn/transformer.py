@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.autocast import narrow_dtype
 
 from .activation import GELU, SiLU
 from .attention import MultiHeadAttention, Past
 from .containers import Sequential
 from .dropout import Dropout
-from .functional.layers import activated_linear, dropout_add, dropout_add_norm, linear
+from .functional.layers import activated_linear, dropout_add, dropout_add_norm, feed_forward, linear
 from .linear import Linear
 from .module import Module
 from .norm import LayerNorm
@@ -32,6 +33,8 @@ class FeedForward(Module):
             first, activation, second = self.layers
             form = form_of(activation)
             if form and second.is_plainly(Linear):  # one op, which keeps one hidden array
+                if first.is_plainly(Linear) and x.is_cuda and (narrow_dtype(x) or x.itemsize == 2):
+                    return feed_forward(x, first.weight, first.bias, second.weight, second.bias, form)
                 if first.is_plainly(Linear) and _is_large(x, first):  # and adds this layer's bias on its way
                     return activated_linear(linear(x, first.weight), first.bias, second.weight, second.bias, form)
                 return activated_linear(first(x), None, second.weight, second.bias, form)
@@ -68,14 +71,15 @@ class TransformerBlock(Module):
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
-        x, y = self._attend(x, self.norm1(x), mask, past)
+        return self.after_norm(x, self.norm1(x), mask, past)
+
+    def after_norm(self, x: Tensor, y: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+        """The block's result for x, where y = norm1(x) is at hand."""
+        x, y = self._attend(x, y, mask, past)
         return self._add(x, self.ff(y))
 
     def between_norms(self, x: Tensor, y: Tensor, mask: Tensor | None, norm: Module) -> tuple[Tensor, Tensor]:
-        """The block's result for x, where y = norm1(x) is at hand, and the norm of it that follows.
-
-        So the last sum of a block and the first norm of the next are one op, as those in the middle of a block are.
-        """
+        """The same, and the norm that follows, of the next block: one op, as sum and norm within the block are."""
         x, y = self._attend(x, y, mask, None)
         return self._add_and_normalise(x, self.ff(y), norm)
 

@@ -8,6 +8,7 @@ from tinygrad_llm.training.metrics import Evaluation, MetricsFile, peak_memory, 
 from tinygrad_llm.training.out_folder import check_out, open_out
 from tinygrad_llm.training.plots import plot_loss, plot_runs
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, preset
+from tinygrad_llm.training.resumable import Resumable
 from tinygrad_llm.training.spikes import BadStep, LossSpike, NonFiniteLoss, SpikeGuard
 from tinygrad_llm.training.steps import StepsFile, read_steps
 from tinygrad_llm.training.tensorboard import EventsFile
@@ -25,6 +26,7 @@ __all__ = [
     "PRESETS",
     "Preset",
     "Recipe",
+    "Resumable",
     "RunFolder",
     "SpikeGuard",
     "StepsFile",

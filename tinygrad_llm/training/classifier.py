@@ -97,7 +97,7 @@ def probabilities(model: GPTModel, texts: Sequence[Sequence[int]], device: str =
 
 def classify(model: GPTModel, given: LabelledBatch, device: str = "cpu") -> Tensor:
     """The logits of the classes at each row's last real token."""
-    return model.classify(from_numpy(given.ids).to(device), from_numpy(given.last).to(device))
+    return model.classify(from_numpy(given.ids).to(device), from_numpy(given.last).to(device)).float()
 
 
 def _batches(rows: Sequence[Row], batch: int) -> Iterator[LabelledBatch]:

@@ -15,7 +15,8 @@ from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
 from tinygrad_llm.random import fast_masks
-from tinygrad_llm.training.recipe import flag
+from tinygrad_llm.training.precision import Precision
+from tinygrad_llm.training.recipe import check_dtype, flag
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import NonFiniteLoss
 
@@ -27,6 +28,8 @@ COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
 class EpochRecipe:
     """How training goes. clip: the largest norm of the whole gradient, 0 for no limit; seed: of the rows' order.
 
+    dtype: of products, float32, bfloat16 or float16; weights and their steps are float32.
+
     Raises: ValueError naming the first value outside its bounds.
     """
 
@@ -36,6 +39,7 @@ class EpochRecipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 123
+    dtype: str = "float32"
 
     BOUNDS: ClassVar[dict[str, tuple[float, float]]] = {
         "epochs": (1, math.inf), "batch": (1, math.inf), "lr": (0, math.inf), "weight_decay": (0, math.inf),
@@ -47,6 +51,7 @@ class EpochRecipe:
             value = getattr(self, name)
             if not low <= value < below:
                 raise ValueError(f"{flag(name)} {value}: must be at least {low} and below {below}")
+        check_dtype(self.dtype)
 
 
 class EpochTrainer(Resumable, Generic[Row]):
@@ -74,6 +79,7 @@ class EpochTrainer(Resumable, Generic[Row]):
             {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
             {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
+        self.precision = Precision(recipe.dtype, str(self.parameters[0].device) if self.parameters else "cpu")
         self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
         self.epochs, self.batch, self.clip, self.at_start = recipe.epochs, recipe.batch, recipe.clip, at_start
         self.per_epoch = -(-len(rows) // recipe.batch)  # steps
@@ -171,17 +177,20 @@ class EpochTrainer(Resumable, Generic[Row]):
         """One step on some rows; returns their loss. Raises: NonFiniteLoss, before the parameters are touched."""
         start = time.perf_counter()
         self.model.train()
-        with fast_masks():
-            loss = self.loss(rows)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
-        self.optimizer.zero_grad()
-        loss.backward()
+        while True:
+            with fast_masks(), self.precision.region():
+                loss = self.loss(rows)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
+            self.optimizer.zero_grad()
+            self.precision.backward(loss)
+            if self.precision.ready(self.optimizer):
+                break
         norm = clip_grad_norm_(self.parameters, self.clip or math.inf).item()
         if not math.isfinite(norm):
             raise NonFiniteLoss(f"the norm of the gradient is {norm} at step {self.step + 1}; lower --lr")
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.schedule.step()
         self.step += 1
         self.tokens += self.targets(rows)
@@ -191,7 +200,7 @@ class EpochTrainer(Resumable, Generic[Row]):
 
     def judged(self) -> Record:
         """Judge the model, and remember its weights if they are the best so far. Raises: NonFiniteLoss."""
-        with self.timed("evaluation"):
+        with self.timed("evaluation"), self.precision.region():
             measures = self.judge()
         if not all(math.isfinite(value) for name, value in measures.items() if name.endswith("loss")):
             raise NonFiniteLoss(f"the loss is no number after step {self.step}; lower --lr")
@@ -219,6 +228,7 @@ class EpochTrainer(Resumable, Generic[Row]):
             "order": self._before_order,
             "rng": self.rng.bit_generator.state,
             "random": masks_state(),
+            "scaler": self.precision.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -229,6 +239,7 @@ class EpochTrainer(Resumable, Generic[Row]):
             self._draw_order(state["order"])
         self.rng.bit_generator.state = state["rng"]
         set_masks_state(state["random"])
+        self.precision.load_state_dict(state.get("scaler", {}))
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.beside, self._best = dict(state["beside"]), {}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.kernels.cpu_attention import KEPT
+from tinygrad_llm.kernels.cuda.losses import LOGITS
 from tinygrad_llm.kernels.cuda.memory import available
-from tinygrad_llm.kernels.cuda.rows import LOGITS
 from tinygrad_llm.models.gpt import parts_of_batch
 
 FLOAT32 = 4

@@ -11,6 +11,7 @@ def setting(group: str, help: str, low: float = -math.inf, below: float = math.i
     return field(metadata={"group": group, "help": help, "low": low, "below": below}, **keywords)
 
 
+DTYPES = ("float32", "bfloat16", "float16")
 SCHEDULES = ("cosine", "constant", "inverse-sqrt", "warmup-stable-decay")
 MODEL, OPTIMIZER, EVALUATION = "model", "optimization", "evaluation and samples"
 
@@ -45,6 +46,9 @@ class Recipe:
     spike: float = setting(
         OPTIMIZER, "skip a step whose loss lies so many deviations above the mean of late; 0 = never", 0, default=0.0
     )
+    dtype: str = setting(
+        OPTIMIZER, f"of products: {', '.join(DTYPES)}; weights and their steps are float32", default="float32"
+    )
     checkpoint: bool = setting(OPTIMIZER, "compute blocks again in backward: less memory, more time", default=False)
 
     eval_every: int = setting(EVALUATION, "steps from one evaluation to the next", 1)
@@ -68,6 +72,7 @@ class Recipe:
                 raise ValueError(f"{flag(f.name)} {value}: must be {allowed}, {f.metadata['help']}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"--schedule {self.schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
+        check_dtype(self.dtype)
         if self.channels % self.heads:
             raise ValueError(
                 f"--heads {self.heads} does not divide --channels {self.channels}; each head gets channels / heads"
@@ -107,6 +112,13 @@ class Recipe:
 def flag(name: str) -> str:
     """How a hyper-parameter is called on a command line: eval_every -> --eval-every."""
     return "--" + name.replace("_", "-")
+
+
+def check_dtype(name: str) -> str:
+    """The name of a dtype that products may have. Raises: ValueError naming those that they may."""
+    if name not in DTYPES:
+        raise ValueError(f"--dtype {name}: unknown; choose one of {', '.join(DTYPES)}")
+    return name
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def summary(material: Material, trainer: Trainer, checkpoints: Checkpoints, seco
 def _distance_from(floor: float, material: Material, trainer: Trainer) -> str:
     """The model on the whole validation text against the best that is possible."""
     assert isinstance(trainer.validation, Windows)
-    loss = mean_loss(trainer.model, trainer.validation.batches(trainer.recipe.batch), trainer.device)
+    with trainer.precision.region():
+        loss = mean_loss(trainer.model, trainer.validation.batches(trainer.recipe.batch), trainer.device)
     assert material.corpus.floor is not None
     entropy = material.corpus.floor.nats_per_character * len(material.corpus.validation) / len(material.validation)
     return (

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tinygrad_llm import devices
+from tinygrad_llm.commandline import os_reason
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.nn import Module
 from tinygrad_llm.training import console
@@ -18,6 +19,7 @@ from tinygrad_llm.training.configuration import KEPT, configuration
 from tinygrad_llm.training.folder import CHECKPOINTS, EVENTS, METRICS, STEPS, RunFolder
 from tinygrad_llm.training.interrupt import StopOnInterrupt
 from tinygrad_llm.training.metrics import Evaluation
+from tinygrad_llm.training.out_folder import open_out
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Resumable
 from tinygrad_llm.training.spikes import BadStep
@@ -41,6 +43,20 @@ def goes_on(args: argparse.Namespace, about: dict[str, str]) -> bool:
         for checkpoints in parts:
             checkpoints.check()
     return any(part.steps() for part in parts) or not any((out / name).exists() for name in MODELS)
+
+
+@contextmanager
+def working_in(args: argparse.Namespace, files: Collection[str], about: dict[str, str]) -> Iterator[StopOnInterrupt]:
+    """The folder --out, held, for a run that begins or goes on there; gives what tells that a signal came.
+
+    Raises: as open_out and goes_on; ValueError for what the system did not let the run write.
+    """
+    out = Path(args.out)
+    with open_out(out, files, lambda: goes_on(args, about)), StopOnInterrupt() as stop:
+        try:
+            yield stop
+        except OSError as error:
+            raise ValueError(f"--out {out}: {os_reason(error)}; once that is mended, --resume goes on") from None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from tinygrad_llm.optim.lr_scheduler import (
 )
 from tinygrad_llm.random import fast_masks
 from tinygrad_llm.training.metrics import Evaluation
+from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
@@ -140,6 +141,7 @@ class Trainer(Resumable):
         self.model, self.recipe, self.device = model, recipe, device
         self.train: Any = train  # Windows, or what else is judged
         self.validation, self.rng, self.stream = validation, rng, stream
+        self.precision = Precision(recipe.dtype, device)
         self.optimizer = adamw(model, recipe)
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
@@ -196,24 +198,19 @@ class Trainer(Resumable):
         Raises: NonFiniteLoss or LossSpike, before the parameters are touched.
         """
         start = time.perf_counter()
-        recipe, loss = self.recipe, 0.0
+        recipe = self.recipe
         self.model.train()
         self.optimizer.zero_grad()
         batches = [next(self.stream) for _ in range(recipe.accumulate)]
-        counts = [targets_in(batch) for batch in batches]
-        total = sum(counts)
-        for batch, count in zip(batches, counts, strict=True):
-            if not count:
-                continue
-            with fast_masks():
-                part = next_token_loss(self.model, batch, self.device)
-            loss += part.item() * (count / total)
-            self._check_finite("the loss", loss, self.step + 1)
-            (part * (count / total)).backward()
-        self.guard.check(loss, self.step + 1)
+        total = sum(map(targets_in, batches))
+        while True:
+            loss = self._gradients(batches, total)
+            self.guard.check(loss, self.step + 1)
+            if not total or self.precision.ready(self.optimizer):
+                break
         norm = clip_grad_norm_(self.model.parameters(), recipe.clip or math.inf).item()  # one over all parameters
         self._check_finite("the norm of the gradient", norm, self.step + 1)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.schedule.step()
         self.guard.accept(loss)
         self.step += 1
@@ -223,10 +220,23 @@ class Trainer(Resumable):
         self.seconds += time.perf_counter() - start
         return loss
 
+    def _gradients(self, batches: list[Batch], total: int) -> float:
+        """Those of the mean loss over all targets of the batches, in number total; returns the loss."""
+        loss = 0.0
+        for batch in batches:
+            if not (count := targets_in(batch)):
+                continue
+            with fast_masks(), self.precision.region():
+                part = next_token_loss(self.model, batch, self.device)
+            loss += part.item() * (count / total)
+            self._check_finite("the loss", loss, self.step + 1)
+            self.precision.backward(part * (count / total))
+        return loss
+
     def evaluate(self) -> Evaluation:
         """Both losses on fixed windows, without dropout, and how fast training was since the evaluation before."""
         count, batch = self.recipe.eval_windows, self.recipe.batch
-        with self.timed("evaluation"):
+        with self.timed("evaluation"), self.precision.region():
             train_loss = mean_loss(self.model, self.train_judged.spread(count, batch), self.device)
             val_loss = mean_loss(self.model, self.validation.spread(count, batch), self.device)
         self._check_finite("the training loss", train_loss, self.step)
@@ -279,6 +289,7 @@ class Trainer(Resumable):
             "marked": list(self._marked),
             "evaluations": self.history,
             "guard": self.guard.state_dict(),
+            "scaler": self.precision.state_dict(),
             "stream": self.stream.state_dict(),
             "judged_on": self._judged_on,
             "random": masks_state(),
@@ -296,6 +307,7 @@ class Trainer(Resumable):
         self.stream.load_state_dict(state["stream"])
         set_masks_state(state["random"])
         self.guard.load_state_dict(state["guard"])
+        self.precision.load_state_dict(state.get("scaler", {}))
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.beside, self._marked = dict(state["beside"]), tuple(state["marked"])

@@ -23,12 +23,12 @@ def int8_linear(x: Any, codes: Any, scales: Any, bias: Any) -> Any:
     dx captures codes and scales, which have no gradient.
     Source: Dettmers et al., QLoRA: efficient finetuning of quantized LLMs (2023), equation 5, with eight bits.
     """
-    k, rows, shape = kernels.of(x), as_rows(x), x.shape
+    k, rows, shape, dtype = kernels.of(x), as_rows(x), x.shape, x.dtype
     parts = tiles(len(codes), max(1, AT_ONCE // max(shape[-1], 1)))
     y = np.empty_like(rows, shape=(len(rows), len(codes)), order="C")
 
     def unpacked(part: slice) -> Any:
-        return k.int8_unpack(codes[part], scales[part]).astype(rows.dtype, copy=False)
+        return k.int8_unpack(codes[part], scales[part]).astype(dtype, copy=False)
 
     for part in parts:
         y[:, part] = k.matmul(rows, unpacked(part).T)

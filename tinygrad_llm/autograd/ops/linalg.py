@@ -53,16 +53,23 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     rows = as_rows(x)
     k = kernels.of(x)
     y = k.linear(rows, weight, bias)
-    shape = x.shape
+    shape, biased = x.shape, bias is not None
 
     def dx(g: Any) -> Any:
         return k.matmul(as_rows(g), weight).reshape(shape)
 
+    beside: tuple[Any, Any] = None, None  # a gradient, and dbias of it, which costs nothing beside dweight
+
     def dweight(g: Any) -> Any:
-        return wide_product(k.matmul, as_rows(g).T, rows)
+        nonlocal beside
+        d, sums = k.linear_gradients(as_rows(g), rows, (True, biased))
+        beside = g, sums
+        return d
 
     def dbias(g: Any) -> Any:
-        return column_sums(as_rows(g))
+        nonlocal beside
+        (known, sums), beside = beside, (None, None)
+        return sums if known is g else column_sums(as_rows(g))
 
     return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
 
@@ -84,18 +91,43 @@ def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -
     kept = rows if rows.size <= HIDDEN_KEPT else None
 
     def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any, Any]:
-        g, dx, dshift, dweight, hidden = as_rows(g), None, None, None, kept
+        g, dx, dshift, hidden = as_rows(g), None, None, kept
         again = np.empty_like(x, order="C") if needs[2] and hidden is None else None
         if needs[0] or needs[1]:
             d = k.matmul(g, weight).reshape(x.shape)
             dx, dshift = k.activate_backward(d, x, shift, form, needs, again, into=d)
         elif again is not None:
             again = k.activate(x, shift, form)
-        if needs[2]:
-            dweight = wide_product(k.matmul, g.T, as_rows(again) if hidden is None else hidden)
-        return dx, dshift, dweight, column_sums(g) if needs[3] else None
+        if hidden is None and again is not None:
+            hidden = as_rows(again)
+        return dx, dshift, *k.linear_gradients(g, hidden, needs[2:])
 
     return y.reshape(*x.shape[:-1], weight.shape[0]), pull
+
+
+@register(prints="ViewBackward0", half=True)
+def feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, *, form: str) -> Any:
+    """f(x w1^T + b1) w2^T + b2: x (..., K), w1 (M, K), w2 (N, M), b1 (M,) and b2 (N,) or None -> (..., N).
+
+    For a GPU, whose products add biases, apply GELU and its slope and sum biases' gradients on their way. Captures x,
+    w1, w2 and what f is applied to; f of it, which dw2 needs, is computed again.
+    """
+    k = kernels.of(x)
+    rows = as_rows(x)
+    h, hidden = k.linear_activate(rows, w1, b1, form)
+    y = k.linear(hidden, w2, b2)
+
+    def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        g, dx, dw1, db1 = as_rows(g), None, None, None
+        again = k.activate(h, None, form) if needs[3] else None
+        dw2, db2 = k.linear_gradients(g, again, needs[3:])
+        if any(needs[:3]):
+            dh, db1 = k.linear_activate_backward(g, w2, h, form)
+            dx = k.matmul(dh, w1).reshape(x.shape) if needs[0] else None
+            dw1, _ = k.linear_gradients(dh, rows, (needs[1], False))
+        return dx, dw1, db1 if needs[2] else None, dw2, db2
+
+    return y.reshape(*x.shape[:-1], w2.shape[0]), pull
 
 
 @register(half=True)

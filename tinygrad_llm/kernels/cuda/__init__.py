@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, norms, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, layers, losses, norms, products, rows, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
 CUDA = dataclasses.replace(
     REFERENCE,
+    matmul=products.matmul,
+    linear=layers.linear,
+    linear_gradients=layers.linear_gradients,
+    linear_activate=layers.linear_activate,
+    linear_activate_backward=layers.linear_activate_backward,
     activate=elementwise.activate,
     activate_backward=elementwise.activate_backward,
     dropout=elementwise.dropout,
@@ -27,9 +32,9 @@ CUDA = dataclasses.replace(
     dropout_add_norm_backward=norms.dropout_add_norm_backward,
     attention=attention,
     attention_backward=attention_backward,
-    cross_entropy=rows.cross_entropy,
-    cross_entropy_backward=rows.cross_entropy_backward,
-    linear_cross_entropy=rows.linear_cross_entropy,
+    cross_entropy=losses.cross_entropy,
+    cross_entropy_backward=losses.cross_entropy_backward,
+    linear_cross_entropy=losses.linear_cross_entropy,
     add_at=rows.add_at,
     adamw=update.adamw,
     sum_squares=update.sum_squares,

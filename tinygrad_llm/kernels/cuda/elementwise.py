@@ -35,7 +35,7 @@ def _defined(form: str) -> Any:
     return {form.upper(): 1}
 
 
-@instead_of(REFERENCE.activate, real="x", param="bias", gives="x")
+@instead_of(REFERENCE.activate, real="x", param="bias")
 def activate(x: Any, bias: Any, form: str) -> Any:
     """f(x + bias)."""
     y = np.empty_like(x)
@@ -45,7 +45,7 @@ def activate(x: Any, bias: Any, form: str) -> Any:
     return y
 
 
-@instead_of(REFERENCE.activate_backward, real="g x y into", param="bias", out="y into", gives="x -")
+@instead_of(REFERENCE.activate_backward, real="g x y into", param="bias")
 def activate_backward(
     g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any = None, into: Any = None
 ) -> tuple[Any, Any]:
@@ -59,7 +59,7 @@ def activate_backward(
     return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
 
 
-@instead_of(REFERENCE.dropout, real="x", param="plus", gives="plus/x")
+@instead_of(REFERENCE.dropout, real="x", param="plus")
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x / (1 - p) where it is kept, added to plus; with a mask in memory as the reference."""
     if not isinstance(keep, int):

@@ -160,24 +160,21 @@ _counts: Counter[str] | None = None  # launches of each kernel, while somebody c
 
 
 def instead_of(
-    reference: Callable[..., Any], *, real: str = "", param: str = "", trunk: str = "", out: str = "", gives: str = ""
+    reference: Callable[..., Any], real: str = "", param: str = "", trunk: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function over arrays in order in memory, not empty, of dtypes that it serves, a launcher of any arrays.
 
     real: its arguments that are of one dtype, float32, bfloat16 or float16; param: those that are of this dtype or of
-    float32, all alike; trunk: the same of others; any other with a floating dtype is float32. out: those that are
-    written to. gives: for each result the argument whose dtype it takes, "a/b" for b where a is None, "-" for float32.
+    float32, all alike; trunk: the same of others; any other with a floating dtype is float32.
     Others take the reference's way: float64, other pairs of dtypes, arrays without elements, and those for which the
-    function returns NotImplemented. There 16-bit floats are computed with in float32, and results rounded. Strides are
-    undone by a copy, since a kernel does not see them. Nothing here looks at the arrays' elements, which would wait for
-    the GPU.
+    function returns NotImplemented. Strides are undone by a copy, since a kernel does not see them. Nothing here looks
+    at the arrays' elements, which would wait for the GPU.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = signature(function)
         places = {name: i for i, name in enumerate(parameters.parameters)}
-        reals, *beside, outs = ([places[name] for name in names.split()] for names in (real, param, trunk, out))
-        results = [[places[name] for name in names.split("/") if name != "-"] for names in gives.split()]
+        reals, *beside = ([places[name] for name in names.split()] for names in (real, param, trunk))
 
         @cache
         def served(kinds: tuple[np.dtype | None, ...]) -> bool:
@@ -200,35 +197,11 @@ def instead_of(
             found = NotImplemented
             if all(a.size for a in arrays) and served(tuple([getattr(a, "dtype", None) for a in args])):
                 found = function(*(args if all(a.flags.c_contiguous for a in arrays) else map(in_order, args)))
-            return as_float32(reference, args, outs, results) if found is NotImplemented else found
+            return reference(*args) if found is NotImplemented else found
 
         return launcher
 
     return wrap
-
-
-def as_float32(
-    reference: Callable[..., Any], args: Sequence[Any], outs: Sequence[int], results: Sequence[Sequence[int]]
-) -> Any:
-    """The reference on arrays of which some may be of 16 bits: on their numbers in float32, what it gives rounded.
-
-    outs: places of arguments that are written to. results: for each result the places of those whose dtype it takes.
-    """
-    if not any(is_narrow(a) for a in args):
-        return reference(*args)
-    wide = [a.astype(np.float32) if is_narrow(a) and i not in outs else a for i, a in enumerate(args)]
-    found = reference(*wide)
-
-    def rounded(y: Any, places: Sequence[int]) -> Any:
-        dtype = next((args[i].dtype for i in places if args[i] is not None), FLOAT32)
-        return None if y is None else y.astype(dtype, copy=False)
-
-    return tuple(map(rounded, found, results)) if isinstance(found, tuple) else rounded(found, *results)
-
-
-def is_narrow(a: Any) -> bool:
-    """Whether an argument is an array of 16-bit floats."""
-    return hasattr(a, "dtype") and a.dtype in REALS[1:]
 
 
 def is_floating(dtype: np.dtype) -> bool:

@@ -17,7 +17,7 @@ MOST_COLUMNS = 32  # that a thread of a norm's backward keeps in registers
 MOST_OF_A_ROW = 64  # numbers that a thread keeps of the sum whose norm is taken
 
 
-@instead_of(REFERENCE.layer_norm, real="x", param="weight bias", gives="x - -")
+@instead_of(REFERENCE.layer_norm, real="x", param="weight bias")
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
     """(x - mean) rstd weight + bias."""
     n, c = as_rows(x).shape
@@ -33,7 +33,7 @@ def statistics(x: Any, n: int) -> tuple[Any, Any]:
     return np.empty_like(x, np.float32, shape=(n, 1)), np.empty_like(x, np.float32, shape=(n, 1))
 
 
-@instead_of(REFERENCE.rms_norm, real="x", param="weight", gives="x -")
+@instead_of(REFERENCE.rms_norm, real="x", param="weight")
 def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     """x rstd weight."""
     n, c = as_rows(x).shape
@@ -43,7 +43,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     return y, rstd
 
 
-@instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight", gives="x - -")
+@instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight")
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
     """dx, dweight, dbias in two launches."""
     way = _Backward(x, needs[1:3], g, x, weight)
@@ -55,7 +55,7 @@ def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs
     return dx, *way.added()
 
 
-@instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight", gives="x -")
+@instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight")
 def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
     """dx, dweight in two launches."""
     way = _Backward(x, (needs[1], False), g, x, weight)
@@ -96,7 +96,7 @@ class _Backward:
 composed = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)  # for rows too wide, and masks in memory
 
 
-@instead_of(composed[0], real="x", param="weight bias", trunk="shortcut", gives="shortcut x - -")
+@instead_of(composed[0], real="x", param="weight bias", trunk="shortcut")
 def dropout_add_norm(
     x: Any, keep: Any, p: float, shortcut: Any, weight: Any, bias: Any, eps: float
 ) -> tuple[Any, Any, Any, Any]:
@@ -119,7 +119,7 @@ def _drop(keep: int | None, p: float) -> tuple[int, int, float]:
     return (0, 0, 1.0) if keep is None else (keep, philox.limit(p), 1 / (1 - p))
 
 
-@instead_of(composed[1], real="g", param="weight", trunk="s d", gives="g s - -")
+@instead_of(composed[1], real="g", param="weight", trunk="s d")
 def dropout_add_norm_backward(
     g: Any, d: Any, s: Any, weight: Any, mean: Any, rstd: Any, keep: Any, p: float, needs: Any
 ) -> tuple[Any, Any, Any, Any]:

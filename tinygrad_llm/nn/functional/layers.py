@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tinygrad_llm.autograd.ops import linalg as linalg_ops
 from tinygrad_llm.autograd.ops import norm as norm_ops
 from tinygrad_llm.autograd.pair import PairOp
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
+from tinygrad_llm.kernels.half import sum_dtype
 from tinygrad_llm.nn.functional.activation import gelu, silu
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask_like
 from tinygrad_llm.nn.functional.norm import layer_norm
@@ -66,6 +68,17 @@ def activated_linear(input: Tensor, shift: Tensor | None, weight: Tensor, bias: 
     if len({(array.dtype, array.shape[-1:]) for array in given}) > 1:
         return linear(ACTIVATIONS[form](input if shift is None else input + shift), weight, bias)  # for its errors
     return apply(linalg_ops.activated_linear, input, shift, weight, bias, form=form)
+
+
+@autocasts
+def feed_forward(
+    input: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None, form: str
+) -> Tensor:
+    """linear(f(linear(input, weight1, bias1)), weight2, bias2), f one of ACTIVATIONS."""
+    fits = weight1.array.shape[-1:] == input.array.shape[-1:] and weight2.array.shape[1:] == weight1.array.shape[:1]
+    if not fits or len({input.dtype, weight1.dtype, weight2.dtype}) > 1:
+        return linear(ACTIVATIONS[form](linear(input, weight1, bias1)), weight2, bias2)  # for its errors
+    return apply(linalg_ops.feed_forward, input, weight1, bias1, weight2, bias2, form=form)
 
 
 @autocasts
@@ -149,20 +162,25 @@ def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Te
     return apply(ops.dropout_add, input, keep_mask_like(input, p), shortcut, p=p)
 
 
-_dropout_add_norm = PairOp(norm_ops.dropout_add_norm, "AddBackward0", "NativeLayerNormBackward0")
+add_norm = PairOp(norm_ops.dropout_add_norm, "AddBackward0", "NativeLayerNormBackward0")
 
 
 def dropout_add_norm(
     input: Tensor, shortcut: Tensor, p: float, training: bool, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """s = shortcut + dropout(input, p, training), and layer_norm(s, s.shape[-1:], weight, bias, eps), in one op."""
-    x, y = input.array, shortcut.array
+    """s = shortcut + dropout(input, p, training), and layer_norm(s, s.shape[-1:], weight, bias, eps).
+
+    On a GPU they are one op, which saves passes over the memory; NumPy, which makes them anyway, has an op for each.
+    """
     params = [a.array for a in (weight, bias) if a is not None]
-    half = not input.is_cpu and x.itemsize == 2  # then float32 beside it will do
-    dtypes_fit = {a.dtype for a in (y, *params)} <= ({x.dtype, np.dtype(np.float32)} if half else {x.dtype})
-    shapes_fit = x.shape == y.shape and all(a.shape == x.shape[-1:] for a in params)
-    if not x.size or p == 1 or not shapes_fit or not dtypes_fit or (x.itemsize == 2 and not half):
+    if input.is_cpu or p == 1 or not _fit(input.array, shortcut.array, params):
         s = dropout_add(input, shortcut, p, training)
         return s, layer_norm(s, s.shape[-1:], weight, bias, eps)
     keep = keep_mask_like(input, p) if training and p else None
-    return _dropout_add_norm(input, keep, shortcut, weight, bias, p=p, eps=eps)
+    return add_norm(input, keep, shortcut, weight, bias, p=p, eps=eps)
+
+
+def _fit(x: Any, shortcut: Any, params: list[Any]) -> bool:
+    """Whether `add_norm` takes these arrays: all of one dtype, or float32 beside 16-bit floats."""
+    one_dtype = {a.dtype for a in (shortcut, *params)} <= {x.dtype, sum_dtype(x)}
+    return bool(x.size) and one_dtype and x.shape == shortcut.shape and all(a.shape == x.shape[-1:] for a in params)
