@@ -344,5 +344,6 @@ def test_ours_and_cudnn_are_tried_against_each_other(frontend, restored, monkeyp
     assert called == [False, False, True, True]  # the pretended one takes no time
     assert [graph.calls[-1][0] for graph in frontend.graphs] == ["sdpa", "sdpa_backward"]
     assert len(clock.calls) == 1 + choice.TRIES == frontend.graphs[0].runs
+    assert not sdp.by_cudnn(q, k, v, None, True, -0.3, None, None)  # the greatest score is not where it would look
     tg.backends.cuda.enable_cudnn_sdp(False)
     assert not sdp.by_cudnn(q, k, v, None, True, 0.3, None, clock.call("ours", 2.0))
