@@ -72,7 +72,8 @@ def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Cas
 def places_of_weights(size: int) -> list[tuple[int, int]]:
     """Where the arrays of GPT-2's layers, long and short, lie one after the other, and how many times 768 they have."""
     sizes = [1, 1, 3 * 768, 3, 768, 1, 1, 1, 4 * 768, 4, 4 * 768, 1]  # of a layer: norms, weights and biases
-    found, at = [], 0
+    found: list[tuple[int, int]] = []
+    at = 0
     while at + 768 * sum(sizes) <= size and len(found) < 12 * len(sizes):
         for count in sizes:
             found.append((at, count))
