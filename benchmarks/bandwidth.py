@@ -64,9 +64,10 @@ def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Cas
     yield "cross-entropy", lambda: k.cross_entropy(logits, targets), logits.nbytes
     back = (logits, targets, lse, one, one, 0 * one)
     yield "cross-entropy, backward", lambda: k.cross_entropy_backward(*back), 2 * logits.nbytes
-    u = np.full((512, 1), 0.5)
-    yield "sampling", lambda: k.sample(logits[:512], u, 1.0, None, None, None), logits[:512].nbytes
-    yield "sampling, top-k and top-p", lambda: k.sample(logits[:512], u, 1.0, 50, 0.9, None), logits[:512].nbytes
+    some = logits[:512]
+    u = np.full((len(some), 1), 0.5)
+    yield "sampling", lambda: k.sample(some, u, 1.0, None, None, None), some.nbytes
+    yield "sampling, top-k and top-p", lambda: k.sample(some, u, 1.0, 50, 0.9, None), some.nbytes
 
 
 def places_of_weights(size: int) -> list[tuple[int, int]]:
