@@ -16,6 +16,8 @@
 #   hypothesis. What is missing can be carried as wheels and put on PYTHONPATH by pip install --target. Compare the
 #   wheels' tags with that machine's Python, not with this one's.
 # - PyTorch for CUDA is optional: it is what speed is compared with, and its profiler counts launches. transformers too.
+# - Products in a CUDA graph, and biases and GELU within them, need nvmath-python (pip download --no-deps; 5 MB) with
+#   cuda-bindings, cuda-core and cuda-pathfinder. Without it steps are not captured, and train_step.py says so.
 # - cuDNN's attention needs nvidia-cudnn-frontend (pip download --no-deps; 12 MB), a cuDNN, which PyTorch for CUDA brings,
 #   and cuda-bindings. Where one is missing, a line says so and its column is left out.
 # - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy. So all that the tests launch are
@@ -60,10 +62,7 @@ has xdist && workers="-n 8"
 
 section=right
 part machine 20 8 "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,utilization.gpu --format=csv,noheader
-    $python -c '
-import sys; sys.path.insert(0, \"benchmarks\")
-import machine, tinygrad_llm.backends.cudnn as c
-print(*(f\"{k}: {v}\" for k, v in machine.describe(\"cuda\").items()), f\"cuDNN {c.version()}\", sep=\"\n\")'"
+    $python benchmarks/machine.py"
 part compile 60 3 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda tests/cuda/test_compiling.py"
 part tests 180 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
 part losses-bf16 75 5 "$python benchmarks/losses.py --preset gpt2-124m --batch 4 --context 1024 --device cuda \
