@@ -12,7 +12,6 @@ import threadpoolctl
 
 from tinygrad_llm import cuda, devices
 
-
 OF_A_GPU = ("cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13", "triton")
 
 
