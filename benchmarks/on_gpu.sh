@@ -77,11 +77,11 @@ part generate 20 4 "$python examples/generate.py '$out/pretrain' 'Once upon a ti
 part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'"
 
 section=fast
-part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
+part step-bf16 150 12 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
     --warmup 5 --against ${against:-none} $compiled --json $json/step-bf16.json"
 part attention 75 26 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
     --json $json/attention.json"
-part step-tf32 60 6 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \
+part step-tf32 60 9 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \
     --against ${against:-none} --json $json/step-tf32.json"
 part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16 --batch 1 64 --rounds 2 $transformers \
     --json $json/writing.json"
