@@ -25,6 +25,7 @@ __all__ = [
     "SUMMED_AT_ONCE",
     "Kernels",
     "as_rows",
+    "check_index",
     "column_sums",
     "in_order",
     "largest",
@@ -72,8 +73,9 @@ class Kernels:
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
 
-    keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
-    see `philox`. With g in the place of x it gives the gradient of x. With plus the result has the dtype of plus.
+    keep: bool (...), True where an element is kept, or the key of a counter-based stream that decides (`philox`): a
+    whole number, or int64 (1,), where a captured launch finds another one each time. With g in the place of x it gives
+    the gradient of x. With plus the result has the dtype of plus.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
@@ -132,7 +134,8 @@ class Kernels:
     adamw: Callable[..., None]
     """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is.
 
-    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group.
+    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
+    captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
@@ -160,6 +163,22 @@ class Kernels:
 def as_rows(x: Any) -> Any:
     """(..., C) -> (N, C). N is counted: where C is 0, reshape(-1, C) cannot tell it."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def check_index(ids: Any, low: int, high: int, what: str, allowed: int | None = None) -> None:
+    """Refuse whole numbers outside [low, high), but for one that is allowed; what: the op that picks by them.
+
+    Raises:
+        IndexError: at once, or for numbers on a GPU when Python waits for it next: see `kernels.cuda.outside`.
+    """
+    if of(ids) is CUDA:
+        outside.check_index(ids, low, high, what, allowed)
+        return
+    wrong = (ids < low) | (ids >= high)
+    if allowed is not None:
+        wrong &= ids != allowed
+    if wrong.any():
+        raise IndexError(f"{what}: index {int(ids[wrong][0])} is out of range for {high} places")
 
 
 _chosen: str | None = None
@@ -190,5 +209,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
-from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
+from tinygrad_llm.kernels.cuda import CUDA, outside  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
 from tinygrad_llm.kernels.half import takes_half
-from tinygrad_llm.kernels.philox import keep_mask
+from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
@@ -96,7 +96,7 @@ def activate_backward(
 
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x keep / (1 - p) + plus. Source: Srivastava et al., Dropout (2014), section 4."""
-    if isinstance(keep, int):
+    if is_key(keep):
         keep = keep_mask(keep, p, x.shape, x)
     y = x * keep
     y *= 1 / (1 - p)

@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cuda.launch import REAL_OF, aligned, in_order, instead_of, kinds, launch
+from tinygrad_llm.kernels.cuda.sort import in_order_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
@@ -91,12 +92,11 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
         ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index].reshape(-1), buffer.reshape(-1, 1)
     if not ids.size:
         return
-    ids = xp.where(ids < 0, ids + len(table), ids)
-    order = xp.argsort(ids)  # a stable sort
+    ids, order = in_order_of(xp.ascontiguousarray(int64(ids)), len(table))
     rows = xp.broadcast_to(values, (*index.shape, table.shape[1]) if table is buffer else buffer[index].shape)
     rows = xp.ascontiguousarray(rows if rows.dtype in REAL_OF else rows.astype(np.float32))
     n, c = ids.size, table.shape[1]
-    arrays = (table, int64(ids[order]), int64(order), rows)
+    arrays = (table, ids, order, rows)
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), *arrays, n, c, **kinds(REAL=[rows], PARAM=[table]))
 
 
