@@ -52,7 +52,7 @@ if [ "$half" != list ]; then
     mkdir -p "$out" && summary="$out/summary-$half.txt" log="$out/log-$half.txt"
     : >"$summary" && : >"$log"
 fi
-SECONDS=0 budget=405
+SECONDS=0 budget=375  # seconds of a half
 
 gpt="--preset gpt2-124m --context 1024 --dropout 0 --device cuda"
 against="" compiled="" transformers="" workers=""
