@@ -204,6 +204,10 @@ def test_a_checkpoint_inside_a_region_runs_again_in_it():
         y = checkpoint(act, x, use_reentrant=False)
     y.backward()
     assert seen == [tg.float16] * 2
+    y = checkpoint(act, x, use_reentrant=False)
+    with tg.autocast("cpu", tg.float16):
+        y.backward()
+    assert seen[2:] == [tg.float32] * 2
 
 
 def test_a_gpus_lists_are_its_own():

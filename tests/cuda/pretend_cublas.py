@@ -66,7 +66,10 @@ def product(
 
 
 class Library:
-    """nvmath.bindings.cublasLt. calls: of each product its epilogue. refused: epilogues without an algorithm."""
+    """nvmath.bindings.cublasLt. calls: of each product its epilogue.
+
+    refused: epilogues without an algorithm. failing: those whose algorithm then fails.
+    """
 
     matmul_heuristic_result_dtype = np.dtype([("algo", "u8", (8,)), ("workspace_size", "u8"), ("state", "i4")])
     Epilogue = SimpleNamespace(**EPILOGUES)
@@ -75,6 +78,7 @@ class Library:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.refused: set[str] = set()
+        self.failing: set[str] = set()
         self.made: dict[int, dict[str, Any]] = {}
         self.count = itertools.count(1)
         for of, name in (("matmul_desc", "MatmulDescAttribute"), ("matrix_layout", "MatrixLayoutAttribute"),
@@ -139,6 +143,8 @@ class Library:
         if "AUX" in epilogue or "DGELU" in epilogue:
             assert how["EPILOGUE_AUX_LD"] % 8 == 0 and how["EPILOGUE_AUX_POINTER"] % 16 == 0
             aux = _at(how["EPILOGUE_AUX_POINTER"], out.dtype, (1, m, n), (0, 1, how["EPILOGUE_AUX_LD"]))
+        if epilogue in self.failing:
+            raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
         numbers = (float(_at(x, np.dtype("f4"), (1,), (1,))[0]) for x in (alpha, beta))
         self.calls.append(epilogue)
         recorded.do(partial(product, first, second, out, *numbers, epilogue, bias, aux))

@@ -95,7 +95,7 @@ def region(narrow: dict[str, dtypes.dtype], cache_enabled: bool) -> Iterator[Non
 def again() -> Callable[[], Any]:
     """What opens this thread's region once more: in another thread, or for a part that backward computes again."""
     narrow, cache_enabled = state.narrow, state.cache_enabled
-    return (lambda: region(narrow, cache_enabled)) if narrow else nullcontext
+    return lambda: region(narrow, cache_enabled) if narrow or regions else nullcontext()
 
 
 # --- the casts ---

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,7 +62,7 @@ def _workspace(number: int, stream: int) -> Any:
 
 
 def run(task: Plan, number: int, add: bool, epilogue: str, bias: Any, aux: Any) -> bool:
-    """Compute a product on a GPU; False where there is no algorithm for it.
+    """Compute a product on a GPU; False where there is no algorithm for it, or it is refused all the same.
 
     epilogue: DEFAULT; BIAS adds bias to each row; GELU_AUX, GELU_AUX_BIAS apply GELU after that and keep in aux what
     they are applied to; DGELU_BGRAD multiplies by GELU's slope at aux and sums the columns into bias; BGRADB sums the
@@ -83,11 +84,15 @@ def run(task: Plan, number: int, add: bool, epilogue: str, bias: Any, aux: Any) 
             _set("matmul_desc", known.description, "BIAS_POINTER", bias.data.ptr)
         if aux is not None:
             _set("matmul_desc", known.description, "EPILOGUE_AUX_POINTER", aux.data.ptr)
-        library.matmul(
-            _handle(number), known.description, known.one.ctypes.data, first, known.layouts[0], second,
-            known.layouts[1], known.beta.ctypes.data, out, known.layouts[2], out, known.layouts[2],
-            known.algorithm.ctypes.data, workspace.data.ptr, WORKSPACE, stream,
-        )  # fmt: skip
+        try:
+            library.matmul(
+                _handle(number), known.description, known.one.ctypes.data, first, known.layouts[0], second,
+                known.layouts[1], known.beta.ctypes.data, out, known.layouts[2], out, known.layouts[2],
+                known.algorithm.ctypes.data, workspace.data.ptr, WORKSPACE, stream,
+            )  # fmt: skip
+        except library.cuBLASLtError as error:
+            warnings.warn(f"cublasLt refuses a product ({error}), which is then computed in steps", stacklevel=2)
+            return False
     return True
 
 

@@ -29,15 +29,14 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
 
 def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
     """g^T x and the sums of g's columns, as one product where cublasLt does it."""
-    if all(needs) and fits(g, x):
-        dweight = np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
+    if not needs[0]:
+        return None, column_sums(g) if needs[1] else None
+    dweight = np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
+    if needs[1] and fits(g, x):
         dbias = np.empty_like(g, sum_dtype(g), shape=(g.shape[1],))
         if products.run(products.plan(g.T, x, dweight), epilogue="BGRADB", bias=dbias):
             return dweight, dbias
-    dweight = None
-    if needs[0]:
-        dweight = products.matmul(g.T, x, np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1])))
-    return dweight, column_sums(g) if needs[1] else None
+    return products.matmul(g.T, x, dweight), column_sums(g) if needs[1] else None
 
 
 def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any]:
