@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tests.cuda import emulated, pretend, recorded
+from tests.cuda import emulated, recorded
 from tests.cuda.kinds import gpu as either
 from tinygrad_llm import nn
 from tinygrad_llm.data import Windows
@@ -85,7 +85,11 @@ def state(trainer: Trainer) -> Any:
 
 @pytest.mark.parametrize(
     ("changes", "kinds"),
-    [({"dtype": "bfloat16"}, ""), ({"accumulate": 3, "steps": 6}, "abpa0b"), ({"checkpoint": True, "tie_weights": True, "steps": 5}, "")],
+    [
+        ({"dtype": "bfloat16"}, ""),
+        ({"accumulate": 3, "steps": 6}, "abpa0b"),
+        ({"checkpoint": True, "tie_weights": True, "steps": 5}, ""),
+    ],
 )
 def test_steps_are_those_without_graphs_to_the_last_bit(gpu, changes, kinds):
     recipe = RECIPE.replace(**changes)

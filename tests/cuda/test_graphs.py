@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_llm as tg
-from tests.cuda import emulated, pretend, recorded
+from tests.cuda import emulated, recorded
 from tests.cuda.kinds import back, moved
 from tinygrad_llm.kernels.cuda import capture, launch, products
 from tinygrad_llm.kernels.cuda.sort import in_order_of

@@ -184,8 +184,11 @@ def cast(x: Tensor, to: np.dtype) -> Tensor:
         return _at(node, _as(array, to))
     now = array, to, capture.at_work()
     found = state.kept.get(node)
-    same = found is not None and all(a is b for a, b in zip(found[0], now, strict=True))
-    if not same or graph.written_since(array, found[1]):
+    if (
+        found is None
+        or any(a is not b for a, b in zip(found[0], now, strict=True))
+        or graph.written_since(array, found[1])
+    ):
         found = state.kept[node] = now, next(graph.clock), _as(array, to)
     return _at(node, found[2])
 

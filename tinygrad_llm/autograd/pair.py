@@ -71,7 +71,8 @@ class PairOp:
         if grad_state.enabled and any(parents):
             if grad_state.inference_seen:
                 _refuse_inference(op, args, pull)
-            node = graph.Node(op, parents, lambda pair, needs: pull(pair.halves, needs), found[0])
+            back = lambda pair, needs: devices.run(pull, pair.halves, pair.halves, needs)  # noqa: E731
+            node = graph.Node(op, parents, back, found[0])
             for i, (half, result) in enumerate(zip(self.halves, results, strict=True)):
                 result._node = graph.Node(half, (node,), (partial(Half, (), i),), result.array)
         return results

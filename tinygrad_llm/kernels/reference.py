@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, special
-from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
+from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of
 from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
@@ -161,6 +161,11 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
 dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
+def _product(a: Any, b: Any) -> Any:
+    """a @ b; on a GPU by its own kernel, which can be captured and takes 16 bits."""
+    return np.matmul(a, b) if isinstance(a, np.ndarray) else of(a).matmul(a, b)
+
+
 def attention(
     q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
 ) -> tuple[Any, Any]:
@@ -168,7 +173,7 @@ def attention(
 
     Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
     """
-    scores = np.matmul(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
+    scores = _product(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
     if causal:
@@ -176,7 +181,7 @@ def attention(
     p = softmax(scores)
     if mask is not None:  # a query that may look nowhere takes nothing
         p = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0, p).astype(q.dtype)
-    return np.matmul(p if keep is None else p * keep * keep_scale, v), p
+    return _product(p if keep is None else p * keep * keep_scale, v), p
 
 
 def causal_mask(scores: Any) -> Any:
@@ -192,12 +197,12 @@ def attention_backward(
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """dv = p'^T g, dp = g v^T, ds = softmax_backward(dp), dq = ds k scale, dk = ds^T q scale; p' is p after dropout."""
     dropped = p if keep is None else p * keep * keep_scale
-    dv = np.matmul(dropped.swapaxes(-1, -2), g)
-    dp = np.matmul(g, v.swapaxes(-1, -2))
+    dv = _product(dropped.swapaxes(-1, -2), g)
+    dp = _product(g, v.swapaxes(-1, -2))
     if keep is not None:
         dp = dp * keep * keep_scale
     ds = softmax_backward(dp, p)
-    gradients = np.matmul(ds, k) * scale, np.matmul(ds.swapaxes(-1, -2), q) * scale, dv
+    gradients = _product(ds, k) * scale, _product(ds.swapaxes(-1, -2), q) * scale, dv
     for place, gradient in zip(into or (), gradients, strict=False):
         place[...] = gradient
     return *(into or gradients), ds if need_scores else None
