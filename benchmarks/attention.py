@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import cores, describe
+from machine import cores, describe, need
 from peer import moment, product_rate
 from train_step import DTYPES
 
@@ -130,6 +130,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prints a line for each size and side: milliseconds, 10^12 operations a second, share of a large product's."""
     args = arguments(argv)
+    need(args.device)
     libraries: dict[str, Any] = {"ours": tg} | ({"cuDNN": tg} if "cudnn" in args.against else {})
     if "torch" in args.against:
         import torch

@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-from machine import describe
+from machine import describe, need
 from train_step import DTYPES
 
 import tinygrad_llm as tg
@@ -104,8 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.rows < 98_304 or args.rounds < 1:
         parser.error("--rows must be at least 98304, so that the arrays do not fit a cache, and --rounds at least 1")
-    if not tg.cuda.is_available():
-        parser.error("there is no GPU; python -c \"import tinygrad_llm as t; t.zeros(1, device='cuda')\" says why")
+    need("cuda")
     for fact, value in describe("cuda").items():
         print(f"{fact:10} {value}")
     source = tg.ones(256 * MIB, device="cuda").array

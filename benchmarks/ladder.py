@@ -6,10 +6,12 @@ and by PyTorch, in turns as train_step.py does it; bars show how many times as f
 """
 
 import argparse
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from machine import need
 from pictures import keep, panels, turns
 from train_step import CHARACTERS, RECIPES, VOCABULARY, measure, operations, order_of
 
@@ -44,7 +46,7 @@ def climb(presets: list[str], peers: list[str], rounds: int, threads: int) -> di
 
 
 def climb_gpu(names: list[str], against: bool, batch: int, rounds: int, threads: int) -> dict[str, dict[str, Any]]:
-    """The results of train_step.py for each rung and side, as rows of a table while they come in."""
+    """The results of train_step.py for each rung that ours can take, as rows of a table while they come in."""
     found: dict[str, dict[str, Any]] = {}
     how: dict[str, Any] = {"device": "cuda"}
     print("| rung | batch | tinygrad_llm | of the peak | memory | PyTorch | memory | times as fast |")
@@ -55,7 +57,11 @@ def climb_gpu(names: list[str], against: bool, batch: int, rounds: int, threads:
             continue
         order = order_of(RECIPES["gpt2-124m"].replace(**START), VOCABULARY["gpt2-124m"], threads, **how)
         other = ["torch-compile" if how.get("graph") else "torch"] if against else []
-        results = measure(order, ["ours", *other], rounds, 5, warmup=5)
+        try:
+            results = measure(order, ["ours", *other], rounds, 5, warmup=5)
+        except RuntimeError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            continue
         found[name] = {("torch" if side in other else side): r | order for side, r in results.items()}
         print(row(name, order, found[name]), flush=True)
     return found
@@ -118,8 +124,8 @@ def finish(figure: Any, axes: Any, groups: list[str], unit: str, title: str, pat
     figure.savefig(path, dpi=110)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measures, prints a line a model or a rung, and draws."""
+def main(argv: list[str] | None = None) -> int:
+    """Measures, prints a line a model or a rung, and draws; the exit code, 1 where a rung could not be taken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
     parser.add_argument("--presets", nargs="+", choices=list(MODELS), default=list(MODELS), help="models, on a CPU")
@@ -128,13 +134,17 @@ def main(argv: list[str] | None = None) -> None:
     args = turns(parser, argv, 5)
     if args.batch < 1:
         parser.error(f"--batch {args.batch}: must be at least 1")
+    need(args.device)
     there = find_spec("torch") is not None
     if args.device == "cuda":
-        keep(args, climb_gpu(args.rungs, there, args.batch, args.rounds, args.threads), draw_gpu, "cuda")
-    else:
-        peers = ["naive", "ours", *(["torch", "torch-compile"] if there else [])]
-        keep(args, climb(args.presets, peers, args.rounds, args.threads), draw)
+        found = climb_gpu(args.rungs, there, args.batch, args.rounds, args.threads)
+        if found:
+            keep(args, found, draw_gpu, "cuda")
+        return int(len(found) < len(set(args.rungs)))
+    peers = ["naive", "ours", *(["torch", "torch-compile"] if there else [])]
+    keep(args, climb(args.presets, peers, args.rounds, args.threads), draw)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from machine import cores, describe
+from machine import cores, describe, need
 from train_step import CHARACTERS, DTYPES, RECIPES, VOCABULARY, Peer, order_of
 
 
@@ -69,6 +69,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Trains both, prints how their losses differ; the exit code."""
     args = arguments(argv)
+    need(args.device)
     changes = {name: getattr(args, name) for name in ("batch", "context") if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(dropout=0.0, **changes)  # a GPU's masks are not the CPU's
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, device=args.device, tf32=args.tf32)

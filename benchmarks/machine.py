@@ -1,4 +1,4 @@
-"""What a number was measured on: processor, cores, versions, BLAS and its threads."""
+"""What a number was measured on: processor, cores, versions, BLAS and its threads: python benchmarks/machine.py"""
 
 import os
 import platform
@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from tinygrad_llm import cuda
+from tinygrad_llm import cuda, devices
+
+OF_A_GPU = ("cupy-cuda13x", "cupy-cuda12x", "nvmath-python", "nvidia-cudnn-frontend", "nvidia-cudnn-cu13", "triton")
 
 
 def processor() -> str:
@@ -49,7 +51,7 @@ def versions(*packages: str) -> dict[str, str]:
 def describe(device: str = "cpu") -> dict[str, str]:
     """One line a fact, for the head of a table."""
     gpu = {"GPU": f"{cuda.get_device_name()}, {cuda.mem_get_info()[1] / 1e9:.0f} GB"} if device == "cuda" else {}
-    names = ("tinygrad_llm", "numpy", "torch", *(("cupy-cuda13x", "cupy-cuda12x") if gpu else ()))
+    names = ("tinygrad_llm", "numpy", "torch", *(OF_A_GPU if gpu else ()))
     return gpu | {
         "processor": f"{processor()}, {cores()} cores",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -59,7 +61,20 @@ def describe(device: str = "cpu") -> dict[str, str]:
     }
 
 
+def need(device: str) -> None:
+    """One sentence and exit code 2 where there is no such device."""
+    problem = devices.cuda_problem() if device == "cuda" else None
+    if problem:
+        print(f"--device cuda: {problem}", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def peak_rss_mb() -> float:
     """The largest memory this process has held, in MB (10^6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB elsewhere
+
+
+if __name__ == "__main__":
+    for fact, value in describe("cuda" if cuda.is_available() else "cpu").items():
+        print(f"{fact:10} {value}")

@@ -16,6 +16,8 @@
 #   hypothesis. What is missing can be carried as wheels and put on PYTHONPATH by pip install --target. Compare the
 #   wheels' tags with that machine's Python, not with this one's.
 # - PyTorch for CUDA is optional: it is what speed is compared with, and its profiler counts launches. transformers too.
+# - Products in a CUDA graph, and biases and GELU within them, need nvmath-python (pip download --no-deps; 5 MB) with
+#   cuda-bindings, cuda-core and cuda-pathfinder. Without it steps are not captured, and train_step.py says so.
 # - cuDNN's attention needs nvidia-cudnn-frontend (pip download --no-deps; 12 MB), a cuDNN, which PyTorch for CUDA brings,
 #   and cuda-bindings. Where one is missing, a line says so and its column is left out.
 # - Kernels are compiled at their first use, a second or so each, and kept in ~/.cupy. So all that the tests launch are
@@ -50,7 +52,7 @@ if [ "$half" != list ]; then
     mkdir -p "$out" && summary="$out/summary-$half.txt" log="$out/log-$half.txt"
     : >"$summary" && : >"$log"
 fi
-SECONDS=0 budget=405
+SECONDS=0 budget=375  # seconds of a half
 
 gpt="--preset gpt2-124m --context 1024 --dropout 0 --device cuda"
 against="" compiled="" transformers="" workers=""
@@ -60,10 +62,7 @@ has xdist && workers="-n 8"
 
 section=right
 part machine 20 8 "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,utilization.gpu --format=csv,noheader
-    $python -c '
-import sys; sys.path.insert(0, \"benchmarks\")
-import machine, tinygrad_llm.backends.cudnn as c
-print(*(f\"{k}: {v}\" for k, v in machine.describe(\"cuda\").items()), f\"cuDNN {c.version()}\", sep=\"\n\")'"
+    $python benchmarks/machine.py"
 part compile 60 3 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda tests/cuda/test_compiling.py"
 part tests 180 14 "$python -m pytest -q --tb=short -p no:cacheprovider -m cuda $workers tests/cuda"
 part losses-bf16 75 5 "$python benchmarks/losses.py --preset gpt2-124m --batch 4 --context 1024 --device cuda \
@@ -78,17 +77,18 @@ part generate 20 4 "$python examples/generate.py '$out/pretrain' 'Once upon a ti
 part classify 40 4 "$python examples/finetune_classifier.py --device cuda --epochs 2 --out '$out/classifier'"
 
 section=fast
-part step-bf16 150 9 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
+part step-bf16 150 12 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --steps 10 --rounds 3 \
     --warmup 5 --against ${against:-none} $compiled --json $json/step-bf16.json"
 part attention 75 26 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
     --json $json/attention.json"
-part step-tf32 60 6 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \
+part step-tf32 60 9 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \
     --against ${against:-none} --json $json/step-tf32.json"
 part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16 --batch 1 64 --rounds 2 $transformers \
     --json $json/writing.json"
 part step-bf16-eager 50 7 "$python benchmarks/train_step.py $gpt --batch 16 --dtype bfloat16 --tf32 --no-graph --steps 10 \
     --rounds 3 --warmup 5 --against none --json $json/step-bf16-eager.json"
 part bandwidth 40 26 "$python benchmarks/bandwidth.py --rounds 3 --dtype bfloat16"
+part ops 60 14 "$python benchmarks/ops.py --device cuda --dtype bfloat16 --tf32 --rounds 2 --seconds 0.1 --json $json/ops.json"
 part ladder 120 8 "$python benchmarks/ladder.py --device cuda --rounds 2 --batch 16 --rungs float32 TF32 bfloat16 \
     'flash attention' 'one graph' --json $json/ladder.json"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import cores, describe
-from train_step import CHARACTERS, PAUSE, RECIPES, VOCABULARY
+from machine import cores, describe, need
+from train_step import CHARACTERS, DTYPES, PAUSE, RECIPES, VOCABULARY
 
 import tinygrad_llm
 from tinygrad_llm import kernels
@@ -53,15 +53,30 @@ def cases(
     yield "head + cross-entropy", lambda x, w: loss(x, w, targets), head_and_loss
 
 
-def forward_and_backward(lib: Any, device: str, function: Callable[..., Any], shapes: Sequence[Any]) -> Step:
-    """One run of an op, recorded, and of its gradients."""
-    rng = np.random.default_rng(1)
+def forward_and_backward(
+    lib: Any, device: str, function: Callable[..., Any], shapes: Sequence[Any], dtype: str, rows: Sequence[int]
+) -> Step:
+    """One run of an op, recorded, and of its gradients.
+
+    Where dtype is one of 16 bits, under autocast, as in a training step: what begins with a number of `rows` is an
+    activation and comes in 16 bits, weights in float32.
+    """
+    rng, narrow = np.random.default_rng(1), getattr(lib, dtype)
     arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
-    tensors = [lib.from_numpy(array).to(device).requires_grad_() for array in arrays]
-    g = lib.ones_like(function(*tensors).detach())
+    tensors = [lib.from_numpy(array).to(device) for array in arrays]
+    tensors = [t.to(narrow) if t.shape[0] in rows else t for t in tensors]
+    tensors = [t.requires_grad_() for t in tensors]
+
+    def forward() -> Any:
+        if dtype == "float32":
+            return function(*tensors)
+        with lib.autocast(device, dtype=narrow):
+            return function(*tensors)
+
+    g = lib.ones_like(forward().detach())
 
     def run() -> None:
-        function(*tensors).backward(g)
+        forward().backward(g)
         for t in tensors:
             t.grad = None
 
@@ -114,6 +129,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", choices=sorted(RECIPES), default="gpt2-124m", help="whose shapes")
     parser.add_argument("--against", choices=["torch", "none"], help="default: torch where it is installed")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of activations (default %(default)s)")
     parser.add_argument("--tf32", action="store_true", help="on a GPU, products of factors in TF32, in all")
     parser.add_argument("--only", metavar="TEXT", default="", help="ops whose name has this in it")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each (default %(default)s)")
@@ -133,6 +149,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Prints a line an op: milliseconds of ours, of the reference, of PyTorch's, and ours over PyTorch's."""
     args = arguments(argv)
+    need(args.device)
     libraries: dict[str, Any] = {"ours": tinygrad_llm}
     if args.against == "torch":
         import torch
@@ -142,17 +159,19 @@ def main(argv: list[str] | None = None) -> None:
         lib.set_num_threads(args.threads)
         lib.set_float32_matmul_precision("high" if args.tf32 else "highest")
     # the recipe of the preset, for GPT-2 with what two cores can take, or a GPU is filled by
-    size = {"batch": 4, "context": 256} if args.device == "cpu" else {"batch": 8, "context": 1024}
-    recipe = RECIPES[args.preset].replace(**(size if args.preset == "gpt2-124m" else {}))
+    room = {"batch": 4, "context": 256} if args.device == "cpu" else {"batch": 8, "context": 1024}
+    recipe = RECIPES[args.preset].replace(**(room if args.preset == "gpt2-124m" else {}))
     vocabulary = VOCABULARY.get(args.preset, CHARACTERS)
     steps: dict[str, dict[str, Callable[[], Step]]] = {}  # made when it is their turn: memory
     for name, lib in libraries.items():
         for case, function, shapes in cases(lib, args.device, recipe, vocabulary):
-            steps.setdefault(case, {})[name] = partial(forward_and_backward, lib, args.device, function, shapes)
+            what = (lib, args.device, function, shapes, args.dtype, (recipe.batch, recipe.batch * recipe.context))
+            steps.setdefault(case, {})[name] = partial(forward_and_backward, *what)
         steps.setdefault("AdamW, 20 M", {})[name] = partial(adamw, lib, args.device, 20_000_000)
     for fact, value in describe(args.device).items():
         print(f"{fact:10} {value}")
-    print(f"shapes     {args.preset}, batch {recipe.batch}, context {recipe.context}; {args.threads} threads\n")
+    size = f"batch {recipe.batch}, context {recipe.context}, {args.dtype}"
+    print(f"shapes     {args.preset}, {size}; {args.threads} threads\n")
     peers = ["ours", "reference", *list(libraries)[1:]]
     print(f"{'forward + backward, ms':24}" + "".join(f"{name:>12}" for name in peers) + f"{'ours / torch':>16}")
     record = {}

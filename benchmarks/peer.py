@@ -66,6 +66,7 @@ class Training:
                 loss = self.eager(ids, targets)
         except Exception as error:  # a library that cannot be captured says so in its own way
             self.graph = f"no graph: {type(error).__name__}: {' '.join(str(error).split())}"
+            self.optimizer.zero_grad(set_to_none=True)
             return
 
         def step(new_ids: Any, new_targets: Any) -> Any:
@@ -85,14 +86,14 @@ class Training:
                 lib.cuda.synchronize()
             before = time.perf_counter()
             for ids, targets in work:
-                if self.graph == "wanted" and self.done == EAGER:
-                    self.capture(ids.clone(), targets.clone())
                 start = time.perf_counter()
                 losses.append(self.step(ids, targets))
                 self.done += 1
                 if self.device == "cpu":
                     losses[-1] = losses[-1].item()
                     milliseconds.append(1e3 * (time.perf_counter() - start))
+                if self.graph == "wanted" and self.done == EAGER:
+                    self.capture(ids.clone(), targets.clone())
             if steps and self.device == "cuda":
                 lib.cuda.synchronize()
                 milliseconds = [1e3 * (time.perf_counter() - before) / steps]

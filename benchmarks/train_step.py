@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from machine import cores, describe
+from machine import cores, describe, need
 
 from tinygrad_llm.training.recipe import PRESETS, Recipe
 
@@ -282,15 +282,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measures, prints the table and writes the JSON file; the exit code, 1 where a peer was left out."""
+    """Measures, prints the table and writes the JSON file; the exit code, 1 where a peer could not train."""
     args = arguments(argv)
+    need(args.device)
     names = ("batch", "context", "layers", "dropout")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     recipe = RECIPES[args.preset].replace(**changes)
     how = {name: getattr(args, name) for name in ("device", "dtype", "tf32", "graph", "checkpoint")}
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, **how)
     peers = ["ours", *args.against]
-    results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
+    try:
+        results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     record = {
         "preset": args.preset,
         "load": args.load,

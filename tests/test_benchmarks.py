@@ -276,9 +276,11 @@ def test_a_ladder_of_models_is_drawn(monkeypatch, tmp_path, capsys):
 
 
 def test_the_ladder_of_a_gpu_is_a_table_that_adds_one_thing_a_rung(monkeypatch, tmp_path, capsys):
-    ladder, orders = script(monkeypatch, "ladder"), []
+    ladder, orders, refused = script(monkeypatch, "ladder"), [], []
 
     def measure(order, peers, rounds, steps, warmup):
+        if order["dtype"] in refused:
+            raise RuntimeError("a peer ended")
         orders.append(order)
         return {peer: side(100.0 / (i + 1)) for i, peer in enumerate(peers)}
 
@@ -287,7 +289,8 @@ def test_the_ladder_of_a_gpu_is_a_table_that_adds_one_thing_a_rung(monkeypatch, 
     monkeypatch.setattr(
         script(monkeypatch, "pictures"), "describe", lambda device: {"GPU": "a GPU", "processor": "one"}
     )
-    ladder.main(["--device", "cuda", "--batch", "16", "--plot", str(tmp_path / "a.png")])
+    monkeypatch.setattr(ladder, "need", lambda device: None)
+    assert ladder.main(["--device", "cuda", "--batch", "16", "--plot", str(tmp_path / "a.png")]) == 0
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [cells[0].strip("| ") for cells in rows] == list(ladder.RUNGS)
     changed = [{k for k in a if a[k] != b[k]} for a, b in pairwise(orders)]
@@ -296,6 +299,10 @@ def test_the_ladder_of_a_gpu_is_a_table_that_adds_one_thing_a_rung(monkeypatch, 
     assert rows[0][2] == "81,920 tokens/s" and rows[0][5] == "163,840 tokens/s" and rows[0][7] == "0.50 |"
     share = ladder.operations(orders[0]) / 100.0 / 1e6 / 1e6
     assert rows[0][3] == f"{share:.0%}" and 0.05 < share < 0.15
+    refused.append("bfloat16")
+    assert ladder.main(["--device", "cuda", "--rungs", "TF32", "bfloat16"]) == 1
+    shown = capsys.readouterr()
+    assert "| TF32 |" in shown.out and "bfloat16: a peer ended" in shown.err
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -382,3 +389,20 @@ def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
     bad = "ours"
     with pytest.raises(RuntimeError, match="ended"):
         train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)
+
+
+def test_ops_prints_a_row_an_op():
+    flags = ["--preset", "shakespeare-char", "--only", "norm", "--rounds", "1", "--seconds", "0", "--threads", "1"]
+    done = bench("ops.py", *flags, "--against", "none", "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("layer norm"))
+    assert all(float(ms) > 0 for ms in row[2:]) and len(row) == 4
+
+
+@pytest.mark.parametrize("name", ["train_step", "losses", "attention", "ops", "bandwidth", "ladder"])
+def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch, capsys, name):
+    module = script(monkeypatch, name)
+    monkeypatch.setattr("tinygrad_llm.devices.cuda_problem", lambda: "there is no NVIDIA driver")
+    with pytest.raises(SystemExit) as ended:
+        module.main([] if name == "bandwidth" else ["--device", "cuda"])
+    assert ended.value.code == 2 and capsys.readouterr().err == "--device cuda: there is no NVIDIA driver\n"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import tinygrad_llm as tg
+from tests.cuda import emulated, recorded
 from tests.cuda.kinds import each_gpu, gpu
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import REFERENCE
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-CONFIG = {"vocab_size": 33, "context_length": 8, "emb_dim": 16, "n_heads": 2, "n_layers": 2, "qkv_bias": True,
+CONFIG = {"vocab_size": 23, "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "qkv_bias": True,
           "drop_rate": 0.0, "tie_weights": True}  # fmt: skip
 ORDER = {"peer": "ours", "device": "cuda", "dtype": "float32", "tf32": False, "graph": False, "attention": "fused",
          "threads": 1, "config": CONFIG, "checkpoint": False, "batch": 2, "context": 8, "lr": 1e-2,
@@ -77,3 +79,24 @@ def test_the_calls_whose_bandwidth_is_measured(kind, dtype, monkeypatch):
             assert count > 0
             names.append(name)
     assert len(names) > 15 and len(set(names)) == len(names)
+
+
+def test_a_step_is_one_graph_after_three(peer, monkeypatch):
+    monkeypatch.setattr(devices, "_set_product_precision", lambda: None)
+    with emulated.gpu():
+        eager = peer.Training(ORDER).train(6)
+        training = peer.Training(ORDER | {"graph": True})
+        before, first = recorded.launched, training.train(2)
+        assert first["graph"] == "wanted" and recorded.launched == before
+        then = training.train(4)
+        assert then["graph"] == "one graph" and recorded.launched == before + 3
+        assert first["losses"] + then["losses"] == eager["losses"]
+
+
+def test_a_step_that_cannot_be_captured_goes_on_and_says_why(peer, monkeypatch):
+    monkeypatch.setattr(devices, "_set_product_precision", lambda: None)
+    with gpu("pretended"):
+        training = peer.Training(ORDER | {"graph": True})
+        monkeypatch.setattr(training, "autocast", lambda: tg.ones(1, device="cuda").item() and nullcontext())
+        turn = training.train(5)
+        assert turn["graph"].startswith("no graph: RuntimeError: ") and len(turn["losses"]) == 5

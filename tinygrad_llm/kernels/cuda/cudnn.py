@@ -1,9 +1,8 @@
 """cuDNN's attention in 16 bits, through nvidia-cudnn-frontend where that is installed.
 
 cuDNN is told of one op and of how its arrays lie in memory, and plans how to run it (tenths of a second, once for each
-layout); then it is handed addresses. The logarithms it keeps are ours: ln of the sum of exp(scores), so that one's way
-back could follow the other's way forward. Masks and dropout stay with our kernels: there a query that may look nowhere
-takes nothing, and a seed gives the same masks whoever computes.
+layout); then it is handed addresses. Masks and dropout stay with our kernels: there a query that may look nowhere takes
+nothing, and a seed gives the same masks whoever computes.
 
 Source: NVIDIA, cuDNN frontend developer guide, scaled dot product attention.
 """

@@ -27,7 +27,7 @@ def by_cudnn(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep
 
     ours: forward and backward by our kernels, for the trial; None where they do not serve these arrays.
     """
-    if not allowed["cudnn"] or not cudnn.serves(q, k, v, mask, keep):
+    if not allowed["cudnn"] or not scale > 0 or not cudnn.serves(q, k, v, mask, keep):
         return False
     if ours is None or not allowed["flash"]:
         return True
