@@ -148,6 +148,7 @@ template <typename T> T __shfl_up_sync(unsigned, T x, int by)
     return emulated::shuffled(x, lane >= by ? lane - by : lane);
 }
 template <typename T> T atomicAdd(T *place, T x) { T old = *place; *place += x; return old; }
+inline void __threadfence() {}
 template <typename T> T atomicCAS(T *place, T is, T x) { T old = *place; if (old == is) *place = x; return old; }
 inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
 inline float __int_as_float(int bits) { return __uint_as_float(bits); }

@@ -146,9 +146,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return types.SimpleNamespace(c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata)
 
     def get(self, out: Any = None, blocking: bool = True) -> np.ndarray:
-        """A copy in main memory."""
+        """A copy in main memory; one that is not waited for needs memory that stays where it is."""
         if blocking:
             wait("get")
+        elif type(out.base).__name__ != "PinnedMemoryPointer":
+            raise TypeError("a copy to memory of the usual kind waits")
         if out is None:
             return self._array.copy()
         out[...] = self._array

@@ -16,6 +16,7 @@ import pytest
 from tests.cuda import pretend
 from tests.cuda.cases import ATTENTION, CALLS, CHOICES
 from tests.cuda.narrow import DTYPES, half_calls
+from tests.cuda.step_cases import CASES, results
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -48,7 +49,7 @@ def launches() -> dict[Launch, list[Any]]:
     patch.setitem(sdp.allowed, "cudnn", False)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
-    with pretend.gpu():
+    with pretend.gpu(), np.errstate(all="ignore"):
         for tf32 in (False, True):
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
@@ -58,6 +59,8 @@ def launches() -> dict[Launch, list[Any]]:
             call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, launch.REALS[real])))
         for call, arrays in HALF.values():
             call(CUDA, *map(pretend.outside, arrays))
+        for name, real in CASES:
+            results(name, CUDA, real, pretend.outside)
     patch.undo()
     return found
 

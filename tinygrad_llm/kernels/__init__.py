@@ -157,10 +157,33 @@ class Kernels:
     int8_unpack: Callable[..., Any]
     """(codes (N, C) int8, scales (N, ceil(C / INT8_BLOCK))) -> w (N, C) in the dtype of the scales."""
     sample: Callable[..., Any]
-    """(x (B, V), u (B, 1) float64 in main memory, temperature, top_k, top_p, min_p) -> a token of each row (B,) int64.
+    """(x (B, V), u (B, 1) float64, temperature, top_k, top_p, min_p, into=None) -> a token of each row (B,) int64.
 
-    See `kernels.sampling`; -1 where nothing is likeliest. u is not looked at where the temperature is 0.
+    See `kernels.sampling`; -1 where nothing is likeliest. u lies in main memory or where x does, and is not looked at
+    where the temperature is 0. into: an array that takes the tokens.
     """
+    embedding_step: Callable[..., None]
+    """(state (3, B) int64, draws (N, B)|None, u (B, 1)|None, table (V, C), places (S, C), x (B, C), seen, most).
+
+    The first of the acts of writing a token of each row, which put what they find into arrays that are there. state:
+    each row's token, the positions that it has, the steps it made. There is one position more, up to `most`; x becomes
+    table[token] + places[position], u the draws of the step, and seen, bool (B, V) or None, is marked with the token.
+    """
+    linear_step: Callable[..., None]
+    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None).
+
+    f(W norm(x) + b) into out. norm: None, or the weight, the bias and the eps of a layer norm; form: as of `activate`,
+    or None; add: to what is there. Beside a weight of 16 bits x and out have them, too, or are float32. room: (B, C) of
+    the weight's dtype, to work in.
+    """
+    attention_step: Callable[..., None]
+    """(qkv (B, (H + 2 G) D), keys, values (B, G, S, D), lengths (B,) int64, scale, out (B, H D), room).
+
+    Of each row's new position: its key and value go to the place lengths - 1, and its query sees all up to there. H / G
+    heads share keys. room: (B, H, parts, D + 2) of qkv's dtype, parts of CHUNK positions, and int32 (B, H), zeros.
+    """
+    penalize: Callable[..., None]
+    """(x (B, V), seen (B, V) bool, penalty) in place: what was seen, over the penalty where positive, else times it."""
 
 
 def as_rows(x: Any) -> Any:

@@ -18,6 +18,7 @@ from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
+from tinygrad_llm.kernels.step import attention_step, embedding_step, linear_step, penalize
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -335,5 +336,9 @@ KERNELS = Kernels(
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,
     sample=sample,
+    embedding_step=embedding_step,
+    linear_step=linear_step,
+    attention_step=attention_step,
+    penalize=penalize,
 )
 REFERENCE = takes_half(KERNELS)

@@ -100,16 +100,19 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), *arrays, n, c, **kinds(REAL=[rows], PARAM=[table]))
 
 
-def sample(x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> Any:
+def sample(
+    x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, into: Any = None
+) -> Any:
     """A token a row, drawn on the GPU: the numbers u go there, and nothing comes back. Nothing is waited for."""
     if x.dtype not in REAL_OF or not x.size:
-        return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p)
+        return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p, into)
     x, (n, v) = in_order(x), x.shape
+    tokens = np.empty_like(x, np.int64, shape=n) if into is None else into
+    threads = (threads_for(blocks_of(v, 4), 1024),)
     if temperature == 0:
-        u, top_k, temperature = np.zeros((n, 1)), 1, 1.0
-    tokens = np.empty_like(x, np.int64, shape=n)
+        launch("step", "likeliest", (n,), threads, x, tokens, v, **kinds(REAL=[x]))
+        return tokens
     draws = array_module(x).asarray(u)
     options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
-    threads = threads_for(blocks_of(v, 4), 1024)
-    launch("sample", "sample", (n,), (threads,), x, draws, tokens, v, *options, **kinds(REAL=[x]))
+    launch("sample", "sample", (n,), threads, x, draws, tokens, v, *options, **kinds(REAL=[x]))
     return tokens
