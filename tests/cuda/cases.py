@@ -52,6 +52,50 @@ def packed(k: Any, qkv: Any, g: Any, *, heads: int) -> Any:
     return y, d
 
 
+def seen(k: Any, g: Any, q: Any, key: Any, v: Any, *mask: Any, causal: bool, keep: int | None, drop: float) -> Any:
+    """As attention_both, with a mask, with dropout by a key, with a gradient of the scores where the mask is added."""
+    given = mask[0] if mask else None
+    y, saved = k.attention(q, key, v, given, causal, 0.3, keep, drop)
+    added = given is not None and given.dtype.kind not in "bi"
+    found = k.attention_backward(g, q, key, v, saved, 0.3, keep, drop, added)
+    return y, *(found if added else found[:3])
+
+
+def of_seen(
+    t: int, s: int, d: int, heads: tuple[int, int] = (2, 2), mask: Any = None, causal: bool = False, drop: float = 0.0
+) -> Call:
+    """Attention of heads that share keys, of sequences that lie as (B, T, H, D)."""
+    shapes = (t, heads[0]), (t, heads[0]), (s, heads[1]), (s, heads[1])
+    arrays = [floats(2, n, h, d + i).swapaxes(1, 2)[..., :d] for i, (n, h) in enumerate(shapes)]
+    call = partial(seen, causal=causal, keep=KEY if drop else None, drop=drop)
+    return call, arrays if mask is None else [*arrays, mask]
+
+
+def documents(t: int) -> np.ndarray:
+    """Of two sequences: some of a few tokens, some of many, and padding."""
+    first = np.repeat([3, 0, 1, 7, -1], [5, 0, t // 2, t - t // 2 - 7, 2])
+    return np.stack([first, np.arange(t) // 20])
+
+
+def some_seen(t: int, s: int) -> np.ndarray:
+    """A mask (2, 1, T, S) that leaves some queries nothing to look at."""
+    mask = np.random.default_rng(t).random((2, 1, t, s)) < 0.5
+    mask[:, :, 3:7] = False
+    return mask
+
+
+# What attention may be asked for, about the edges of tiles of 128, 64 and 32 rows.
+ATTENTION: dict[str, Call] = {
+    "attention, long": of_seen(130, 130, 64, causal=True),
+    "attention, wide": of_seen(70, 129, 128),
+    "attention, padded": of_seen(70, 65, 30, (4, 2), causal=True),
+    "attention, shared keys, dropout": of_seen(65, 129, 24, (4, 2), drop=0.3),
+    "attention, documents": of_seen(140, 140, 64, (2, 1), documents(140), causal=True),
+    "attention, bool mask": of_seen(100, 70, 128, (2, 1), some_seen(100, 70), causal=True),
+    "attention, added mask, dropout": of_seen(66, 131, 96, (2, 2), floats(2, 1, 131), drop=0.25),
+}  # fmt: skip
+
+
 def of_heads(t: int, s: int, d: int, causal: bool) -> Call:
     arrays = [floats(2, 3, t, d), floats(2, 3, t, d), floats(2, 3, s, d), floats(2, 3, s, d)]
     return (lambda k, *a: attention_both(k, *a, causal)), arrays
@@ -129,6 +173,7 @@ def all_calls() -> dict[str, Call]:
         found[f"attention of packed, {heads} x {width}"] = (
             call, [floats(2, 90, 3 * heads * width), floats(2, 90, heads * width)]
         )  # fmt: skip
+    found |= ATTENTION
     found["attention, wide heads"] = (attention, [floats(1, 2, 5, 130), floats(1, 2, 5, 130), floats(1, 2, 5, 130)])
     return found
 

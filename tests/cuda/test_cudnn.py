@@ -18,7 +18,7 @@ from tests.cuda.kinds import back, moved
 from tests.cuda.pretend import inside
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import choice, cudnn, sdp
+from tinygrad_llm.kernels.cuda import choice, cudnn, heads, sdp
 
 REALS = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 
@@ -201,16 +201,18 @@ def restored():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_kernels_of_a_gpu_take_it_where_it_is_allowed(frontend, restored, causal):
+def test_the_kernels_of_a_gpu_take_it_where_it_is_allowed(frontend, restored, causal, monkeypatch):
     g, q, k, v = moved(arrays(REALS[0]))
+    monkeypatch.setattr(heads, "shared_memory", lambda number: 160 * 1024)
+    tg.backends.cuda.enable_flash_sdp(False)
     y, saved = CUDA.attention(q, k, v, None, causal, 0.3, None, 1.0)
-    assert isinstance(saved, cudnn.Saved)
+    assert saved.way is heads.BY_CUDNN
     found = CUDA.attention_backward(g, q, k, v, saved, 0.3, None, 1.0, False)
     assert found[3] is None
     check((y, *found[:3]), expected(*map(inside, (g, q, k, v)), causal, 0.3), REALS[0])
     with tg.backends.cuda.sdp_kernel(enable_cudnn=False, enable_flash=False):
         _, saved = CUDA.attention(q, k, v, None, causal, 0.3, None, 1.0)
-        assert not isinstance(saved, cudnn.Saved)
+        assert saved.way is heads.BY_REFERENCE
         tg.backends.cuda.enable_math_sdp(False)
         assert not tg.backends.cuda.math_sdp_enabled()
         with pytest.raises(RuntimeError, match="No available kernel"):

@@ -21,11 +21,11 @@ from tinygrad_llm.models import GPTModel
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.functional.layers import dropout_add_norm
 
-CALLS = (
-    half_calls(40, 64, "bfloat16") | half_calls(40, 64, "bfloat16", False) | half_calls(3, 31, "bfloat16", False)
-    | half_calls(40, 64, "float16")
-)  # fmt: skip
-CALLS |= {name: call for name, call in half_calls(260, 6, "float16").items() if name.startswith("column_sums")}
+CALLS = half_calls(40, 64, "bfloat16") | half_calls(40, 64, "bfloat16", False) | half_calls(3, 31, "bfloat16", False)
+CALLS |= {  # the kernels' text is the same: some of each file will do
+    name: call for name, call in (half_calls(260, 6, "float16") | half_calls(40, 64, "float16")).items()
+    if name.startswith(("column_sums", "softmax, 40", "cross_entropy", "layer_norm, 40", "activate, ", "add_at, 40"))
+}  # fmt: skip
 MORE = {  # on a GPU alone
     **half_calls(257, 768, "bfloat16"), **half_calls(257, 768, "bfloat16", False), **half_calls(5, 2056, "bfloat16"),
     **half_calls(65, 129, "float16"),
@@ -210,9 +210,9 @@ def test_a_step_under_autocast(rate, monkeypatch):
         assert loss.dtype is torch.float32 and abs(loss.item() - whole) < (0.02 if rate == 0 else 0.5)
         assert all(p.grad.dtype is torch.float32 and np.isfinite(back(p.grad.array)).all() for p in there.parameters())
     names = ("dropout_add_norm", "dropout_add_norm_backward")
-    assert {launches[name] for name in names} == {3} and launches["loss_then_gradient"] == 1
-    assert launches["layer_norm"] == launches["activate"] == 2  # GELU in its product, and again on the way back
-    assert launches["activate_backward"] == 0  # within a product as well
+    assert {launches[name] for name in names} == {4} and launches["loss_then_gradient"] == 1
+    assert launches["layer_norm"] == launches["layer_norm_backward"] == 1
+    assert launches["activate"] == 2 and launches["activate_backward"] == 0  # GELU and its slope are parts of products
 
 
 @given(data=st.data(), n=st.integers(1, 5), c=st.sampled_from([3, 32]), p=st.sampled_from([0.0, 0.25, 0.9]))

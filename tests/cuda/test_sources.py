@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tests.cuda.cases import CALLS, CHOICES
+from tests.cuda.cases import ATTENTION, CALLS, CHOICES
 from tests.cuda.narrow import DTYPES, half_calls
 from tests.cuda.step_cases import CASES, results
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
-from tinygrad_llm.kernels.cuda import heads, launch, losses
+from tinygrad_llm.kernels.cuda import heads, launch, losses, sdp
 
 FILES = sorted(path.stem for path in launch.FOLDER.glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
@@ -46,6 +46,7 @@ def launches() -> dict[Launch, list[Any]]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", record)
+    patch.setitem(sdp.allowed, "cudnn", False)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     with pretend.gpu(), np.errstate(all="ignore"):
@@ -53,6 +54,9 @@ def launches() -> dict[Launch, list[Any]]:
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
+        for name, real in [*((name, 1) for name in ATTENTION), ("attention, long", 2)]:
+            call, arrays = ATTENTION[name]
+            call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, launch.REALS[real])))
         for call, arrays in HALF.values():
             call(CUDA, *map(pretend.outside, arrays))
         for name, real in CASES:

@@ -65,8 +65,8 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
     layers = CONFIG["n_layers"]
     norms = 2 * layers + 1
     expected = {
-        "layer_norm": 2, "layer_norm_backward": 2, "dropout_add_norm": norms - 2,
-        "dropout_add_norm_backward": norms - 2, "activate": layers, "activate_backward": layers,
+        "layer_norm": 1, "layer_norm_backward": 1, "dropout_add_norm": norms - 1,
+        "dropout_add_norm_backward": norms - 1, "activate": layers, "activate_backward": layers,
         "squares": 1, "total": 1, "scale": 1, "adamw": 2,
     }  # fmt: skip
     if not drop_rate:

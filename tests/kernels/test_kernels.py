@@ -74,14 +74,14 @@ def dropout_add_norm_backward(k: Kernels, g: Any, d: Any, x: Any, shortcut: Any,
 
 
 def attention(k: Kernels, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False) -> Any:
-    return k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)[0]
+    return k.attention(q, key, v, mask, causal, 0.5, keep, 0.2)[0]
 
 
 def attention_backward(
     k: Kernels, g: Any, q: Any, key: Any, v: Any, mask: Any = None, keep: Any = None, causal: bool = False
 ) -> Any:
-    _, saved = k.attention(q, key, v, mask, causal, 0.5, keep, 1.25)
-    return k.attention_backward(g, q, key, v, saved, 0.5, keep, 1.25, True)
+    _, saved = k.attention(q, key, v, mask, causal, 0.5, keep, 0.2)
+    return k.attention_backward(g, q, key, v, saved, 0.5, keep, 0.2, True)
 
 
 def cross_entropy_backward(k: Kernels, x: Any, targets: Any, *row_gradients: Any) -> Any:
@@ -227,6 +227,19 @@ CASES: dict[str, Case] = {
     "attention, dropout": (
         lambda k, *a: attention(k, *a[:3], keep=a[3]),
         lambda n: [*heads(n, 7), bools(2, 3, n, 7)],
+    ),
+    "attention, by a key": (lambda k, *a: attention(k, *a, keep=KEY), lambda n: heads(n, 7)),
+    "attention, shared keys": (attention, lambda n: [floats(2, 6, n, 4), floats(2, 3, 7, 4), floats(2, 3, 7, 2)]),
+    "attention, documents": (
+        lambda k, *a: attention(k, *a, causal=True),
+        lambda n: [*heads(max(n, 1), max(n, 1)), ints(2 * max(n, 1), 3).reshape(2, -1)],
+    ),
+    "attention_backward, documents, by a key, shared keys": (
+        lambda k, *a: attention_backward(k, *a, keep=KEY),
+        lambda n: [
+            floats(2, 6, max(n, 1), 2), floats(2, 6, max(n, 1), 4), floats(2, 3, max(n, 1), 4),
+            floats(2, 3, max(n, 1), 2), ints(2 * max(n, 1), 3).reshape(2, -1),
+        ],
     ),
     "attention_backward": (attention_backward, lambda n: [floats(2, 3, n, 2), *heads(n, 7)]),
     "attention_backward, causal": (
@@ -552,6 +565,20 @@ def test_norms_of_rows_that_do_not_vary(k):
     x, bias = np.full((2, C), 1e4, np.float32), floats(C)
     np.testing.assert_allclose(k.layer_norm(x, floats(C), bias, 1e-5)[0], np.stack([bias, bias]), atol=1e-3)
     np.testing.assert_array_equal(k.rms_norm(0 * x, None, 1e-5)[0], 0 * x)
+
+
+@pytest.mark.parametrize("k", [REFERENCE, CPU])
+def test_what_documents_shared_keys_and_a_key_of_dropout_stand_for(k):
+    """A mask of pairs in one document, each key's head repeated, the mask that the stream of a key gives."""
+    q, key, v, g = floats(2, 6, 9, 4), floats(2, 3, 9, 4), floats(2, 3, 9, 2), floats(2, 6, 9, 2)
+    documents = ints(18, 3).reshape(2, 9)
+    words = philox.words(KEY, 2 * 6 * 9 * 12).reshape(2, 6, 9, 12)[..., :9]  # rows of 12 words, for 9 keys
+    keep, same = words >= 0.2 * 2.0**32, documents[:, None, :, None] == documents[:, None, None, :]
+    dq, dk, dv, _ = attention_backward(k, g, q, key, v, documents, KEY)
+    each = attention_backward(k, g, q, np.repeat(key, 2, axis=1), np.repeat(v, 2, axis=1), same, keep)
+    np.testing.assert_allclose(dq, each[0], atol=1e-6)
+    for d, wanted in zip((dk, dv), each[1:3], strict=True):
+        np.testing.assert_allclose(d, wanted[:, ::2] + wanted[:, 1::2], atol=1e-6)
 
 
 @extreme

@@ -1,6 +1,7 @@
 """The GPT on its own: counts, causality, tied weights, learning, the border."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,28 @@ def test_the_loss_is_that_of_the_logits_and_so_are_its_gradients():
             assert tg.allclose(p.grad, g, rtol=1e-9, atol=1e-12)
         model.zero_grad()
         loss.backward(retain_graph=True)  # the gradients that were handed over are computed again
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_hooks_between_the_blocks_are_called_and_change_nothing(rate):
+    """A block hands the next one's norm on where nobody watches; who watches sees each module called once."""
+
+    def losses_of(watched: list[str]) -> tuple[list[Any], list[str]]:
+        tg.manual_seed(0)
+        model = GPTModel(SMALL.to_dict() | {"n_layers": 3, "drop_rate": rate})
+        seen: list[str] = []
+        for name in watched:
+            model.get_submodule(name).register_forward_hook(lambda *args, name=name: seen.append(name))
+        ids = tg.randint(SMALL.vocab_size, (2, 5))
+        loss = model.loss(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        return [loss.item(), *(p.grad.tolist() for p in model.parameters())], seen
+
+    plain, _ = losses_of([])
+    for watched in ("0.norm1 1.norm1 2.norm2", "0 1", "1.att 1.ff", "2.drop_shortcut 2.drop_shortcut"):
+        names = [f"trf_blocks.{name}" for name in watched.split()]
+        found, seen = losses_of([*dict.fromkeys(names), "final_norm"])
+        assert seen == [*names, "final_norm"] and found == plain
 
 
 def test_the_loss_sees_hooks_on_the_head_and_heads_of_another_kind():

@@ -470,24 +470,29 @@ def rms_norm(draw):
 
 @samples_of("attention")
 def attention(draw):
-    b, h, t, s, d, e = (draw(st.integers(1, 3)) for _ in range(6))
+    b, shared, group, t, s, d, e = (draw(st.integers(1, 3)) for _ in range(7))
+    h = shared * group
     weights = (b, h, t, s)
     mask_shape = tuple(draw(st.sampled_from([n, 1])) for n in weights)[draw(st.integers(0, 2)) :]
-    mask = optional(draw, st.sampled_from([bools, array]).flatmap(lambda kind: kind(mask_shape)))
+    kinds = [bools(mask_shape), array(mask_shape), *[ids(3, (b, t))] * (t == s)]
+    mask = optional(draw, st.sampled_from(kinds).flatmap(lambda kind: kind))
     if mask is not None and mask.dtype == bool:
         mask[..., 0] = True  # each query sees a key: without any its result is nan
-    keep = optional(draw, bools(weights))
+    keep = drawn(draw, weights) if draw(TRUTH) else None
     return sample(
-        draw(array((b, h, t, d))), draw(array((b, h, s, d))), draw(array((b, h, s, e))), mask, keep,
-        causal=mask is None and draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), keep_scale=1.25,
+        draw(array((b, h, t, d))), draw(array((b, shared, s, d))), draw(array((b, shared, s, e))), mask, keep,
+        causal=mask is None and draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), drop=0.2,
     )  # fmt: skip
 
 
 @samples_of("attention_of_packed")
 def attention_of_packed(draw):
     b, t, heads, width = (draw(st.integers(1, 3)) for _ in range(4))
-    qkv, keep = draw(array((b, t, 3 * heads * width))), optional(draw, bools((b, heads, t, t)))
-    return sample(qkv, keep, heads=heads, causal=draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), keep_scale=1.25)
+    qkv, keep = draw(array((b, t, 3 * heads * width))), drawn(draw, (b, heads, t, t)) if draw(TRUTH) else None
+    mask = optional(draw, bools((b, 1, t, t)) | ids(3, (b, t)))
+    if mask is not None and mask.dtype == bool:
+        mask[..., 0] = True  # which each query sees
+    return sample(qkv, mask, keep, heads=heads, causal=draw(TRUTH), scale=draw(st.sampled_from([1.0, 0.5])), drop=0.2)
 
 
 # --- losses ---

@@ -63,7 +63,7 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "layer_norm": ("01",),
     "rms_norm": ("01",),
     "attention": ("0124y",),
-    "attention_of_packed": ("01y", ""),
+    "attention_of_packed": ("012y", "", ""),
     "cross_entropy": ("02", "", ""),
     "linear_cross_entropy": ("012",),
     "nll_loss": ("", "", ""),

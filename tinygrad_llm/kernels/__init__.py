@@ -103,14 +103,17 @@ class Kernels:
     needed. dx and dshortcut may be one array.
     """
     attention: Callable[..., Any]
-    """(q (B, H, T, D), k, v (B, H, S, D), mask, causal, scale, keep, keep_scale) -> y (B, H, T, D), saved.
+    """(q (B, H, T, D), k, v (B, K, S, D), mask, causal, scale, keep, drop) -> y (B, H, T, D), saved.
 
-    mask: None, bool (True takes part) or an array added to the scores, broadcast to (B, H, T, S); where it leaves a
-    query nothing to look at, the result is 0. keep: None or bool (B, H, T, S), the weights that dropout keeps; they are
-    multiplied by keep_scale. `saved` is what backward needs.
+    Each of the K heads of keys and values serves H / K neighbouring heads of queries. mask: None; bool (True takes
+    part) or an array added to the scores, broadcast to (B, H, T, S); or whole numbers (B, T), the document of each
+    position, for queries that see their own alone (T = S). Where it leaves a query nothing to look at, the result is 0.
+    keep: None; bool (B, H, T, S), the weights that dropout keeps; or the key of a stream that decides, as for
+    `dropout` (`attention_forms.kept`). drop: their probability to be dropped; what is kept is divided by 1 - drop.
+    `saved` is what backward needs.
     """
     attention_backward: Callable[..., Any]
-    """(g, q, k, v, saved, scale, keep, keep_scale, need_scores, into) -> dq, dk, dv, dscores (B, H, T, S) or None.
+    """(g, q, k, v, saved, scale, keep, drop, need_scores, into) -> dq, dk, dv, dscores (B, H, T, S) or None.
 
     into: None, or three arrays that take dq, dk and dv.
     """

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.kernels import attention_forms as forms
 from tinygrad_llm.kernels.cpu_decoding import attention_of_one
+from tinygrad_llm.kernels.philox import scale_of_kept
 from tinygrad_llm.kernels.threads import blas_uses_avx512, for_each
 from tinygrad_llm.kernels.tiling import FAINT, MODERATE, row_dots, row_sums, tiles
 
@@ -39,13 +41,14 @@ class Saved(NamedTuple):
 
 
 def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, causal: bool, scale: float, keep: Any, drop: float
 ) -> tuple[np.ndarray, Saved]:
     """softmax(q k^T scale + mask) v.
 
     The result lies in memory as q does: where q is a view of (B, T, H, D), joining the heads copies nothing.
     """
     batch, heads, t, _ = q.shape
+    k, v = forms.shared(q, k, v)
     if t == 1 and not causal and keep is None:
         y, weights = attention_of_one(q, k, v, None if mask is None else _added(mask, q.dtype), scale)
         return y, Saved(y, weights, None, None, False)
@@ -53,6 +56,7 @@ def attention(
     lse = np.empty((batch, heads, t, 1), q.dtype)
     count = batch * heads * t * k.shape[-2]
     p = np.zeros((batch, heads, t, k.shape[-2]), q.dtype) if count <= KEPT else None
+    keep, keep_scale = forms.kept(keep, drop, (batch, heads, t, k.shape[-2]), q), scale_of_kept(drop)
     scores = _Scores(q, k, mask, causal, scale)
 
     def work(group: Group) -> None:
@@ -93,16 +97,24 @@ def _exp_and_sum(scores: np.ndarray) -> np.ndarray:
 
 
 def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float, keep: Any, keep_scale: float, need_scores: bool,
+    g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float, keep: Any, drop: float, need_scores: bool,
     into: Any = None,
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """dv = p'^T g, ds = p (dp - g . y), dq = ds k scale, dk = ds^T q scale; p' is p after dropout.
 
     The sum of dp p over a row, which softmax subtracts, is that of g y.
     """
+    if k.shape[1] != q.shape[1]:
+        keys, values = forms.shared(q, k, v)
+        each = attention_backward(g, q, keys, values, saved, scale, keep, drop, need_scores)
+        found = each[0], *(forms.of_groups(d, k.shape[1]) for d in each[1:3])
+        for place, gradient in zip(into or (), found, strict=False):
+            place[...] = gradient
+        return *(into or found), each[3]
     dq, dk, dv = (np.empty_like(x) for x in (q, k, v)) if into is None else into
     scores = _Scores(q, k, saved.mask, saved.causal, scale)
     shape = (*q.shape[:3], k.shape[-2])
+    keep = forms.kept(keep, drop, shape, q)
     dscores = np.zeros(shape, q.dtype) if need_scores else None
 
     def work(group: Group) -> None:
@@ -121,7 +133,7 @@ def attention_backward(
             ds = towards[..., rows, :] @ values_t[..., seen]
             kept = p
             if keep is not None:
-                dropped = keep[group][..., rows, seen] * p.dtype.type(keep_scale)
+                dropped = keep[group][..., rows, seen] * p.dtype.type(scale_of_kept(drop))
                 ds *= dropped
                 kept = dropped
                 kept *= p
@@ -205,4 +217,5 @@ def transposed(x: np.ndarray) -> np.ndarray:
 
 def _added(mask: np.ndarray, dtype: Any) -> np.ndarray:
     """A mask in the form that is added to the scores."""
+    mask = forms.seen(mask)
     return np.where(mask, 0.0, -np.inf).astype(dtype) if mask.dtype == bool else mask

@@ -135,14 +135,14 @@ def _activate_backward(function: Callable[..., Any]) -> Any:
 def _attention_backward(function: Callable[..., Any]) -> Any:
     @wraps(function)
     def attention_backward(
-        g: Any, q: Any, k: Any, v: Any, saved: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool,
+        g: Any, q: Any, k: Any, v: Any, saved: Any, scale: float, keep: Any, drop: float, need_scores: bool,
         into: Any = None,
     ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         """dq, dk, dv in the dtype of q, dscores in float32."""
         if not is_half(q):
-            return function(g, q, k, v, saved, scale, keep, keep_scale, need_scores, into)
+            return function(g, q, k, v, saved, scale, keep, drop, need_scores, into)
         factors = map(wide, (g, q, k, v))
-        *gradients, dscores = function(*factors, saved, scale, keep, keep_scale, need_scores)
+        *gradients, dscores = function(*factors, saved, scale, keep, drop, need_scores)
         for place, gradient in zip(into or (), gradients, strict=False):
             place[...] = gradient
         dq, dk, dv = into or (d.astype(q.dtype) for d in gradients)

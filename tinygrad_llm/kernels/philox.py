@@ -47,6 +47,11 @@ def limit(p: float) -> int:
     return min(round(p * 2.0**32), 2**32 - 1)
 
 
+def scale_of_kept(p: float) -> float:
+    """What elements that are kept are multiplied by, so that the mean stays: 1 / (1 - p); 0 where none is kept."""
+    return 1 / (1 - p) if p < 1 else 0.0
+
+
 def keep_mask(key: Any, p: float, shape: tuple[int, ...], like: Any) -> Any:
     """True where the word of the element's place, counted in C order, is at least p 2^32: bool (shape)."""
     drawn = words(key, math.prod(shape), array_module(like))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, special
-from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of
+from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of, philox
+from tinygrad_llm.kernels import attention_forms as forms
 from tinygrad_llm.kernels.half import takes_half
 from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
@@ -168,21 +169,28 @@ def _product(a: Any, b: Any) -> Any:
 
 
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, drop: float
 ) -> tuple[Any, Any]:
     """softmax(q k^T scale + mask) v; backward needs the probabilities.
 
     Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
     """
+    k, v = forms.shared(q, k, v)
     scores = _product(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
     if mask is not None:
+        mask = forms.seen(mask)
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
     if causal:
         scores = np.where(causal_mask(scores), scores, -np.inf)
     p = softmax(scores)
     if mask is not None:  # a query that may look nowhere takes nothing
         p = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0, p).astype(q.dtype)
-    return _product(p if keep is None else p * keep * keep_scale, v), p
+    return _product(p if keep is None else p * _dropped(p, keep, drop), v), p
+
+
+def _dropped(p: Any, keep: Any, drop: float) -> Any:
+    """What dropout multiplies the weights p by, in their dtype."""
+    return forms.kept(keep, drop, p.shape, p) * p.dtype.type(philox.scale_of_kept(drop))
 
 
 def causal_mask(scores: Any) -> Any:
@@ -193,17 +201,17 @@ def causal_mask(scores: Any) -> Any:
 
 
 def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool,
-    into: Any = None,
-) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    g: Any, q: Any, k: Any, v: Any, p: Any, scale: float, keep: Any, drop: float, need_scores: bool, into: Any = None
+) -> tuple[Any, Any, Any, Any]:
     """dv = p'^T g, dp = g v^T, ds = softmax_backward(dp), dq = ds k scale, dk = ds^T q scale; p' is p after dropout."""
-    dropped = p if keep is None else p * keep * keep_scale
-    dv = _product(dropped.swapaxes(-1, -2), g)
+    heads = k.shape[1]
+    k, v = forms.shared(q, k, v)
+    dropped = None if keep is None else _dropped(p, keep, drop)
+    dv = _product((p if dropped is None else p * dropped).swapaxes(-1, -2), g)
     dp = _product(g, v.swapaxes(-1, -2))
-    if keep is not None:
-        dp = dp * keep * keep_scale
-    ds = softmax_backward(dp, p)
-    gradients = _product(ds, k) * scale, _product(ds.swapaxes(-1, -2), q) * scale, dv
+    ds = softmax_backward(dp if dropped is None else dp * dropped, p)
+    dk = _product(ds.swapaxes(-1, -2), q) * scale
+    gradients = _product(ds, k) * scale, forms.of_groups(dk, heads), forms.of_groups(dv, heads)
     for place, gradient in zip(into or (), gradients, strict=False):
         place[...] = gradient
     return *(into or gradients), ds if need_scores else None

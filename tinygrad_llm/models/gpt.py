@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import arange
 from tinygrad_llm.autograd.side_by_side import sum_side_by_side
-from tinygrad_llm.dtypes import dtype, float32
+from tinygrad_llm.dtypes import bool_, dtype, float32
 from tinygrad_llm.kernels.tiling import tiles
 from tinygrad_llm.nn import (
     GELU,
@@ -112,7 +111,8 @@ class GPTModel(Module):
     are the same to the last bit, the memory is less, and a step takes about a third longer. It is no part of the
     configuration, since it changes no result, and may be set on the model at any time.
 
-    Raises: ValueError for ids of another rank or longer than the context, or documents or positions of another shape;
+    Raises: ValueError for ids of another rank or longer than the context, documents or positions of another shape, or
+    documents that are no whole numbers;
     IndexError for an id outside 0..V - 1 or a position outside the context.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
     Using the output embedding to improve language models (2017), for the tied head.
@@ -289,26 +289,25 @@ class GPTModel(Module):
         for name, given in (("documents", documents), ("positions", positions)):
             if given is not None and given.shape != ids.shape:
                 raise ValueError(f"GPTModel: {name} {tuple(given.shape)} must have the shape of ids {tuple(ids.shape)}")
-        mask = None
-        if documents is not None:
+        if documents is not None and (documents.is_floating_point() or documents.dtype is bool_):
+            raise ValueError(f"GPTModel: documents are whole numbers, not {documents.dtype}; pass documents.long()")
+        if positions is None and documents is not None:
             same = documents.unsqueeze(2) == documents.unsqueeze(1)  # (B, T, T)
-            mask = same.unsqueeze(1)  # for every head
-            if positions is None:
-                positions = same.tril().sum(-1) - 1
+            positions = same.tril().sum(-1) - 1
         elif positions is None:
             positions = arange(ids.shape[1], device=ids.device)
         x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)
         if self.checkpoint:
             draws = not self._computes_only()  # else parts of a batch may run side by side, and there is one stream
             for block in self.trf_blocks:
-                x = run_again_in_backward(block, x, mask, use_reentrant=False, preserve_rng_state=draws)
+                x = run_again_in_backward(block, x, documents, use_reentrant=False, preserve_rng_state=draws)
         elif self._has_plain_blocks():
-            x = self._through_blocks(x, mask)
-        elif mask is None:
+            return self._between_norms(x, documents)
+        elif documents is None:
             x = self.trf_blocks(x)
         else:
             for block in self.trf_blocks:
-                x = block(x, mask)
+                x = block(x, documents)
         return self.final_norm(x)
 
     def _has_plain_blocks(self) -> bool:
@@ -316,13 +315,13 @@ class GPTModel(Module):
         blocks = self.trf_blocks
         return blocks.is_plainly(Sequential) and {block.is_plainly(TransformerBlock) for block in blocks} == {True}
 
-    def _through_blocks(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """blocks(x), each of plain ones handing on its result and the next one's norm of it, which are one op."""
+    def _between_norms(self, x: Tensor, documents: Tensor | None) -> Tensor:
+        """final_norm(blocks(x)), each block handing on its result and the norm of it that follows, which are one op."""
         blocks = list(self.trf_blocks)
         y = blocks[0].norm1(x)
-        for block, following in pairwise(blocks):
-            x, y = block.between_norms(x, y, mask, following.norm1)
-        return blocks[-1].after_norm(x, y, mask)
+        for block, norm in zip(blocks, [*(block.norm1 for block in blocks[1:]), self.final_norm], strict=True):
+            x, y = block.between_norms(x, y, documents, norm)
+        return y
 
     def num_parameters(self) -> int:
         """How many numbers training changes; tied weights count once."""

@@ -28,7 +28,8 @@ class MultiHeadAttention(Module):
     softmax(q k^T / sqrt(D) + causal mask) v for each of the H = num_heads heads of width D = d_out / H, then the heads
     side by side through `out_proj`. One product with `qkv.weight` (3 d_out, d_in) makes queries, keys and values: its
     rows are those of W_query, W_key and W_value, in this order. `dropout` is the probability of a softmax weight to be
-    dropped in training. `mask`: bool (True takes part), broadcast to (B, H, T, T), takes away from what is seen.
+    dropped in training. `mask` takes away from what is seen: bool (True takes part), broadcast to (B, H, T, T), or
+    whole numbers (B, T), the document of each position, for positions that see their own document alone.
     `past`: the keys and values of earlier positions, which x goes on from; without gradients, for writing.
 
     Raises: ValueError if num_heads does not divide d_out, or for a sequence longer than context_length.
@@ -66,7 +67,7 @@ class MultiHeadAttention(Module):
         scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)  # (B, H, T, T)
         seen = ones(scores.shape[-2:], dtype=bool_, device=x.device).tril()
         if mask is not None:
-            seen = seen & mask
+            seen = seen & (mask if mask.dtype is bool_ else (mask.unsqueeze(-1) == mask.unsqueeze(-2)).unsqueeze(1))
         return scores.masked_fill(~seen, -math.inf).softmax(-1)
 
     def extra_repr(self) -> str:

@@ -71,15 +71,11 @@ class TransformerBlock(Module):
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: Past | None = None) -> Tensor:
-        return self.after_norm(x, self.norm1(x), mask, past)
-
-    def after_norm(self, x: Tensor, y: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
-        """The block's result for x, where y = norm1(x) is at hand."""
-        x, y = self._attend(x, y, mask, past)
+        x, y = self._attend(x, self.norm1(x), mask, past)
         return self._add(x, self.ff(y))
 
     def between_norms(self, x: Tensor, y: Tensor, mask: Tensor | None, norm: Module) -> tuple[Tensor, Tensor]:
-        """The same, and the norm that follows, of the next block: one op, as sum and norm within the block are."""
+        """The block's result for x, where y = norm1(x) is at hand, and the norm of it that follows the block."""
         x, y = self._attend(x, y, mask, None)
         return self._add_and_normalise(x, self.ff(y), norm)
 

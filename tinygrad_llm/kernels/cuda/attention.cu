@@ -12,20 +12,20 @@
 // tx + 16 j, i and j below 4, and W columns of four rows of the result, all in registers. Tiles lie with 16 bytes
 // between rows, so that the 8 threads that read at once find 8 rows in different banks.
 // The last tiles come first: where causal they take the longest.
-// Compiled with D, the width of a head rounded up to 32, 64 or 128 (zeros stand behind the true width), and VEC.
+// Compiled with D, the width of a head rounded up to 32, 64 or 128 (zeros stand behind the true width), VEC, and what
+// attention.cuh asks for. Where heads share keys and values, a block of attention_dkv goes through all that share them.
 //
 // Source: Dao et al., FlashAttention (2022), algorithm 1; Dao, FlashAttention-2 (2023), algorithm 2.
 
-#include "common.cuh"
+#include "attention.cuh"
 
 #define TILE 64
 #define THREADS 256
-#define BLOCKS (D > 64 ? 1 : 2)  // at once on a multiprocessor, as shared memory allows
+#define BLOCKS (D > 64 || MASK || DROPOUT || VEC == 1 ? 1 : 2)  // at once on a multiprocessor: memory and registers
 #define PITCH (D + 4)
 #define SCORES (TILE + 4)
 #define W (D / 16)         // columns of the result for each thread
 #define P (W < 4 ? W : 4)  // of which so many lie side by side
-#define LOG2E 1.4426950408889634f
 
 // Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column.
 __device__ void fetch(float *tile, const float *x, long long stride, int first, int rows, int d)
@@ -110,30 +110,38 @@ __device__ void put(float *x, long long stride, int first, int rows, int d, int 
 
 // q and y have T rows a head, k and v S; *b, *h and *t are the distances between sequences, heads and rows, in floats.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int d,
+attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int group, int d,
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
-          long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal)
+          long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
+          const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *scores = keys + TILE * PITCH;
     int ty = threadIdx.x / 16, tx = threadIdx.x % 16, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
+    Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
+    k += b * kb + h / group * kh;
+    v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
     float o[4][W] = {}, top[4] = {-INF, -INF, -INF, -INF}, sum[4] = {};
-    for (int key = 0; key < end; key += TILE) {
+    for (int column = sight.next(first, TILE, 0, TILE, end); column < end;
+         column = sight.next(first, TILE, column + TILE, TILE, end)) {
         __syncthreads();
-        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
+        fetch(keys, k, kt, column, S, d);
         __syncthreads();
         float s[4][4];
         dots(queries, keys, ty, tx, s);
+        bool whole = sight.whole(first, TILE, column, TILE);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = first + ty + 16 * i;
             float higher = top[i], part = 0;
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                int column = key + tx + 16 * j;
-                s[i][j] = column < S && (!causal || column <= row) ? s[i][j] * (scale * LOG2E) : -INF;
+                if (!whole) s[i][j] = sight.score(s[i][j], scale * LOG2E, row, column + tx + 16 * j);
+                s[i][j] *= FACTOR;
                 higher = fmaxf(higher, s[i][j]);
             }
             higher = warp_max(higher, 16);
@@ -141,7 +149,8 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float e = exp2f(s[i][j] - shift);
-                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = e;
+                bool kept = !DROPOUT || dropout.keeps(row, column + tx + 16 * j);
+                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = kept ? e : 0.0f;
                 part += e;
             }
             sum[i] = sum[i] * shrink + warp_sum(part, 16);
@@ -150,16 +159,17 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
             for (int j = 0; j < W; j++) o[i][j] *= shrink;
         }
         __syncthreads();
-        fetch(keys, v + b * vb + h * vh, vt, key, S, d);  // values take the keys' place
+        fetch(keys, v, vt, column, S, d);  // values take the keys' place
         __syncthreads();
         add_product(scores, keys, ty, tx, o);
     }
     float factor[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        factor[i] = 1 / sum[i];
+        factor[i] = sum[i] == 0 ? 0.0f : keep_scale / sum[i];  // who sees nothing takes nothing
         int row = first + ty + 16 * i;
-        if (tx == 0 && row < T) lse[blockIdx.y * (long long)T + row] = (top[i] + log2f(sum[i])) / LOG2E;
+        if (tx == 0 && row < T)
+            lse[blockIdx.y * (long long)T + row] = sum[i] == 0 ? INF : (top[i] + log2f(sum[i])) / LOG2E;
     }
     put(y + b * yb + h * yh, yt, first, T, d, ty, tx, o, factor);
 }
@@ -181,16 +191,22 @@ extern "C" __global__ void attention_delta(const float *g, const float *y, float
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_dq(const float *g, const float *q, const float *k, const float *v, const float *lse, const float *delta,
-             float *dq, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+             float *dq, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
-             float scale, int causal)
+             float scale, int causal,
+             const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
     float *keys = towards + TILE * PITCH, *values = keys + TILE * PITCH, *scores = values + TILE * PITCH;
     int ty = threadIdx.x / 16, tx = threadIdx.x % 16, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
+    Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
+    k += b * kb + h / group * kh;
+    v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
     fetch(towards, g + b * gb + h * gh, gt, first, T, d);
     float o[4][W] = {}, l[4], dot[4];
@@ -200,22 +216,24 @@ attention_dq(const float *g, const float *q, const float *k, const float *v, con
         l[i] = lse[blockIdx.y * (long long)T + row] * LOG2E;
         dot[i] = delta[blockIdx.y * (long long)T + row];
     }
-    for (int key = 0; key < end; key += TILE) {
+    for (int column = sight.next(first, TILE, 0, TILE, end); column < end;
+         column = sight.next(first, TILE, column + TILE, TILE, end)) {
         __syncthreads();
-        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
-        fetch(values, v + b * vb + h * vh, vt, key, S, d);
+        fetch(keys, k, kt, column, S, d);
+        fetch(values, v, vt, column, S, d);
         __syncthreads();
         float s[4][4], dp[4][4];
         dots(queries, keys, ty, tx, s);
         dots(towards, values, ty, tx, dp);
+        bool whole = sight.whole(first, TILE, column, TILE);
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                int row = first + ty + 16 * i, column = key + tx + 16 * j;
-                bool seen = column < S && (!causal || column <= row);
-                float p = seen ? exp2f(s[i][j] * (scale * LOG2E) - l[i]) : 0.0f;
-                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = p * (dp[i][j] - dot[i]);
+                int row = first + ty + 16 * i, c = column + tx + 16 * j;
+                if (!whole) s[i][j] = sight.score(s[i][j], scale * LOG2E, row, c);
+                if (DROPOUT) dp[i][j] = dropout.keeps(row, c) ? dp[i][j] * keep_scale : 0.0f;
+                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = exp2f(s[i][j] * FACTOR - l[i]) * (dp[i][j] - dot[i]);
             }
         __syncthreads();
         add_product(scores, keys, ty, tx, o);
@@ -227,55 +245,67 @@ attention_dq(const float *g, const float *q, const float *k, const float *v, con
 // Rows are keys here and columns queries: the scores are s^T.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_dkv(const float *g, const float *q, const float *k, const float *v, const float *lse, const float *delta,
-              float *dk, float *dv, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+              float *dk, float *dv, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
               long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
-              long long eb, long long eh, long long et, float scale, int causal)
+              long long eb, long long eh, long long et, float scale, int causal,
+              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
     float *keys = towards + TILE * PITCH, *values = keys + TILE * PITCH, *scores = values + TILE * PITCH;
-    int ty = threadIdx.x / 16, tx = threadIdx.x % 16, b = blockIdx.y / H, h = blockIdx.y % H;
-    int first = blockIdx.x * TILE;
+    int shares = H / group, b = blockIdx.y / shares, h = blockIdx.y % shares;
+    int ty = threadIdx.x / 16, tx = threadIdx.x % 16, first = blockIdx.x * TILE, begin = causal ? first : 0;
     fetch(keys, k + b * kb + h * kh, kt, first, S, d);
     fetch(values, v + b * vb + h * vh, vt, first, S, d);
-    lse += blockIdx.y * (long long)T;
-    delta += blockIdx.y * (long long)T;
     float o[4][W] = {}, u[4][W] = {};
-    for (int query = causal ? first : 0; query < T; query += TILE) {
-        __syncthreads();
-        fetch(queries, q + b * qb + h * qh, qt, query, T, d);
-        fetch(towards, g + b * gb + h * gh, gt, query, T, d);
-        __syncthreads();
-        float s[4][4], dp[4][4];
-        dots(keys, queries, ty, tx, s);
+    for (int head = h * group; head < (h + 1) * group; head++) {
+        Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, head, T, S, causal);
+        Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
+        const float *l = lse + (b * H + head) * (long long)T, *dots_gy = delta + (b * H + head) * (long long)T;
+        for (int query = sight.next(first, TILE, begin, TILE, T); query < T;
+             query = sight.next(first, TILE, query + TILE, TILE, T)) {
+            __syncthreads();
+            fetch(queries, q + b * qb + head * qh, qt, query, T, d);
+            fetch(towards, g + b * gb + head * gh, gt, query, T, d);
+            __syncthreads();
+            float s[4][4], dp[4][4];
+            dots(keys, queries, ty, tx, s);
+            bool whole = sight.whole(query, TILE, first, TILE);
+            unsigned kept = 0;  // a bit for each of this thread's pairs
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int column = query + tx + 16 * j;
-            float l = lse[min(column, T - 1)] * LOG2E;
+            for (int j = 0; j < 4; j++) {
+                int column = query + tx + 16 * j;
+                float shift = l[min(column, T - 1)] * LOG2E;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int row = first + ty + 16 * i;
-                bool seen = column < T && row < S && (!causal || row <= column);
-                s[i][j] = seen ? exp2f(s[i][j] * (scale * LOG2E) - l) : 0.0f;
-                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = s[i][j];
+                for (int i = 0; i < 4; i++) {
+                    int row = first + ty + 16 * i;
+                    if (!whole) s[i][j] = sight.score(s[i][j], scale * LOG2E, column, row);
+                    s[i][j] = exp2f(s[i][j] * FACTOR - shift);
+                    bool keep = !DROPOUT || dropout.keeps(column, row);
+                    kept |= keep << (4 * i + j);
+                    scores[(ty + 16 * i) * SCORES + tx + 16 * j] = keep ? s[i][j] : 0.0f;
+                }
             }
-        }
-        __syncthreads();
-        add_product(scores, towards, ty, tx, u);
-        dots(values, towards, ty, tx, dp);
-        __syncthreads();
+            __syncthreads();
+            add_product(scores, towards, ty, tx, u);
+            dots(values, towards, ty, tx, dp);
+            __syncthreads();
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float dot = delta[min(query + tx + 16 * j, T - 1)];
+            for (int j = 0; j < 4; j++) {
+                float dot = dots_gy[min(query + tx + 16 * j, T - 1)];
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                scores[(ty + 16 * i) * SCORES + tx + 16 * j] = s[i][j] * (dp[i][j] - dot);
+                for (int i = 0; i < 4; i++) {
+                    if (DROPOUT) dp[i][j] = kept >> (4 * i + j) & 1 ? dp[i][j] * keep_scale : 0.0f;
+                    scores[(ty + 16 * i) * SCORES + tx + 16 * j] = s[i][j] * (dp[i][j] - dot);
+                }
+            }
+            __syncthreads();
+            add_product(scores, queries, ty, tx, o);
         }
-        __syncthreads();
-        add_product(scores, queries, ty, tx, o);
     }
-    float factor[4] = {scale, scale, scale, scale}, one[4] = {1, 1, 1, 1};
-    put(dk + b * db + h * dh, dt, first, S, d, ty, tx, o, factor);
-    put(dv + b * eb + h * eh, et, first, S, d, ty, tx, u, one);
+    float by_scale[4] = {scale, scale, scale, scale}, by_kept[4] = {keep_scale, keep_scale, keep_scale, keep_scale};
+    put(dk + b * db + h * dh, dt, first, S, d, ty, tx, o, by_scale);
+    put(dv + b * eb + h * eh, et, first, S, d, ty, tx, u, by_kept);
 }

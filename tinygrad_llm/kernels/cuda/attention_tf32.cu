@@ -6,17 +6,16 @@
 // have to hold columns t and t + 4; since a sum over columns may be taken in any order, the columns are named anew
 // instead, in both factors, and probabilities never leave the registers. All of a warp's reads from shared memory find
 // 32 different banks, since 4 floats stand behind each row.
-// Compiled with D (32, 64 or 128) and VEC.
+// Compiled with D (32, 64 or 128), VEC, and what attention.cuh asks for.
 //
 // Source: Dao, FlashAttention-2 (2023), section 3; NVIDIA, Parallel Thread Execution ISA, mma.m16n8k8.
 
-#include "common.cuh"
+#include "attention.cuh"
 
 #define TILE 64
 #define THREADS 128
 #define PITCH (D + 4)
 #define N (D / 8)  // results of 8 columns in a row of the output
-#define LOG2E 1.4426950408889634f
 
 // Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column.
 __device__ void fetch(float *tile, const float *x, long long stride, int first, int rows, int d)
@@ -86,31 +85,39 @@ __device__ void put(float *x, long long stride, int row, int rows, int d, int t,
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
-attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int d,
+attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int group, int d,
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
-          long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal)
+          long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
+          const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *values = keys + TILE * PITCH;
     int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     int row = first + 16 * warp + g;
+    Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
+    k += b * kb + h / group * kh;
+    v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
     float o[N][4] = {}, top[2] = {-INF, -INF}, sum[2] = {};
-    for (int key = 0; key < end; key += TILE) {
+    for (int column = sight.next(first, TILE, 0, TILE, end); column < end;
+         column = sight.next(first, TILE, column + TILE, TILE, end)) {
         __syncthreads();
-        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
-        fetch(values, v + b * vb + h * vh, vt, key, S, d);
+        fetch(keys, k, kt, column, S, d);
+        fetch(values, v, vt, column, S, d);
         __syncthreads();
         float s[8][4], higher[2] = {top[0], top[1]}, part[2] = {}, shift[2];
         dots<8>(queries + 16 * warp * PITCH, keys, g, t, s);
+        bool whole = sight.whole(first + 16 * warp, 16, column, TILE);
 #pragma unroll
         for (int j = 0; j < 8; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                int column = key + 8 * j + 2 * t + e % 2;
-                bool seen = column < S && (!causal || column <= row + e / 2 * 8);
-                s[j][e] = seen ? s[j][e] * (scale * LOG2E) : -INF;
+                if (!whole)
+                    s[j][e] = sight.score(s[j][e], scale * LOG2E, row + e / 2 * 8, column + 8 * j + 2 * t + e % 2);
+                s[j][e] *= FACTOR;
                 higher[e / 2] = fmaxf(higher[e / 2], s[j][e]);
             }
 #pragma unroll
@@ -124,6 +131,14 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
             for (int e = 0; e < 4; e++) {
                 s[j][e] = exp2f(s[j][e] - shift[e / 2]);
                 part[e / 2] += s[j][e];
+            }
+        if (DROPOUT)
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                bool kept[4];
+                dropout.keep(first + 16 * warp, column + 8 * j, kept);
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][e] = kept[e] ? s[j][e] : 0.0f;
             }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -141,16 +156,19 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (t == 0 && row + 8 * i < T)
-            lse[blockIdx.y * (long long)T + row + 8 * i] = (top[i] + log2f(sum[i])) / LOG2E;
-    put(y + b * yb + h * yh, yt, row, T, d, t, o, 1 / sum[0], 1 / sum[1]);
+            lse[blockIdx.y * (long long)T + row + 8 * i] = sum[i] == 0 ? INF : (top[i] + log2f(sum[i])) / LOG2E;
+    float low = sum[0] == 0 ? 0.0f : keep_scale / sum[0], high = sum[1] == 0 ? 0.0f : keep_scale / sum[1];
+    put(y + b * yb + h * yh, yt, row, T, d, t, o, low, high);  // who sees nothing takes nothing
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
 attention_dq(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
-             float *dq, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+             float *dq, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
-             float scale, int causal)
+             float scale, int causal,
+             const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
@@ -158,6 +176,10 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
     int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
     int first = (gridDim.x - 1 - blockIdx.x) * TILE, end = causal ? min(S, first + TILE) : S;
     int row = first + 16 * warp + g, mine = 16 * warp * PITCH;
+    Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, h, T, S, causal);
+    Dropout dropout(drawn ? *drawn : key, limit, blockIdx.y, T, S);
+    k += b * kb + h / group * kh;
+    v += b * vb + h / group * vh;
     fetch(queries, q + b * qb + h * qh, qt, first, T, d);
     fetch(towards, dy + b * gb + h * gh, gt, first, T, d);
     float o[N][4] = {}, l[2], dot[2];
@@ -167,24 +189,29 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
         l[i] = lse[place] * LOG2E;
         dot[i] = delta[place];
     }
-    for (int key = 0; key < end; key += TILE) {
+    for (int column = sight.next(first, TILE, 0, TILE, end); column < end;
+         column = sight.next(first, TILE, column + TILE, TILE, end)) {
         __syncthreads();
-        fetch(keys, k + b * kb + h * kh, kt, key, S, d);
-        fetch(values, v + b * vb + h * vh, vt, key, S, d);
+        fetch(keys, k, kt, column, S, d);
+        fetch(values, v, vt, column, S, d);
         __syncthreads();
         for (int part = 0; part < TILE; part += 32) {
             float s[4][4], dp[4][4];
             dots<4>(queries + mine, keys + part * PITCH, g, t, s);
             dots<4>(towards + mine, values + part * PITCH, g, t, dp);
+            bool whole = sight.whole(first + 16 * warp, 16, column + part, 32);
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+            for (int j = 0; j < 4; j++) {
+                bool kept[4];
+                if (DROPOUT) dropout.keep(first + 16 * warp, column + part + 8 * j, kept);
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int column = key + part + 8 * j + 2 * t + e % 2;
-                    bool seen = column < S && (!causal || column <= row + e / 2 * 8);
-                    float p = seen ? exp2f(s[j][e] * (scale * LOG2E) - l[e / 2]) : 0.0f;
-                    s[j][e] = p * (dp[j][e] - dot[e / 2]);
+                    int c = column + part + 8 * j + 2 * t + e % 2;
+                    if (!whole) s[j][e] = sight.score(s[j][e], scale * LOG2E, row + e / 2 * 8, c);
+                    if (DROPOUT) dp[j][e] = kept[e] ? dp[j][e] * keep_scale : 0.0f;
+                    s[j][e] = exp2f(s[j][e] * FACTOR - l[e / 2]) * (dp[j][e] - dot[e / 2]);
                 }
+            }
             add_product<4>(s, keys + part * PITCH, g, t, o);
         }
     }
@@ -194,43 +221,56 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
 // Rows are keys here and columns queries: the scores are s^T.
 extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
 attention_dkv(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
-              float *dk, float *dv, int T, int S, int H, int d, long long gb, long long gh, long long gt,
+              float *dk, float *dv, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
               long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
-              long long eb, long long eh, long long et, float scale, int causal)
+              long long eb, long long eh, long long et, float scale, int causal,
+              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
+              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
     float *keys = towards + TILE * PITCH, *values = keys + TILE * PITCH;
-    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, b = blockIdx.y / H, h = blockIdx.y % H;
-    int first = blockIdx.x * TILE, row = first + 16 * warp + g, mine = 16 * warp * PITCH;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    int shares = H / group, b = blockIdx.y / shares, h = blockIdx.y % shares, mine = 16 * warp * PITCH;
+    int first = blockIdx.x * TILE, begin = causal ? first : 0, row = first + 16 * warp + g;
     fetch(keys, k + b * kb + h * kh, kt, first, S, d);
     fetch(values, v + b * vb + h * vh, vt, first, S, d);
-    lse += blockIdx.y * (long long)T;
-    delta += blockIdx.y * (long long)T;
     float o[N][4] = {}, u[N][4] = {};
-    for (int query = causal ? first : 0; query < T; query += TILE) {
-        __syncthreads();
-        fetch(queries, q + b * qb + h * qh, qt, query, T, d);
-        fetch(towards, dy + b * gb + h * gh, gt, query, T, d);
-        __syncthreads();
-        for (int part = 0; part < TILE; part += 32) {
-            float s[4][4], dp[4][4];
-            dots<4>(keys + mine, queries + part * PITCH, g, t, s);
-            dots<4>(values + mine, towards + part * PITCH, g, t, dp);
+    for (int head = h * group; head < (h + 1) * group; head++) {
+        Sight sight(seen, added, mb, mh, mt, ms, documents, ranges, b, head, T, S, causal);
+        Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
+        const float *l = lse + (b * H + head) * (long long)T, *dot = delta + (b * H + head) * (long long)T;
+        for (int query = sight.next(first, TILE, begin, TILE, T); query < T;
+             query = sight.next(first, TILE, query + TILE, TILE, T)) {
+            __syncthreads();
+            fetch(queries, q + b * qb + head * qh, qt, query, T, d);
+            fetch(towards, dy + b * gb + head * gh, gt, query, T, d);
+            __syncthreads();
+            for (int part = 0; part < TILE; part += 32) {
+                float s[4][4], dp[4][4];
+                dots<4>(keys + mine, queries + part * PITCH, g, t, s);
+                dots<4>(values + mine, towards + part * PITCH, g, t, dp);
+                bool whole = sight.whole(query + part, 32, first + 16 * warp, 16);
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+                for (int j = 0; j < 4; j++) {
+                    bool kept[4];
+                    if (DROPOUT) dropout.keep_turned(first + 16 * warp, query + part + 8 * j, kept);
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int column = query + part + 8 * j + 2 * t + e % 2, r = row + e / 2 * 8, place = min(column, T - 1);
-                    bool seen = column < T && r < S && (!causal || r <= column);
-                    s[j][e] = seen ? exp2f(s[j][e] * (scale * LOG2E) - lse[place] * LOG2E) : 0.0f;
-                    dp[j][e] = s[j][e] * (dp[j][e] - delta[place]);
+                    for (int e = 0; e < 4; e++) {
+                        int column = query + part + 8 * j + 2 * t + e % 2, place = min(column, T - 1);
+                        if (!whole) s[j][e] = sight.score(s[j][e], scale * LOG2E, column, row + e / 2 * 8);
+                        float p = exp2f(s[j][e] * FACTOR - l[place] * LOG2E);
+                        s[j][e] = !DROPOUT || kept[e] ? p : 0.0f;
+                        if (DROPOUT) dp[j][e] = kept[e] ? dp[j][e] * keep_scale : 0.0f;
+                        dp[j][e] = p * (dp[j][e] - dot[place]);
+                    }
                 }
-            add_product<4>(s, towards + part * PITCH, g, t, u);
-            add_product<4>(dp, queries + part * PITCH, g, t, o);
+                add_product<4>(s, towards + part * PITCH, g, t, u);
+                add_product<4>(dp, queries + part * PITCH, g, t, o);
+            }
         }
     }
     put(dk + b * db + h * dh, dt, row, S, d, t, o, scale, scale);
-    put(dv + b * eb + h * eh, et, row, S, d, t, u, 1, 1);
+    put(dv + b * eb + h * eh, et, row, S, d, t, u, keep_scale, keep_scale);
 }

@@ -1,123 +1,123 @@
-"""Launchers of attention without a T x S array: in float32, or on the tensor cores where TF32 is allowed."""
+"""Attention on a GPU: which implementation serves a call.
+
+`WAYS` lists our own, the best first. A call goes to the first that serves it, or to cuDNN where that was faster, or to
+the reference where nobody else serves it; its way back goes to the same. Another one is another `Way` in the list.
+"""
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from tinygrad_llm import devices
+from tinygrad_llm.kernels import philox
 from tinygrad_llm.kernels.cuda import cudnn, sdp
-from tinygrad_llm.kernels.cuda.launch import launch, shared_memory
-from tinygrad_llm.kernels.cuda.rows import blocks_of
+from tinygrad_llm.kernels.cuda.asked import Asked, Way
+from tinygrad_llm.kernels.cuda.heads_16 import TENSOR_CORES_16
+from tinygrad_llm.kernels.cuda.heads_32 import PLAIN, TENSOR_CORES_TF32
+from tinygrad_llm.kernels.cuda.launch import REALS, shared_memory
 from tinygrad_llm.kernels.reference import REFERENCE
 
-TILE = 64  # as in both files
-WIDTHS = (32, 64, 128)  # that the kernels are compiled for
+LARGE = 1 << 24  # scores, from which on it is worth a warning that they stand in memory
 
 
 class Saved(NamedTuple):
-    """What the way back needs: the result, and for each query the logarithm of the sum of its exponentials."""
+    """What the way back needs: who went there, the result and what that way kept, the mask and the order."""
 
+    way: Way
     y: Any
-    lse: Any
+    kept: Any
+    mask: Any
     causal: bool
 
 
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, drop: float
 ) -> tuple[Any, Any]:
-    """softmax(q k^T scale) v; with a mask, dropout, or wide heads as the reference.
-
-    The result lies in memory as (B, T, H, D), so that joining the heads copies nothing.
-    """
-    if sdp.by_cudnn(q, k, v, mask, causal, scale, keep, None):
-        return cudnn.attention(q, k, v, causal, scale)
-    if mask is not None or keep is not None or not sdp.allowed["flash"] or not _fits(q, k, v):
-        sdp.must_be_allowed()
-        return REFERENCE.attention(q, k, v, mask, causal, scale, keep, keep_scale)
-    q, k, v = (_rows_in_order(x) for x in (q, k, v))
-    (batch, heads, t, d), s = q.shape, k.shape[2]
-    y = np.empty_like(q, order="C", shape=(batch, t, heads, d)).transpose(0, 2, 1, 3)
-    lse = np.empty_like(q, order="C", shape=(batch, heads, t))
-    width, (file, threads, tiles, scores) = _width(d), _way()
-    launch(
-        file, "attention", (blocks_of(t, TILE), batch * heads), threads, q, k, v, y, lse, t, s, heads, d,
-        *_steps(q, k, v, y), scale, causal, shared=_shared(width, tiles, scores), D=width, VEC=_vec(d, q, k, v),
-    )  # fmt: skip
-    return y, Saved(y, lse, causal)
+    """softmax(q k^T scale + mask) v by the first way that serves it."""
+    asked = Asked(q, k, v, mask, causal, scale, keep, drop)
+    way = choose(asked)
+    y, kept = way.forward(asked)
+    return y, Saved(way, y, kept, mask, causal)
 
 
 def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, saved: Any, scale: float, keep: Any, keep_scale: float, need_scores: bool,
+    g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float, keep: Any, drop: float, need_scores: bool,
     into: Any = None,
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
-    """dq, dk, dv; each has one writer, so that they are the same every time."""
-    if isinstance(saved, cudnn.Saved):
-        return *cudnn.attention_backward(g, q, k, v, saved, scale, into), None
-    if not isinstance(saved, Saved):
-        return REFERENCE.attention_backward(g, q, k, v, saved, scale, keep, keep_scale, need_scores, into)
-    y, lse, causal = saved
-    g, q, k, v = (_rows_in_order(x) for x in (g, q, k, v))
-    (batch, heads, t, d), s = q.shape, k.shape[2]
-    dq, dk, dv = (np.empty_like(x, order="C") for x in (q, k, v)) if into is None else into
-    delta = np.empty_like(lse)
-    width = _width(d)
-    common = {"D": width, "VEC": _vec(d, g, q, k, v)}
-    grid = (blocks_of(t, 4), batch * heads)
-    launch("attention", "attention_delta", grid, (128,), g, y, delta, t, heads, d, *_steps(g, y), **common)
-    file, threads, _, scores = _way()
-    sizes, room = (t, s, heads, d), _shared(width, 4, scores)
-    launch(
-        file, "attention_dq", (blocks_of(t, TILE), batch * heads), threads, g, q, k, v, lse, delta, dq,
-        *sizes, *_steps(g, q, k, v, dq), scale, causal, shared=room, **common,
-    )  # fmt: skip
-    launch(
-        file, "attention_dkv", (blocks_of(s, TILE), batch * heads), threads, g, q, k, v, lse, delta, dk, dv,
-        *sizes, *_steps(g, q, k, v, dk, dv), scale, causal, shared=room, **common,
-    )  # fmt: skip
-    return dq, dk, dv, _scores_gradient(g, q, k, v, saved, scale) if need_scores else None
+    """dq, dk, dv by the way that went there; dscores (B, H, T, S), which a mask may ask for, by the reference."""
+    asked = Asked(q, k, v, saved.mask, saved.causal, scale, keep, drop)
+    gradients = saved.way.backward(g, asked, saved.y, saved.kept, into)
+    return *gradients, _scores_gradient(g, asked) if need_scores else None
 
 
-def _scores_gradient(g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float) -> Any:
-    """(B, H, T, S), which only a mask that is differentiated asks for: by the reference."""
-    p = REFERENCE.attention(q, k, v, None, saved.causal, scale, None, 1.0)[1]
-    return REFERENCE.attention_backward(g, q, k, v, p, scale, None, 1.0, True)[3]
+def choose(asked: Asked) -> Way:
+    """The way of a call, of those that are allowed (`sdp`).
+
+    Warns, once a reason, where that takes much memory and time. Raises: RuntimeError where none is allowed.
+    """
+    room = shared_memory(asked.q.device.id)
+    ours = next((way for way in WAYS if sdp.allowed["flash"] and way.serves(asked, room)), None)
+    once = None if ours is None else partial(_once, ours, asked)
+    if sdp.by_cudnn(*asked[:7], once):
+        return BY_CUDNN
+    if ours is not None:
+        return ours
+    sdp.must_be_allowed()
+    _warn(asked)
+    return BY_REFERENCE
 
 
-def _fits(q: Any, k: Any, v: Any) -> bool:
-    """Whether the kernels can take it: float32, something to do, heads of one width that is not too large."""
-    d = q.shape[-1]
-    if q.dtype != np.float32 or not (q.size and k.size and v.size) or v.shape[-1] != d or d > WIDTHS[-1]:
-        return False
-    return q.shape[0] * q.shape[1] < 65536 and _shared(_width(d), 4, True) <= shared_memory(q.device.id)
+def _once(way: Way, asked: Asked) -> None:
+    """There and back; the result stands for its gradient: as many numbers."""
+    y, kept = way.forward(asked)
+    way.backward(y, asked, y, kept, None)
 
 
-def _width(d: int) -> int:
-    return next(width for width in WIDTHS if d <= width)
+def _warn(asked: Asked) -> None:
+    (batch, heads, t, d), s = asked.q.shape, asked.k.shape[2]
+    if batch * heads * t * s < LARGE or asked.q.dtype not in REALS or not sdp.allowed["flash"]:
+        return
+    if asked.v.shape[-1] != d or d > 128:
+        why = f"heads are {d} and {asked.v.shape[-1]} wide, and the kernels know one width of at most 128"
+    elif not (asked.keep is None or philox.is_key(asked.keep)):
+        why = "dropout was given as a mask in memory"
+    else:
+        why = f"no kernel serves {asked.q.dtype} with a scale of {asked.scale:g} on this GPU"
+    if why not in _warned:
+        _warned.add(why)
+        warnings.warn(f"attention: scores ({batch}, {heads}, {t}, {s}) stand in memory, since {why}", stacklevel=2)
 
 
-def _way() -> tuple[str, tuple[int], int, bool]:
-    """The file, the threads of a block, the tiles that forward keeps in shared memory, and whether scores lie there."""
-    return ("attention_tf32", (128,), 3, False) if devices.tf32 else ("attention", (256,), 2, True)
+_warned: set[str] = set()
 
 
-def _shared(width: int, tiles: int, scores: bool) -> int:
-    """Bytes of shared memory for so many tiles, and one of scores."""
-    return 4 * TILE * (tiles * (width + 4) + scores * (TILE + 4))
+# --- those of others ---
 
 
-def _rows_in_order(x: Any) -> Any:
-    """An array whose last axis lies side by side in memory."""
-    return x if x.strides[-1] == x.itemsize else x.copy()
+def _by_cudnn(asked: Asked) -> tuple[Any, Any]:
+    return cudnn.attention(*asked[:3], asked.causal, asked.scale)
 
 
-def _steps(*arrays: Any) -> list[int]:
-    """The distances between sequences, heads and rows of each array (B, H, T, D), in elements."""
-    return [stride // a.itemsize for a in arrays for stride in a.strides[:3]]
+def _back_by_cudnn(g: Any, asked: Asked, y: Any, kept: Any, into: Any) -> tuple[Any, Any, Any]:
+    return cudnn.attention_backward(g, *asked[:3], kept, asked.scale, into)
 
 
-def _vec(d: int, *arrays: Any) -> int:
-    """4 where each row of each array starts at a multiple of 16 bytes, else 1."""
-    even = all(step % 4 == 0 for step in _steps(*arrays))
-    return 4 if d % 4 == 0 and even and all(a.data.ptr % 16 == 0 for a in arrays) else 1
+def _by_reference(asked: Asked) -> tuple[Any, Any]:
+    return REFERENCE.attention(*asked)
+
+
+def _back_by_reference(g: Any, asked: Asked, y: Any, p: Any, into: Any) -> tuple[Any, Any, Any]:
+    how = (asked.scale, asked.keep, asked.drop, False, into)
+    return REFERENCE.attention_backward(g, *asked[:3], p, *how)[:3]
+
+
+def _scores_gradient(g: Any, asked: Asked) -> Any:
+    """(B, H, T, S), which only a mask that is differentiated asks for."""
+    p = REFERENCE.attention(*asked)[1]
+    return REFERENCE.attention_backward(g, *asked[:3], p, asked.scale, asked.keep, asked.drop, True)[3]
+
+
+BY_CUDNN = Way("cuDNN", lambda asked, room: cudnn.serves(*asked[:4], asked.keep), _by_cudnn, _back_by_cudnn)
+BY_REFERENCE = Way("reference", lambda asked, room: True, _by_reference, _back_by_reference)
+WAYS = [TENSOR_CORES_16, TENSOR_CORES_TF32, PLAIN]

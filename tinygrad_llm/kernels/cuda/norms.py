@@ -102,11 +102,11 @@ def dropout_add_norm(
 ) -> tuple[Any, Any, Any, Any]:
     """s = shortcut + dropout(x), y = (s - mean) rstd weight + bias."""
     n, c = as_rows(x).shape
-    s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
     vec = vector(c, x, shortcut, weight, bias)
     row = blocks_of(c, 32 * vec)
     if row * vec > MOST_OF_A_ROW or not (keep is None or philox.is_key(keep)):
         return NotImplemented
+    s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
     launch(
         "shortcut", "dropout_add_norm", (blocks_of(n, 4),), (128,), x, shortcut, weight, bias, s, y, mean, rstd, n, c,
         eps, *_drop(keep, p), VEC=vec, ROW=row, **kinds(REAL=[x], PARAM=[weight, bias], TRUNK=[shortcut]),

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import dtypes, random
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import attention as attention_ops
-from tinygrad_llm.autograd.tensor import Tensor, apply
+from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
 from tinygrad_llm.nn.functional.common import check_probability, keep_mask
 
 
@@ -56,25 +56,22 @@ def scaled_dot_product_attention(
             f"{list(v.shape)} in the "
             "last but one"
         )
-    if enable_gqa and k.array.shape[-3] != q.array.shape[-3]:
-        if q.array.shape[-3] % k.array.shape[-3] or k.array.shape[-3] != v.array.shape[-3]:
-            raise RuntimeError(
-                f"{name}: {q.array.shape[-3]} query heads cannot be shared among {k.array.shape[-3]} key and "
-                f"{v.array.shape[-3]} value heads"
-            )
-        group = q.array.shape[-3] // k.array.shape[-3]
-        k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    lead = _leading(name, q, k, v)
-    q4, k4, v4 = (_four(x, lead) for x in (q, k, v))
+    grouped = enable_gqa and k.array.shape[-3] != q.array.shape[-3]
+    if grouped and (q.array.shape[-3] % k.array.shape[-3] or k.array.shape[-3] != v.array.shape[-3]):
+        raise RuntimeError(
+            f"{name}: {q.array.shape[-3]} query heads cannot be shared among {k.array.shape[-3]} key and "
+            f"{v.array.shape[-3]} value heads"
+        )
+    lead = _leading(name, q, *(x[..., :1, :, :] for x in (k, v)) if grouped else (k, v))
+    q4 = _four(q, lead)
+    k4, v4 = (_four(x, (*lead[:-1], x.array.shape[-3]) if grouped else lead) for x in (k, v))
     mask = None if attn_mask is None else _mask_four(name, attn_mask, lead, q, k)
-    keep = None
-    if dropout_p:
-        keep = keep_mask((*q4.array.shape[:3], k.array.shape[-2]), dropout_p, q)
+    keep = _keep((*q4.array.shape[:3], k.array.shape[-2]), dropout_p, q)
     y = apply(
         attention_ops.attention, q4, k4, v4, mask, keep,
         causal=is_causal,
         scale=1 / math.sqrt(q.array.shape[-1]) if scale is None else float(scale),
-        keep_scale=1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
+        drop=dropout_p,
     )  # fmt: skip
     return y if len(lead) == 2 else y.reshape(*lead, *y.array.shape[-2:]).contiguous()
 
@@ -83,19 +80,26 @@ def scaled_dot_product_attention(
 def attention_of_packed(qkv: Tensor, heads: int, dropout_p: float = 0.0, mask: Tensor | None = None) -> Tensor:
     """Causal self-attention of queries, keys and values side by side: qkv (B, T, 3 C) -> (B, T, C).
 
-    mask: bool (True takes part), broadcast to (B, H, T, T), for what a query may not see although it came before.
+    mask: bool (True takes part) or added to the scores, broadcast to (B, H, T, T), for what a query may not see
+    although it came before; or whole numbers (B, T), the document of each position, of which a query sees its own.
     """
     batch, t, c3 = qkv.array.shape
-    keep = keep_mask((batch, heads, t, t), dropout_p, qkv) if dropout_p else None
-    how: dict[str, Any] = {
-        "causal": True,
-        "scale": 1 / math.sqrt(c3 // (3 * heads)),
-        "keep_scale": 1 / (1 - dropout_p) if dropout_p < 1 else 0.0,
-    }
-    if mask is None:
-        return apply(attention_ops.attention_of_packed, qkv, keep, heads=heads, **how)
+    keep = _keep((batch, heads, t, t), dropout_p, qkv)
+    how: dict[str, Any] = {"causal": True, "scale": 1 / math.sqrt(c3 // (3 * heads)), "drop": dropout_p}
+    if mask is None or not mask.is_floating_point():
+        return apply(attention_ops.attention_of_packed, qkv, mask, keep, heads=heads, **how)
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))  # (B, H, T, D)
     return apply(attention_ops.attention, q, k, v, mask, keep, **how).transpose(1, 2).flatten(-2)
+
+
+def _keep(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor | int | None:
+    """What dropout keeps of weights (B, H, T, S): a mask drawn on the CPU; for a GPU the key of a stream."""
+    if not p:
+        return None
+    if like.is_cpu:
+        return keep_mask(shape, p, like)
+    key = random.default_generator.key()
+    return key if isinstance(key, int) else wrap(key)
 
 
 def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,215 @@
+"""Attention on a GPU: its kernels on the processor in every dtype, which of them serves a call, and what it holds."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tests.cuda import emulated, pretend
+from tests.cuda.cases import ATTENTION, documents
+from tests.cuda.kinds import back, moved
+from tests.kernels.test_kernels import KEY, floats, in_dtype
+from tinygrad_llm import devices
+from tinygrad_llm.kernels import CUDA, REFERENCE
+from tinygrad_llm.kernels.cuda import heads, heads_16, heads_32, launch
+from tinygrad_llm.nn import functional as F
+from tinygrad_llm.nn.functional.attention import attention_of_packed
+
+BFLOAT16, FLOAT16 = launch.REALS[1:]
+IN_FLOAT32 = ("attention, shared keys, dropout", "attention, documents", "attention, added mask, dropout")
+IN_TF32 = ("attention, shared keys, dropout", "attention, documents", "attention, bool mask")
+
+
+def outputs(result: Any) -> list[np.ndarray]:
+    return [np.asarray(back(y)) for y in result]
+
+
+def by_kernels(name: str, dtype: Any) -> list[np.ndarray]:
+    call, arrays = ATTENTION[name]
+    return outputs(call(CUDA, *moved(in_dtype(arrays, dtype))))
+
+
+def check(name: str, dtype: Any, error: float) -> None:
+    """The result and each gradient, within a relative error, given the numbers as `dtype` has them."""
+    call, arrays = ATTENTION[name]
+    rounded = [a if a.dtype.kind in "bi" else a.astype(dtype).astype(np.float64) for a in arrays]
+    found, wanted = by_kernels(name, dtype), outputs(call(REFERENCE, *rounded))
+    assert [y.dtype for y in found] == [dtype, dtype, dtype, dtype, np.float32][: len(wanted)]  # the last of the scores
+    for y, z in zip(found, wanted, strict=True):
+        assert y.shape == z.shape
+        assert np.linalg.norm(y - z) <= error * np.linalg.norm(z)
+
+
+# Case, dtype, whether with TF32, and the error: a few times that of a factor's rounding.
+KINDS = [
+    *((name, BFLOAT16, False, 2.0**-8) for name in ATTENTION),
+    *((name, np.float32, False, 2.0**-20) for name in IN_FLOAT32),
+    *((name, np.float32, True, 2.0**-10) for name in IN_TF32),
+    ("attention, long", FLOAT16, False, 2.0**-11),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "tf32", "error"), KINDS)
+def test_as_the_reference(name, dtype, tf32, error, monkeypatch):
+    monkeypatch.setattr(devices, "tf32", tf32)
+    with emulated.gpu():
+        check(name, np.dtype(dtype), error)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("name", "dtype", "tf32", "error"), KINDS)
+def test_as_the_reference_on_a_gpu(name, dtype, tf32, error, monkeypatch):
+    monkeypatch.setattr(devices, "tf32", tf32)
+    check(name, np.dtype(dtype), error)
+    for y, z in zip(by_kernels(name, dtype), by_kernels(name, dtype), strict=True):
+        np.testing.assert_array_equal(y.astype(np.float32), z.astype(np.float32))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("width", [64, 128])
+def test_long_sequences_on_a_gpu(width):
+    """Many tiles, packed documents: against float32's kernel, itself held against the reference."""
+    arrays = [floats(1, 4, 2048, width).astype(BFLOAT16) for _ in range(4)]
+    numbers = documents(2048)[:1]
+    found = []
+    for dtype in (BFLOAT16, np.dtype(np.float32)):
+        q, k, v, g = moved([a.astype(dtype) for a in arrays])
+        y, saved = CUDA.attention(q, k, v, moved(numbers), True, width**-0.5, None, 0.0)
+        found.append(outputs((y, *CUDA.attention_backward(g, q, k, v, saved, width**-0.5, None, 0.0, False)[:3])))
+    for y, z in zip(*found, strict=True):
+        assert np.linalg.norm(y - z) <= 2.0**-7 * np.linalg.norm(z)
+
+
+def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each result is the same, to the last bit, whichever thread comes first and whenever copies arrive."""
+    with emulated.gpu():
+        first = by_kernels(name, dtype)
+        monkeypatch.setattr(emulated, "backwards", True)
+        return [np.array_equal(y, z, equal_nan=True) for y, z in zip(first, by_kernels(name, dtype), strict=True)]
+
+
+@pytest.mark.parametrize("name", ["attention, long", "attention, wide", "attention, added mask, dropout"])
+def test_the_order_in_which_threads_run_changes_nothing(name, monkeypatch):
+    assert all(in_both_orders(name, BFLOAT16, monkeypatch))
+
+
+@pytest.mark.parametrize("wait", ["__syncthreads()", "wait_for_copies()"])
+def test_a_missing_wait_is_seen(wait, monkeypatch):
+    """The check above can fail: results differ without a barrier, and where nobody waits for what is copied."""
+    whole = launch.source
+    monkeypatch.setattr(emulated, "built", cache(emulated.built.__wrapped__))
+    monkeypatch.setattr(launch, "source", lambda file: whole(file).replace(f"{wait};", ";"))
+    assert not any(in_both_orders("attention, long", BFLOAT16, monkeypatch))
+
+
+def test_a_key_may_lie_in_memory():
+    """Where a captured launch finds another one each time."""
+    given = [floats(1, 2, n, 24).astype(BFLOAT16) for n in (65, 129, 129)]
+    with emulated.gpu():
+        for arrays in (moved(given), moved(in_dtype(given, np.float32))):
+            results = []
+            for key in (KEY, moved(np.array([KEY]))):
+                y, saved = CUDA.attention(*arrays, None, False, 0.3, key, 0.3)
+                dq, dk, dv, _ = CUDA.attention_backward(y, *arrays, saved, 0.3, key, 0.3, False)
+                results.append([back(a).astype(np.float32) for a in (y, dq, dk, dv)])
+            for y, z in zip(*results, strict=True):
+                np.testing.assert_array_equal(y, z)
+
+
+def test_what_no_kernel_serves_goes_the_reference_s_way():
+    """Heads of another width, a mask of dropout in memory, a scale that turns the order round: computed in float32."""
+    q, k, v, wide = (floats(1, 2, 9, d).astype(BFLOAT16) for d in (8, 8, 8, 130))
+    keep = np.random.default_rng(0).random((1, 2, 9, 9)) < 0.5
+    with emulated.gpu():
+        for given in (
+            (wide, wide, wide, None, True, 0.1, None, 0.0), (q, k, v, None, True, 0.1, keep, 0.5),
+            (q, k, v[..., :4], None, True, 0.1, None, 0.0), (q, k, v, None, True, -0.1, None, 0.0),
+        ):  # fmt: skip
+            y, saved = CUDA.attention(*moved(given))
+            assert saved.way is heads.BY_REFERENCE
+            dq, *_ = CUDA.attention_backward(y, *moved(given[:3]), saved, given[5], moved(given[6]), given[7], False)
+            wanted = [a.astype(np.float32) if getattr(a, "dtype", None) == BFLOAT16 else a for a in given]
+            z, p = REFERENCE.attention(*wanted)
+            dz, *_ = REFERENCE.attention_backward(
+                back(y).astype(np.float32), *wanted[:3], p, given[5], *wanted[6:], False
+            )
+            np.testing.assert_array_equal(back(y), z.astype(BFLOAT16))
+            np.testing.assert_array_equal(back(dq), dz.astype(BFLOAT16))
+
+
+def test_a_gpu_without_the_instructions_goes_another_way(monkeypatch):
+    q = floats(1, 2, 9, 8)
+    with emulated.gpu():
+        ways = (np.float32, True, heads_32.TENSOR_CORES_TF32), (FLOAT16, False, heads_16.TENSOR_CORES_16)
+        for dtype, tf32, way in ways:
+            monkeypatch.setattr(devices, "tf32", tf32)
+            asked = heads.Asked(*[moved(q.astype(dtype))] * 3, None, True, 0.3, None, 0.0)
+            assert heads.choose(asked) is way
+        monkeypatch.setattr(heads, "shared_memory", lambda number: 96 * 1024)
+        assert heads.choose(asked) is heads.BY_REFERENCE
+        monkeypatch.setattr(devices, "tf32", True)
+        assert heads.choose(asked._replace(q=moved(q), k=moved(q), v=moved(q))) is heads_32.PLAIN
+
+
+def test_scores_that_stand_in_memory_are_told_of_once(monkeypatch):
+    monkeypatch.setattr(heads, "LARGE", 100)
+    monkeypatch.setattr(heads, "_warned", set())
+    q = floats(1, 2, 9, 130)
+    with emulated.gpu():
+        given = (*moved([q, q, q]), None, True, 0.1, None, 0.0)
+        with pytest.warns(UserWarning, match=r"scores \(1, 2, 9, 9\) stand in memory, since heads are 130"):
+            CUDA.attention(*given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            CUDA.attention(*given)
+            CUDA.attention(*(a[..., :8] for a in given[:3]), *given[3:])
+
+
+def test_another_way_may_be_added(monkeypatch):
+    """A call goes to the first that serves it, and its way back to the same."""
+    went = []
+
+    def forward(asked):
+        went.append("there")
+        return asked.v + 1, "kept"
+
+    def backward(g, asked, y, kept, into):
+        went.append((kept, asked.causal))
+        return g, g, g
+
+    ours = heads.Way("another", lambda asked, room: asked.drop == 0.5, forward, backward)
+    monkeypatch.setattr(heads, "WAYS", [ours, *heads.WAYS])
+    q = floats(1, 2, 9, 8)
+    with emulated.gpu():
+        arrays = moved([q, q, q])
+        y, saved = CUDA.attention(*arrays, None, True, 0.3, KEY, 0.5)
+        np.testing.assert_array_equal(back(y), q + 1)
+        CUDA.attention_backward(arrays[0], *arrays, saved, 0.3, KEY, 0.5, False)
+        assert went == ["there", ("kept", True)]
+        CUDA.attention(*arrays, None, True, 0.3, KEY, 0.4)
+        assert went == ["there", ("kept", True)]
+
+
+def test_no_array_of_all_pairs_is_made(monkeypatch):
+    """Neither for dropout nor for documents: a key and numbers of positions are all that the kernels get."""
+    largest = 0
+
+    def record(file: str, name: str, definitions: Any, grid: Any, block: Any, args: Any, shared: int) -> None:
+        nonlocal largest
+        largest = max([largest, *(a.size for a in args if isinstance(a, pretend.ndarray))])
+
+    with emulated.gpu():
+        monkeypatch.setattr(launch, "start", record)
+        x = tg.from_numpy(floats(1, 500, 48)).to("cuda").requires_grad_()
+        numbers = tg.from_numpy(np.arange(500)[None] // 100).to("cuda")
+        with launch.counted() as launches:
+            attention_of_packed(x, 2, 0.1, numbers).sum().backward()
+            q = x.unflatten(-1, (2, 24)).transpose(1, 2)
+            F.scaled_dot_product_attention(q, q[:, :1], q[:, :1], dropout_p=0.1, enable_gqa=True).sum().backward()
+    assert largest == 500 * 48
+    assert launches["attention"] == launches["attention_dq"] == launches["attention_dkv"] == 2

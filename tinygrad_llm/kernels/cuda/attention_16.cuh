@@ -1,0 +1,141 @@
+// Attention in 16 bits (bfloat16 or float16) on the tensor cores, sums and softmax in float32: how attention_16.cu and
+// attention_16_backward.cu work, and the pieces that both are made of.
+//
+// The formulas are those of attention.cu, what a query sees and what dropout keeps those of attention.cuh.
+//
+// Bytes moved: q, k, v in and y out, 8 B H T D forward; backward reads these and dy twice and writes dq, dk, dv. Against
+// 4 B H T S D operations forward that is S / 2 operations a byte, far above what memory asks for (an H100: 300), and keys
+// and values, which each block of 128 queries reads again, come from the level-2 cache with 128 operations a byte.
+// So the tensor cores are the limit, and what feeds them:
+//   - shared memory gives 128 bytes a cycle. A product of 16 x 8 x 16 takes 1.5 cycles of an H100 by mma.sync (2 of an
+//     A100) and wants 256 bytes of its right factor. So a warp has M = 2 times 16 rows, which share what is read: 128
+//     bytes a product and, with the left factor, 160 (forward) to 210 (backward).
+//   - probabilities stay in registers: a thread holds of a product what it has to hold of the next one's left factor.
+//     Backward computes the scores twice, once for dq (rows are queries) and once for dk and dv (rows are keys), so that
+//     each gradient has one writer and no order changes a bit: 7 products where 5 are needed. Where heads are wider than
+//     64, results of 32 rows for dk and dv do not fit the registers: they are made one after the other, 8 products.
+//   - exponentials are of base 2, 16 a cycle; a score is scaled within the same multiplication and subtraction.
+// Layout: a block for 128 rows, a warp for 32 of them (16 where masks or dropout want registers, too: LEAN). It goes
+// through the other side in tiles of 64 or 32 rows: while one is worked on the next is on its way (cp.async), which costs
+// one barrier a tile. Tiles without a pair to look at are passed over: after the diagonal, other documents. Rows of a
+// tile lie side by side, their chunks of 16 bytes in an order that changes from row to row, so that ldmatrix finds its
+// 8 rows in 32 different banks.
+// Registers (ptxas, sm_90) 224 to 255 a thread, no spills; shared memory 768 D bytes. So two blocks of 4 warps, or one of
+// 8, are at work on a multiprocessor at once: 8 warps, each of which has 16 to 64 independent products under way.
+// Rows are whole chunks: the launcher pads heads whose width is no multiple of 8.
+// Compiled with REAL (1 or 2), D (32, 64, 96 or 128: the width of a head, rounded up), MASK and DROPOUT.
+//
+// Source: Dao, FlashAttention-2 (2023), algorithms 1 and 2; NVIDIA, Parallel Thread Execution ISA: ldmatrix, mma.m16n8k16.
+
+#include "attention.cuh"
+
+#define ROWS 128     // of a block's tile
+#define N (D / 8)    // results of 8 columns in a row of an output
+#define LEAN (MASK || DROPOUT)  // what must be looked at needs registers, too
+#define M_ROWS (D > 64 && LEAN ? 1 : 2)  // times 16 queries for a warp
+#define M_KEYS (LEAN ? 1 : 2)            // times 16 keys, where the rows are these
+#define T_ROWS (2 * ROWS / M_ROWS)       // threads
+#define T_KEYS (2 * ROWS / M_KEYS)
+
+#if REAL == 1
+#define multiply multiply_bf16
+#define pack pack_bf16
+#else
+#define multiply multiply_f16
+#define pack pack_f16
+#endif
+
+// Where 8 numbers of a tile lie: chunks change places so that 8 rows of one column are in different banks.
+__device__ int place(int row, int chunk) { return row * D + 8 * (D % 64 ? chunk ^ row / 2 % 4 : chunk ^ row % 8); }
+
+// Begin to copy rows first ... first + R - 1 of x, d numbers each, stride numbers apart; zeros where there are none.
+// AT_ONCE are under way at once: more of them take more registers.
+template <int R, int THREADS, int AT_ONCE>
+__device__ void fetch(real *tile, const real *x, long long stride, int first, int rows, int d)
+{
+#pragma unroll AT_ONCE
+    for (int i = threadIdx.x; i < R * (D / 8); i += THREADS) {
+        int row = i / (D / 8), chunk = i % (D / 8);
+        bool there = first + row < rows && 8 * chunk < d;
+        copy_16(tile + place(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
+    }
+}
+
+// s = 16 M rows of a, from `row` on, times 8 J rows of b, from `column` on.
+template <int M, int J, int AT_ONCE>
+__device__ void dots(const real *a, int row, const real *b, int column, float s[M][J][4])
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int j = 0; j < J; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[m][j][e] = 0;
+#pragma unroll AT_ONCE
+    for (int k = 0; k < D / 16; k++) {
+        unsigned x[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++) load_matrices(x[m], a + place(row + 16 * m + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+        for (int j = 0; j < J; j += 2) {
+            unsigned y[4];
+            load_matrices(y, b + place(column + 8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                multiply(s[m][j], x[m], y[0], y[1]);
+                multiply(s[m][j + 1], x[m], y[2], y[3]);
+            }
+        }
+    }
+}
+
+// Scores as the left factor of the next product: a thread holds what it has to hold there.
+template <int M, int J> __device__ void as_factor(const float s[M][J][4], unsigned p[M][J / 2][4])
+{
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int j = 0; j < J; j++) {
+            p[m][j / 2][j % 2 * 2] = pack(s[m][j][0], s[m][j][1]);
+            p[m][j / 2][j % 2 * 2 + 1] = pack(s[m][j][2], s[m][j][3]);
+        }
+}
+
+// o += p (16 M x 8 J) times 8 J rows of b, from `row` on.
+template <int M, int J> __device__ void add_product(const unsigned p[M][J / 2][4], const real *b, int row,
+                                                    float o[M][N][4])
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < J / 2; j++)
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+            unsigned y[4];
+            load_transposed(y, b + place(row + 16 * j + lane % 16, n + lane / 16));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                multiply(o[m][n], p[m][j], y[0], y[1]);
+                multiply(o[m][n + 1], p[m][j], y[2], y[3]);
+            }
+        }
+}
+
+// This thread's numbers of a result times a factor.
+template <int M> __device__ void put(real *x, long long stride, int row, int rows, int d, const float o[M][N][4],
+                                     float factor)
+{
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int r = row + 16 * m + 8 * i + g;
+            if (r >= rows) continue;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                unsigned both = pack(o[m][n][2 * i] * factor, o[m][n][2 * i + 1] * factor);
+                if (8 * n < d) *reinterpret_cast<unsigned *>(x + r * stride + 8 * n + 2 * t) = both;
+            }
+        }
+}
