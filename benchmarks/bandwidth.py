@@ -9,6 +9,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Cas
     rates = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.0, "step": 10}
     np.square(few[3], out=few[3])  # a second moment is not negative
     yield "AdamW", lambda: k.adamw(*[[x] for x in few], **rates), 7 * few[0].nbytes
-    many = [[x[i : i + 768 * j] for i, j in places_of_weights(x.size)] for x in few]
+    many = [[x[part] for part in weights(x.size, channels)] for x in few]
     yield f"AdamW, {len(many[0])} arrays", lambda: k.adamw(*many, **rates), 7 * sum(a.nbytes for a in many[0])
     yield "norm of gradients", lambda: k.clip(few[:2], float("inf")), 2 * few[0].nbytes
     count = rows // 32
@@ -64,20 +65,19 @@ def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Cas
     yield "cross-entropy", lambda: k.cross_entropy(logits, targets), logits.nbytes
     back = (logits, targets, lse, one, one, 0 * one)
     yield "cross-entropy, backward", lambda: k.cross_entropy_backward(*back), 2 * logits.nbytes
-    u = np.full((512, 1), 0.5)
-    yield "sampling", lambda: k.sample(logits[:512], u, 1.0, None, None, None), logits[:512].nbytes
-    yield "sampling, top-k and top-p", lambda: k.sample(logits[:512], u, 1.0, 50, 0.9, None), logits[:512].nbytes
+    drawn = logits[:512]
+    u = np.full((len(drawn), 1), 0.5)
+    yield "sampling", lambda: k.sample(drawn, u, 1.0, None, None, None), drawn.nbytes
+    yield "sampling, top-k and top-p", lambda: k.sample(drawn, u, 1.0, 50, 0.9, None), drawn.nbytes
 
 
-def places_of_weights(size: int) -> list[tuple[int, int]]:
-    """Where the arrays of GPT-2's layers, long and short, lie one after the other, and how many times 768 they have."""
-    sizes = [1, 1, 3 * 768, 3, 768, 1, 1, 1, 4 * 768, 4, 4 * 768, 1]  # of a layer: norms, weights and biases
-    found, at = [], 0
-    while at + 768 * sum(sizes) <= size and len(found) < 12 * len(sizes):
-        for count in sizes:
-            found.append((at, count))
-            at += 768 * count
-    return found
+def weights(size: int, channels: int) -> list[slice]:
+    """Where the arrays of at most 12 blocks of a GPT, long and short, lie one after the other among so many numbers."""
+    square = channels * channels
+    attention, network = [3 * square, 3 * channels, square, channels], [4 * square, 4 * channels, 4 * square, channels]
+    block = [channels] * 2 + attention + [channels] * 2 + network
+    ends = list(accumulate(block * min(12, size // sum(block)), initial=0))
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def milliseconds(call: Callable[[], Any], rounds: int, runs: int) -> float:

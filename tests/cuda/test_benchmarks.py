@@ -72,7 +72,7 @@ def test_the_calls_whose_bandwidth_is_measured(kind, dtype, monkeypatch):
         monkeypatch.setattr(bandwidth, "CUDA", REFERENCE)
     with gpu(kind):
         names = []
-        for name, call, count in bandwidth.cases(128, 64, 50, getattr(tg, dtype)):
+        for name, call, count in bandwidth.cases(1024, 64, 50, getattr(tg, dtype)):
             call()
             assert count > 0
             names.append(name)
