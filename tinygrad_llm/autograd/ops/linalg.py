@@ -72,7 +72,8 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
         def into(buffer: Any) -> Any:
             nonlocal beside
             d, sums = k.linear_gradients(as_rows(g), rows, (True, biased), buffer)
-            beside = g, sums
+            if biased:
+                beside = g, sums
             return d
 
         return later((n, shape[-1]), g, into)
