@@ -1,9 +1,10 @@
-"""Tokens a second of GPT-2 124M in float32 with random weights: python benchmarks/generate.py
+"""Tokens a second of GPT-2 124M with random weights: python benchmarks/generate.py [--device cuda --dtype bfloat16]
 
 Greedy, with and without the cache, for one prompt and for several at once, and Hugging Face transformers' `generate`
 where it is installed. Each side has a process of its own (decoding.py) and they take turns, so that only one computes
 at a time and a busy machine slows all alike. Beside them the speed of reading memory, measured in the same turns: every
-token reads every weight once, so that no batch of one can be faster than it allows. The prompt's time is left out.
+token reads every weight once, so that no batch of one can be faster than it allows. The prompt's time is left out; on a
+GPU what a turn records of its first tokens is in it.
 """
 
 import argparse
@@ -56,18 +57,18 @@ class Peer:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Tokens a second of each turn by peer and batch, and bytes a second; what it was asked, too."""
-    config = MODELS[args.model].to_dict()
+    config, where = MODELS[args.model].to_dict(), {"device": args.device, "dtype": args.dtype}
     running: dict[str, Peer] = {}
     try:
         for name in ["ours", *args.against]:
-            running[name] = Peer({"peer": name, "threads": args.threads, "config": config})
+            running[name] = Peer({"peer": name, "threads": args.threads, "config": config} | where)
         if len({peer.weights for peer in running.values()}) > 1:
             raise RuntimeError(f"the models differ in size: { {name: p.weights for name, p in running.items()} }")
-        size = 4 * running["ours"].weights
-        memory = Peer({"peer": "bandwidth", "threads": args.threads, "bytes": size})
+        size = (4 if args.dtype == "float32" else 2) * running["ours"].weights
+        memory = Peer({"peer": "bandwidth", "threads": args.threads, "bytes": size} | where)
         running["bandwidth"] = memory
         speeds: dict[str, list[float]] = {}
-        bandwidths = []
+        bandwidths, launches = [], {}
         for turn in range(-1, args.rounds):  # the first one warms up
             bandwidth = memory.ask({})["bytes_a_second"]
             if turn >= 0:
@@ -76,11 +77,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 for name in ("ours", *args.against):
                     tokens = min(4, args.tokens) if name == "without" or turn < 0 else args.tokens
                     answer = running[name].ask({"batch": batch, "prompt": args.prompt, "tokens": tokens})
+                    if "launches" in answer:
+                        launches[batch] = answer["launches"]
                     if turn >= 0:
                         speed = batch * tokens / answer["seconds"]
                         speeds.setdefault(f"{name}, batch {batch}", []).append(speed)
                         print(f"round {turn + 1}: {name}, batch {batch}: {speed:.1f} tokens/s", file=sys.stderr)
-        return {"bytes": size, "bandwidth": bandwidths, "speeds": speeds}
+        record = {"bytes": size, "bandwidth": bandwidths, "speeds": speeds}
+        return record | where | ({"launches": launches} if launches else {})
     finally:
         for peer in running.values():
             peer.close()
@@ -91,7 +95,11 @@ def table(record: dict[str, Any], batches: list[int]) -> str:
     medians = {name: statistics.median(speeds) for name, speeds in record["speeds"].items()}
     bandwidth = statistics.median(record["bandwidth"])
     lines = [f"{fact:10} {value}" for fact, value in record["machine"].items()]
-    lines += [f"{'memory':10} read at {bandwidth / 1e9:.1f} GB/s; weights {record['bytes'] / 1e6:.0f} MB", ""]
+    moved = "copied" if record["device"] == "cuda" else "read"
+    lines += [f"{'memory':10} {moved} at {bandwidth / 1e9:.1f} GB/s; weights {record['bytes'] / 1e6:.0f} MB"]
+    for batch, count in record.get("launches", {}).items():
+        lines += [f"{'launches':10} {count} a token of batch {batch}, 1 where it is recorded"]
+    lines += [""]
     lines += [f"{'':24}{'tokens/s':>10}{'lowest':>10}{'highest':>10}{'GB/s of weights':>17}{'of memory':>11}"]
     for name, speeds in record["speeds"].items():
         read = medians[name] / int(name.rpartition(" ")[2]) * record["bytes"]
@@ -116,19 +124,27 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--model", choices=sorted(MODELS), default="gpt2-124m", help="(default %(default)s)")
-    parser.add_argument("--batch", **number, nargs="+", default=[1, 8], help="prompts at once (default 1 8)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(default %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="(default %(default)s)"
+    )
+    parser.add_argument("--batch", **number, nargs="+", help="prompts at once (default 1 8, on a GPU 1 8 64)")
     parser.add_argument("--prompt", **number, default=16, help="tokens of a prompt (default %(default)s)")
-    parser.add_argument("--tokens", **number, default=32, help="to write in a turn (default %(default)s)")
+    parser.add_argument("--tokens", **number, help="to write in a turn (default 32, on a GPU 256)")
     parser.add_argument("--rounds", **number, default=3, help="turns of each peer (default %(default)s)")
     parser.add_argument("--threads", **number, default=cores(), help="of each peer (default %(default)s)")
     parser.add_argument(
         "--against",
         nargs="*",
         choices=["without", "transformers", "none"],
-        help="the other peers: ours without the cache, transformers (default: both, if installed)",
+        help="the other peers: ours without the cache, transformers (default: both, on a GPU the second, if installed)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     args = parser.parse_args(argv)
+    on_gpu = args.device == "cuda"
+    args.batch = args.batch or ([1, 8, 64] if on_gpu else [1, 8])
+    if args.tokens is None:
+        args.tokens = 256 if on_gpu else 32
     for name, value in {**vars(args), "batch": min(args.batch)}.items():
         if isinstance(value, int) and value < 1:
             parser.error(f"--{name} {value}: must be at least 1")
@@ -137,7 +153,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--prompt {args.prompt} and --tokens {args.tokens}: more than the context of {context}")
     installed = bool(find_spec("transformers") and find_spec("torch"))
     if args.against is None:
-        args.against = ["without", *(["transformers"] if installed else [])]
+        args.against = [*([] if on_gpu else ["without"]), *(["transformers"] if installed else [])]
     args.against = [name for name in args.against if name != "none"]
     if "transformers" in args.against and not installed:
         parser.error("--against transformers: not installed; pip install transformers torch")
@@ -148,7 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     """Measures, prints the table and writes the JSON file."""
     args = arguments(argv)
     record = measure(args)
-    record["machine"] = describe() | {"peer": ", ".join(f"{n} {v}" for n, v in versions("transformers").items())}
+    peer = ", ".join(f"{name} {version}" for name, version in versions("transformers").items())
+    record["machine"] = describe(args.device) | {"peer": peer}
     print(table(record, args.batch))
     if args.json:
         args.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -37,7 +37,9 @@ def parser() -> Parser:
     commandline.add_template_flag(page)
     page.add_argument("--system", metavar="TEXT", help="what comes before the conversation")
     commandline.add_sampling_flags(page)
-    add_device_flags(page.add_argument_group("the machine"))
+    machine = page.add_argument_group("the machine")
+    add_device_flags(machine)
+    commandline.add_dtype_flag(machine)
     return page
 
 
@@ -50,7 +52,7 @@ class Conversation:
         self.model: GPTModel
         self.tokenizer: text.Tokenizer
         use_device(args)
-        self.model, self.tokenizer = commandline.load_run(args.model, args.device)
+        self.model, self.tokenizer = commandline.load_run(args.model, args.device, args.dtype)
         self.form = commandline.form(args, args.model)
         size, slide = commandline.window(args, self.model)
         self.reader = Reader(self.model, size, slide)

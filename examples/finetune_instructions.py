@@ -22,7 +22,7 @@ from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, 
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console
 from tinygrad_llm.training.classifier_plots import plot_curves
-from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.responses import accuracy, respond, samples
 from tinygrad_llm.training.session import (
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=[*FORMS], help="how the model is asked [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/instructions", metavar="FOLDER", help="for the files [runs/instructions]")
     add_device_flags(run)
+    add_graph_flag(run)
     add_dtype_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --data")
@@ -247,7 +248,8 @@ def pretrained(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> tup
         for part, stride in ((run.corpus.train, 1), (run.corpus.validation, CONTEXT))
     )
     print(f"first      {recipe.steps:,} steps of {recipe.tokens_per_step:,} tokens on stories, into {out}", flush=True)
-    trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
+    rng, graphs = np.random.default_rng(args.seed), {"graph": args.graph, "warn": warner(PROGRAM)}
+    trainer = Trainer(model, recipe, train, validation, rng, args.device, **graphs)
     with open_run(PROGRAM, args, checkpoints_of(args, run.about, out), trainer) as folder:
         run_shown(folder, trainer, stop)
     save_pretrained(model, out)
@@ -266,7 +268,8 @@ def tune(run: Run, model: GPTModel, args: argparse.Namespace, stop: StopOnInterr
         tg.manual_seed(args.seed)
         nn.apply_lora(model, rank=args.rank, alpha=args.alpha)
     generator = np.random.default_rng(args.seed)
-    trainer = Trainer(model.to(args.device), run.recipe, *run.judged, generator, args.device, run.stream)
+    graphs = {"graph": args.graph, "warn": warner(PROGRAM)}
+    trainer = Trainer(model.to(args.device), run.recipe, *run.judged, generator, args.device, run.stream, **graphs)
     introduce(run, model, args)
     answers = partial(respond, model, run.tokenizer, run.form, tokens=args.answer_tokens, end=run.end)
     watched = run.parts[1][: 60 if args.data is None else 3]

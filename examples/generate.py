@@ -46,7 +46,9 @@ def parser() -> Parser:
     page.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beams: more is longer [1]")
     commandline.add_template_flag(page)
     commandline.add_sampling_flags(page)
-    add_device_flags(page.add_argument_group("the machine"))
+    machine = page.add_argument_group("the machine")
+    add_device_flags(machine)
+    commandline.add_dtype_flag(machine)
     return page
 
 
@@ -94,7 +96,7 @@ def write(args: argparse.Namespace) -> None:
     if args.beams is not None and args.stop:
         raise ValueError("--stop does not go with --beams, which knows the text only at its end")
     use_device(args)
-    model, tokenizer = commandline.load_run(args.folder, args.device)
+    model, tokenizer = commandline.load_run(args.folder, args.device, args.dtype)
     size, slide = commandline.window(args, model)
     prompt, form = prompt_of(args), commandline.form(args, args.folder)
     ids = ids_of(prompt, tokenizer, form)

@@ -35,6 +35,7 @@ from tinygrad_llm.training.cli import (
     chosen_recipe,
     fail,
     os_reason,
+    warner,
 )
 from tinygrad_llm.training.configuration import ALWAYS_FREE, effective_flags
 from tinygrad_llm.training.material import Material, load_material
@@ -141,7 +142,8 @@ def prepare(args: argparse.Namespace) -> Run:
     memory.check_disk(config, out, args.keep + 2)
     tg.manual_seed(args.seed)
     model = GPTModel(config, checkpoint=recipe.checkpoint).to(args.device)
-    trainer = Trainer(model, recipe, train, validation, np.random.default_rng(args.seed), args.device)
+    rng, warn = np.random.default_rng(args.seed), warner(PROGRAM)
+    trainer = Trainer(model, recipe, train, validation, rng, args.device, graph=args.graph, warn=warn)
     checkpoints = checkpoints_of(args, {"text or tokenizer": material.fingerprint})
     prompt = material.first_ids(args.prompt)
     return Run(recipe, material, model, trainer, prompt, out, checkpoints, speed.product_peak(args.device))

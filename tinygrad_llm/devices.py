@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +54,7 @@ class device:
 CPU = device("cpu")
 
 in_use = False  # whether somebody asked for a GPU and there is one: until then every array lies in main memory
+several = False  # GPUs: then CuPy must be told which one, or it would compute on the current one
 tf32 = False  # whether products of float32 may round their factors to TF32
 
 TOO_OLD, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice
@@ -67,7 +69,7 @@ def _cupy() -> Any:
 @lru_cache
 def cuda_problem() -> str | None:
     """Why CUDA cannot be used here, in a sentence that says how to go on, or None if it can."""
-    global in_use
+    global in_use, several
     try:
         runtime = _cupy().cuda.runtime
     except ImportError as error:
@@ -84,7 +86,7 @@ def cuda_problem() -> str | None:
         count = 0
     if not count:
         return "this machine has no CUDA device; use device cpu"
-    in_use = True
+    in_use, several = True, count > 1
     if tf32:
         _set_product_precision()
     return None
@@ -142,19 +144,47 @@ def on(target: device) -> contextlib.AbstractContextManager[Any]:
     return _cupy().cuda.Device(target.index)
 
 
-def move(array: Any, target: device) -> Any:
+def move(array: Any, target: device, blocking: bool = True) -> Any:
     """The same values on the target device; the array itself if it is there already.
 
-    "cuda" without a number is the device that an array of the GPU is on, else the current one.
+    "cuda" without a number is the device that an array of the GPU is on, else the current one. Without blocking the
+    copy may still be under way: from pinned memory, which nobody may write to then; into it, where nothing can be read
+    before the current stream was waited for. All other memory is copied first, so that there is nothing to wait for.
     """
     here = of(array)
     if here.type == target.type and target.index in (None, here.index):
         return array
     if target.type == "cpu":
-        return array.get()
+        return waited(array.get()) if blocking else array.get(out=pinned(array.shape, array.dtype), blocking=False)
     cupy = module_of(target)
     with on(target):
-        return run(cupy.asarray, [], array)
+        return run(cupy.asarray, [], array, blocking=blocking and is_pinned(array))
+
+
+def waited(value: Any) -> Any:
+    """What was waited for. Raises: what the GPU has found wrong on the way."""
+    after_wait()
+    return value
+
+
+def _nothing() -> None:
+    pass
+
+
+after_wait: Callable[[], None] = _nothing  # raises what a GPU has found: `kernels.cuda.outside` puts its own here
+
+
+def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array in main memory that stays where it is, so that a GPU copies from and to it by itself."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, module_of(device("cuda")).cuda.alloc_pinned_memory(max(1, size)))
+
+
+def is_pinned(array: Any) -> bool:
+    """Whether an array lies in such memory."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return type(array).__name__ == "PinnedMemoryPointer"
 
 
 def together(name: str, arrays: list[Any], lend: bool) -> list[Any]:
@@ -189,16 +219,20 @@ def run(function: Callable[..., Any], near: list[Any], /, *args: Any, **kwargs: 
     if not in_use:
         return function(*args, **kwargs)
     try:
-        if cuda_count() > 1:
-            for a in near:
-                if type(a).__module__ == "cupy":
-                    with a.device:
-                        return function(*args, **kwargs)
+        if several:
+            with near_to(near):
+                return function(*args, **kwargs)
         return function(*args, **kwargs)
     except MemoryError as error:
         if type(error).__module__.partition(".")[0] != "cupy":
             raise
-        raise _full(error) from error
+        with near_to(near if several else []):
+            raise _full(error) from error
+
+
+def near_to(arrays: Iterable[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Inside, the first GPU that one of the arrays is on is the current one, for CuPy computes and allocates there."""
+    return next((a.device for a in arrays if type(a).__module__ == "cupy"), contextlib.nullcontext())
 
 
 out_of_memory = 0  # how often a GPU was full
@@ -269,7 +303,7 @@ def properties(number: int | None) -> dict[str, Any]:
 def synchronize(number: int | None = None) -> None:
     """Wait until a CUDA device, the current one by default, has nothing left to do."""
     with on(device("cuda", number)):
-        _cupy().cuda.runtime.deviceSynchronize()
+        waited(_cupy().cuda.runtime.deviceSynchronize())
 
 
 def event(timing: bool) -> Any:
@@ -296,4 +330,6 @@ def _set_product_precision() -> None:
     core = importlib.import_module("cupy._core._routines_linalg")
     cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
     core.set_compute_type(np.float32, core.COMPUTE_TYPE_TF32 if tf32 else core.COMPUTE_TYPE_DEFAULT)
-    cublas.setMathMode(cupy.cuda.get_cublas_handle(), TF32_MODE if tf32 else 0)
+    for number in range(cupy.cuda.runtime.getDeviceCount()):  # each has a handle of its own
+        with cupy.cuda.Device(number):
+            cublas.setMathMode(cupy.cuda.get_cublas_handle(), TF32_MODE if tf32 else 0)

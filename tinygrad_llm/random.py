@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_llm.kernels.cuda import capture
+
 if TYPE_CHECKING:
     from tinygrad_llm.autograd import Tensor
 
@@ -52,7 +54,16 @@ class Generator:
         return seed
 
     def words(self, count: int) -> np.ndarray:
-        """The next 32-bit words, as uint64 (count,)."""
+        """The next 32-bit words, as uint64 (count,).
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured, which would repeat them in each replay.
+        """
+        if capture.at_work() is not None:
+            raise RuntimeError(
+                "random numbers that are drawn in main memory would be the same in each replay of a CUDA graph; draw "
+                "them before, and copy them into a tensor that the graph reads (the masks of dropout are drawn anew)"
+            )
         return self._twister.random_raw(count)
 
     def words64(self, count: int) -> np.ndarray:
@@ -60,8 +71,15 @@ class Generator:
         pairs = self.words(2 * count).reshape(count, 2)
         return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
 
-    def key(self) -> int:
-        """The key below 2^63 of a counter-based stream, which a GPU makes its masks of dropout from."""
+    def key(self) -> Any:
+        """The key below 2^63 of a counter-based stream, which a GPU makes its masks of dropout from.
+
+        While a CUDA graph is captured: int64 (1,) on the GPU, where a new one will stand in each replay.
+        """
+        captured = capture.at_work()
+        return self._draw_key() if captured is None else captured.key(self._draw_key)
+
+    def _draw_key(self) -> int:
         return int(self.words64(1)[0]) >> 1
 
     def uniform(self, shape: Any, dtype: Any = np.float32) -> np.ndarray:
@@ -272,10 +290,12 @@ def snapshot() -> Callable[[], contextlib.AbstractContextManager[None]]:
     After the block the stream goes on as if nothing had been drawn in it.
     """
     state, fast = get_rng_state(), _fast_masks
+    captured = capture.at_work()
+    drawn = 0 if captured is None else len(captured.keys)
 
     @contextlib.contextmanager
     def again() -> Iterator[None]:
-        with fork_rng(), fast_masks(fast):
+        with fork_rng(), fast_masks(fast), contextlib.nullcontext() if captured is None else captured.again(drawn):
             set_rng_state(state)
             yield
 

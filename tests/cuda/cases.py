@@ -25,6 +25,7 @@ from tests.kernels.test_kernels import (
     layer_norm_backward,
     rms_norm_backward,
 )
+from tinygrad_llm.kernels import check_index
 
 FORMS = ("gelu", "gelu_tanh", "silu")
 Call = tuple[Callable[..., Any], list[np.ndarray]]
@@ -61,6 +62,7 @@ def of_rows(n: int, c: int) -> dict[str, Call]:
     x, g, weight, targets = floats(n, c), 2 * floats(n, c), floats(c), ints(n, c)
     rows = [floats(n), 2 * floats(n), 3 * floats(n)]
     return {
+        "check_index": (lambda k, x, ids: (check_index(ids, 0, c, "a case"), x)[1], [x, targets]),
         "layer_norm": (lambda k, *a: k.layer_norm(*a, 1e-5), [x, weight, 2 * weight]),
         "layer_norm_backward": (layer_norm_backward, [g, x, weight]),
         "rms_norm": (lambda k, *a: k.rms_norm(*a, 1e-5), [x, weight]),

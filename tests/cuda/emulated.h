@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <setjmp.h>
 #include <ucontext.h>
 #include <vector>
 
@@ -37,17 +38,20 @@ struct Barrier {
     void release_if_all_wait() { if (members && waiting == members) { waiting = 0; round++; } }
 };
 
+// A context starts by setcontext, and goes on by _longjmp, which leaves the signals as they are and so costs no system call.
 struct Thread {
     ucontext_t context;
+    jmp_buf place;
     Index index;
-    bool done;
+    bool started, done;
 };
 
 Thread threads[MOST];
 char *stacks = new char[size_t(STACK) * MOST];
 char *dynamic = new char[1 << 20];
-ucontext_t scheduler;
+jmp_buf scheduler;
 int current, count;
+bool late;  // whether copies that nobody has waited for have not yet arrived; else they have
 Index block_index, block_size, grid_size;
 Barrier block_barrier, warp_barriers[MOST / WARP];
 unsigned long long slots[MOST];
@@ -58,7 +62,18 @@ void wait(Barrier &barrier)
     unsigned round = barrier.round;
     barrier.waiting++;
     barrier.release_if_all_wait();
-    while (barrier.round == round) swapcontext(&threads[current].context, &scheduler);
+    while (barrier.round == round)
+        if (!_setjmp(threads[current].place)) _longjmp(scheduler, 1);
+}
+
+// The turn of thread `current`, until it waits or ends.
+void take_turn()
+{
+    Thread &t = threads[current];
+    if (_setjmp(scheduler)) return;
+    if (t.started) _longjmp(t.place, 1);
+    t.started = true;
+    setcontext(&t.context);
 }
 
 void entry()
@@ -69,7 +84,7 @@ void entry()
         barrier->members--;
         barrier->release_if_all_wait();
     }
-    swapcontext(&threads[current].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 // Run a block; `step` is the distance to the thread whose turn is next, so that its order can differ.
@@ -80,7 +95,7 @@ void run_block(int step)
     for (int i = 0; i < count; i++) {
         Thread &t = threads[i];
         t.index = {i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y};
-        t.done = false;
+        t.started = t.done = false;
         getcontext(&t.context);
         t.context.uc_stack.ss_sp = stacks + size_t(STACK) * i;
         t.context.uc_stack.ss_size = STACK;
@@ -88,7 +103,7 @@ void run_block(int step)
         makecontext(&t.context, entry, 0);
     }
     for (current = 0; block_barrier.members; current = (current + step) % count)
-        if (!threads[current].done) swapcontext(&scheduler, &threads[current].context);
+        if (!threads[current].done) take_turn();
 }
 
 void run(const int *grid, const int *block, int step, const std::function<void()> &kernel)
@@ -97,6 +112,7 @@ void run(const int *grid, const int *block, int step, const std::function<void()
     block_size = {unsigned(block[0]), unsigned(block[1]), unsigned(block[2])};
     count = block[0] * block[1] * block[2];
     body = &kernel;
+    late = step > 0;
     for (unsigned z = 0; z < grid_size.z; z++)
         for (unsigned y = 0; y < grid_size.y; y++)
             for (unsigned x = 0; x < grid_size.x; x++) {
@@ -132,6 +148,8 @@ template <typename T> T __shfl_up_sync(unsigned, T x, int by)
     return emulated::shuffled(x, lane >= by ? lane - by : lane);
 }
 template <typename T> T atomicAdd(T *place, T x) { T old = *place; *place += x; return old; }
+inline void __threadfence() {}
+template <typename T> T atomicCAS(T *place, T is, T x) { T old = *place; if (old == is) *place = x; return old; }
 inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
 inline float __int_as_float(int bits) { return __uint_as_float(bits); }
 inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }

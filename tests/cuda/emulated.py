@@ -72,20 +72,26 @@ def start(
     file: str, name: str, definitions: tuple[tuple[str, int], ...], grid: Any, block: Any, args: list[Any], shared: int
 ) -> None:
     """In place of launch.start: run the kernel on pretended arrays, now."""
-    held = []
-    for parameter, value in zip(launch.signatures(launch.source(file))[name], args, strict=True):
-        if parameter.pointer:
-            assert value is None or value.flags.c_contiguous or file.startswith("attention")
-            held.append(ctypes.c_void_p(None if value is None else value.data.ptr))
-        else:
-            held.append(TYPES[parameter.kind](value.item()))
-    pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
+    parameters = launch.signatures(launch.source(file))[name]
+    for parameter, value in zip(parameters, args, strict=True):
+        assert not parameter.pointer or value is None or value.flags.c_contiguous or file.startswith("attention")
     sizes = [(ctypes.c_int * 3)(*numbers, *[1] * (3 - len(numbers))) for numbers in (grid, block)]
-    getattr(built(file, definitions), f"run_{name}")(*sizes, -1 if backwards else 1, pointers)
+    library = built(file, definitions)
+
+    def run(*args: Any) -> None:
+        held = [
+            ctypes.c_void_p(None if value is None else value.ctypes.data) if parameter.pointer
+            else TYPES[parameter.kind](value.item())
+            for parameter, value in zip(parameters, args, strict=True)
+        ]  # fmt: skip
+        pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
+        getattr(library, f"run_{name}")(*sizes, -1 if backwards else 1, pointers)
+
+    pretend.write(run, *args)
 
 
 @contextlib.contextmanager
-def gpu() -> Iterator[None]:
+def gpu(gpus: int = 1) -> Iterator[None]:
     """Inside, device "cuda" has pretended arrays, and its kernels are those of the .cu files."""
     patch = pytest.MonkeyPatch()
     patch.setattr(launch, "start", start)
@@ -93,7 +99,7 @@ def gpu() -> Iterator[None]:
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:
-        with pretend.gpu(), np.errstate(all="ignore"):
+        with pretend.gpu(gpus), np.errstate(all="ignore"):
             yield
     finally:
         patch.undo()

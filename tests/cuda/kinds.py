@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda import pretend
+from tests.cuda import emulated, pretend
 from tinygrad_llm import devices, kernels
 
 GPU = devices.device("cuda")
@@ -24,6 +24,29 @@ def gpu(kind: str) -> Iterator[None]:
     else:
         with pretend.gpu(), kernels.use("reference"):
             yield
+
+
+@contextlib.contextmanager
+def second(kernels_of: str = "reference") -> Iterator[None]:
+    """Inside, there are two pretended GPUs, the first is current, and "cuda" means the second.
+
+    Their kernels are the reference's, or with "auto" those of the .cu files, run on the processor.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setattr(devices.device, "__init__", _numbered)
+    patch.setattr("tests.cuda.kinds.GPU", devices.device("cuda"))
+    try:
+        with pretend.gpu(2) if kernels_of == "reference" else emulated.gpu(2), kernels.use(kernels_of):
+            yield
+            assert devices.current() == 0
+    finally:
+        patch.undo()
+
+
+def _numbered(self: devices.device, kind: Any, index: int | None = None, init: Any = devices.device.__init__) -> None:
+    init(self, kind, index)
+    if self.type == "cuda" and self.index is None:
+        self.index = 1
 
 
 def moved(value: Any) -> Any:

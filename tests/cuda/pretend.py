@@ -1,7 +1,8 @@
 """NumPy's arrays in CuPy's clothes, so that code for the GPU runs where there is none.
 
 They refuse what CuPy's refuse: arrays in main memory beside them, being turned into one unasked, functions and
-arguments that CuPy does not have. What they compute is NumPy's; whether CuPy computes the same only a GPU can tell.
+arguments that CuPy does not have, and to be waited for or moved while a graph is captured (recorded.py). What they
+compute is NumPy's; whether CuPy computes the same only a GPU can tell.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda import pretend_cublas
+from tests.cuda import pretend_cublas, recorded
 from tinygrad_llm import devices
 from tinygrad_llm.kernels.cuda import cublaslt, products
 
@@ -27,6 +29,63 @@ NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please us
 def real() -> Any:
     """CuPy itself, which can be imported without a GPU: it is asked which functions and arguments it has."""
     return pytest.importorskip("cupy")
+
+
+def wait(name: str) -> None:
+    """Somebody asked for what the GPU must first have computed."""
+    if recorded.recording is not None:
+        raise RuntimeError(f"{recorded.NOT_WHILE_CAPTURING}: {name}")
+    waits.append(name)
+
+
+def compute(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a function makes of pretended arrays, which it does not write to."""
+    numbers = gpus_of([args, list(kwargs.values())])
+    args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
+    if recorded.recording is None:
+        return _outside_of(numbers, function(*args, **kwargs), args)
+    if getattr(function, "__name__", "") in PRODUCTS:
+        raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
+    return _outside_of(numbers, recorded.recording.compute(function, args, kwargs), args)
+
+
+def gpus_of(value: Any) -> set[int]:
+    """The numbers of the GPUs that the arrays among arguments are on."""
+    if isinstance(value, ndarray):
+        return {value.device.id}
+    return set().union(*map(gpus_of, value)) if isinstance(value, (list, tuple)) else set()
+
+
+def check_current(numbers: set[int]) -> None:
+    """Raise where arrays are worked on while another GPU than theirs is current."""
+    if numbers - {DEVICES[-1].id}:
+        raise AssertionError(f"arrays of GPUs {sorted(numbers)} are used while GPU {DEVICES[-1].id} is current")
+
+
+def _outside_of(numbers: set[int], found: Any, args: Any) -> Any:
+    """A result in CuPy's clothes: a view is where its array is, anything else where it was computed."""
+    given = [a for a in args if isinstance(a, np.ndarray)]
+    if isinstance(found, np.ndarray) and any(np.may_share_memory(found, a) for a in given):
+        return ndarray(found, *numbers)
+    if isinstance(found, (bool, np.dtype)):
+        return found  # a fact about arrays, whatever they hold
+    check_current(numbers)
+    return outside(found)
+
+
+def write(function: Any, *args: Any, **kwargs: Any) -> None:
+    """Let a function write into pretended arrays among its arguments."""
+    check_current(gpus_of([args, list(kwargs.values())]))
+    args, kwargs = inside(args), {name: inside(value) for name, value in kwargs.items()}
+    if recorded.recording is None:
+        function(*args, **kwargs)
+    elif getattr(function, "__name__", "") in PRODUCTS:
+        raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
+    else:
+        recorded.recording.write(function, args, kwargs)
+
+
+PRODUCTS = ("matmul", "dot", "tensordot", "einsum", "inner")
 
 
 def inside(value: Any) -> Any:
@@ -60,8 +119,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __array_priority__ = 100
 
-    def __init__(self, array: np.ndarray):
+    def __init__(self, array: np.ndarray, number: int | None = None):
         self._array = array
+        self.device = DEVICES[-1] if number is None else _Device(number)
 
     shape = property(lambda self: self._array.shape)
     dtype = property(lambda self: self._array.dtype)
@@ -70,15 +130,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self._array.itemsize)
     nbytes = property(lambda self: self._array.nbytes)
     strides = property(lambda self: self._array.strides)
-    T = property(lambda self: ndarray(self._array.T))
-    device = property(lambda self: DEVICE)
+    T = property(lambda self: ndarray(self._array.T, self.device.id))
     data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
     __cuda_array_interface__ = property(lambda self: {})
 
     @property
     def base(self) -> Any:
         """The array that this one shows a part of."""
-        return ndarray(self._array.base) if isinstance(self._array.base, np.ndarray) else None
+        return ndarray(self._array.base, self.device.id) if isinstance(self._array.base, np.ndarray) else None
 
     @property
     def flags(self) -> Any:
@@ -86,10 +145,23 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         own = self._array.flags
         return types.SimpleNamespace(c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata)
 
-    def get(self) -> np.ndarray:
-        """A copy in main memory."""
-        waits.append("get")
-        return self._array.copy()
+    def get(self, out: Any = None, blocking: bool = True) -> np.ndarray:
+        """A copy in main memory; one that is not waited for needs memory that stays where it is."""
+        if blocking:
+            wait("get")
+        elif type(out.base).__name__ != "PinnedMemoryPointer":
+            raise TypeError("a copy to memory of the usual kind waits")
+        if out is None:
+            return self._array.copy()
+        out[...] = self._array
+        return out
+
+    def set(self, array: np.ndarray) -> None:
+        """Values from main memory."""
+        if recorded.recording is not None:
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+        assert array.dtype == self.dtype and array.shape == self.shape
+        self._array[...] = array
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(NOT_ON_THE_GPU)
@@ -97,13 +169,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if not hasattr(real(), ufunc.__name__):
             return NotImplemented
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
-            return getattr(ufunc, method)(*inside(inputs))
+            return write(function, *inputs)
         if "out" in kwargs:
             (out,) = kwargs.pop("out")
-            getattr(ufunc, method)(*inside(inputs), out=inside(out), **inside(kwargs))
+            write(function, *inputs, out=out, **kwargs)
             return out
-        return outside(getattr(ufunc, method)(*inside(inputs), **inside(kwargs)))
+        return compute(function, *inputs, **kwargs)
 
     def __array_function__(self, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
         path = [*function.__module__.split(".")[1:], function.__name__]  # numpy.linalg.norm is cupy.linalg.norm
@@ -112,37 +185,49 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             return NotImplemented
         check_arguments(theirs, args, kwargs)
         if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
-            waits.append(function.__name__)
-        found = function(*inside(args), **{name: inside(value) for name, value in kwargs.items()})
-        return outside(found)
+            wait(function.__name__)
+        if function.__name__ == "copyto" or kwargs.get("out") is not None:
+            write(function, *args, **kwargs)
+            return kwargs.get("out")
+        return compute(function, *args, **kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
-            waits.append("boolean index")
-        return outside(self._array[self._key(key)])
+            wait("boolean index")
+        return compute(operator.getitem, self, self._around(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._array[self._key(key)] = inside(value)
+        write(operator.setitem, self, self._around(key), value)
 
-    def _key(self, key: Any) -> Any:
-        return tuple(map(inside, key)) if isinstance(key, tuple) else inside(key)
+    def _around(self, key: Any) -> Any:
+        """A key whose numbers wrap round, as CuPy's do in place of an error; one with a mask or None as it is."""
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(k is None or k is Ellipsis or (hasattr(k, "dtype") and k.dtype.kind == "b") for k in keys):
+            return key
+        around = tuple(k % n if isinstance(k, ndarray) else k for k, n in zip(keys, self.shape, strict=False))
+        return around if isinstance(key, tuple) else around[0]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(real().ndarray, name):
             raise AttributeError(f"cupy.ndarray has no attribute {name}")
         method = getattr(self._array, name)
+        again = functools.partial(_of_array, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if {"initial", "where"} & kwargs.keys():
                 raise TypeError(f"cupy.ndarray.{name} takes no {' or '.join(kwargs)}")
+            if name == "take":
+                args = (args[0] % self.shape[kwargs["axis"]], *args[1:])
+            if name in ("fill", "sort"):
+                return write(again, self, *args, **kwargs)
             if name == "diagonal":
                 view = method(*args)
                 view.flags.writeable = True  # CuPy does not lock it
                 return outside(view)
-            return outside(method(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
+            return compute(again, self, *args, **kwargs)
 
         def read(*args: Any, **kwargs: Any) -> Any:
-            waits.append(name)
+            wait(name)
             return method(*args, **kwargs)
 
         return read if name in ("item", "tolist", "tobytes", "nonzero") else call
@@ -154,36 +239,49 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return iter(outside(list(self._array)))
 
     def __bool__(self) -> bool:
-        waits.append("bool")
+        wait("bool")
         return bool(self._array)
 
     def __int__(self) -> int:
-        waits.append("int")
+        wait("int")
         return int(self._array)
 
     def __float__(self) -> float:
-        waits.append("float")
+        wait("float")
         return float(self._array)
 
     def __index__(self) -> int:
-        waits.append("index")
+        wait("index")
         return self._array.__index__()
 
     def __repr__(self) -> str:
         return f"pretended {self._array!r}"
 
 
+def _of_array(name: str, array: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+    return getattr(array, name)(*args, **kwargs)
+
+
 ndarray.__module__ = "cupy"  # by which an array of the GPU is known
 
 
 class _Device:
-    id = 0
+    """A GPU; inside its context it is the current one."""
 
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __init__(self, number: int):
+        self.id = number
+
+    def __enter__(self) -> None:
+        DEVICES.append(self)
+
+    def __exit__(self, *error: object) -> None:
+        assert DEVICES.pop().id == self.id
+
+    def use(self) -> None:
+        DEVICES[-1] = self
 
 
-DEVICE = _Device()
+DEVICES = [_Device(0)]  # the last is the current one
 
 
 class _CuPy(types.ModuleType):
@@ -201,20 +299,29 @@ class _CuPy(types.ModuleType):
         if name == "lib":
             strided = function.stride_tricks.as_strided
             return types.SimpleNamespace(
-                stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: outside(strided(inside(x), *args)))
+                stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: compute(strided, x, *args))
             )
         if name == "add":
-            return types.SimpleNamespace(at=lambda a, key, b: np.add.at(inside(a), a._key(key), inside(b)))
+            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, a._around(key), b))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             check_arguments(getattr(real(), name), args, kwargs)
-            return outside(function(*inside(args), **{key: inside(value) for key, value in kwargs.items()}))
+            return compute(function, *args, **kwargs)
 
         return call
 
-    def asarray(self, a: Any, dtype: Any = None) -> Any:
+    def asarray(self, a: Any, dtype: Any = None, blocking: bool = False) -> Any:
         """To the GPU."""
-        return a if isinstance(a, ndarray) and dtype is None else ndarray(np.array(inside_or_host(a), dtype))
+        if isinstance(a, ndarray) and a.device.id != DEVICES[-1].id:
+            return ndarray(a._array.astype(a.dtype if dtype is None else dtype))
+        if isinstance(a, ndarray):
+            return a if dtype in (None, a.dtype) else a.astype(dtype)
+        if recorded.recording is not None and np.ndim(a):
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+        if blocking:
+            wait("asarray")
+        a = np.array(a, dtype)
+        return ndarray(a) if a.ndim else compute(np.full, (), a[()])  # a number is filled in
 
     array = asarray
 
@@ -224,24 +331,23 @@ class _Grid:
         self.grid = grid
 
     def __getitem__(self, key: Any) -> Any:
-        return outside(list(self.grid[key]))
+        return compute(lambda: list(self.grid[key]))
 
 
-def inside_or_host(a: Any) -> Any:
-    """The array to be moved: CuPy's own or one of NumPy's."""
-    return a._array if isinstance(a, ndarray) else a
-
-
-def module() -> Any:
-    """The pretended CuPy, on a machine with one GPU."""
+def module(gpus: int = 1) -> Any:
+    """The pretended CuPy, on a machine with so many GPUs."""
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=lambda: None,
+        getDeviceCount=lambda: gpus, getDevice=lambda: DEVICES[-1].id, deviceSynchronize=lambda: None,
         memGetInfo=lambda: (2**34, 2**35), getDeviceProperties=lambda number: {"major": 9, "minor": 0},
-    )
-    cupy.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: DEVICE)  # type: ignore[attr-defined]
-    cupy.cuda.get_cublas_handle, cupy.cuda.get_current_stream = lambda: 1, lambda: types.SimpleNamespace(ptr=0)  # type: ignore[attr-defined]
-    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit"), lambda: 0)
+    )  # fmt: skip
+    cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=runtime, Device=_Device, Stream=recorded.Stream, Event=recorded.Event,
+        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
+        alloc_pinned_memory=recorded.PinnedMemoryPointer, get_cublas_handle=lambda: 1,
+        get_current_stream=lambda number=None: recorded._current[-1],
+    )  # fmt: skip
+    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit", "free_all_blocks"), lambda: 0)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
 
@@ -255,15 +361,16 @@ def special(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def gpu() -> Iterator[None]:
+def gpu(gpus: int = 1) -> Iterator[None]:
     """Inside, device "cuda" exists: its arrays are pretended ones."""
     real()
-    cupy = module()
+    cupy = module(gpus)
     patch = pytest.MonkeyPatch()
     patch.setattr(devices, "_cupy", lambda: cupy)
     patch.setattr(devices, "in_use", True)
+    patch.setattr(devices, "several", gpus > 1)
     patch.setattr(devices, "cuda_problem", lambda: None)
-    patch.setattr(devices, "cuda_count", lambda: 1)
+    patch.setattr(devices, "cuda_count", lambda: gpus)
     patch.setattr("tinygrad_llm.kernels.cuda.memory._hook", "a pretended one")
     patch.setattr(devices, "special", special)
     patch.setattr("tinygrad_llm.kernels.reference.special", special)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from tests.cuda import recorded
 from tinygrad_llm import dtypes
 
 KINDS = {0: np.dtype(np.float32), 2: np.dtype(np.float16), 14: np.dtype(dtypes.bfloat16.numpy)}
@@ -147,7 +149,7 @@ class Library:
         numbers = [float(_at(x, np.dtype("f4"), (1,), (1,))[0]) for x in (alpha, beta)]
         self.calls.append(epilogue)
         self.betas.append((numbers[1], epilogue))
-        product(first, second, out, *numbers, epilogue, bias, aux)
+        recorded.do(partial(product, first, second, out, *numbers, epilogue, bias, aux))
 
     def _array(self, address: int, layout: int) -> np.ndarray:
         of = self.made[layout]
@@ -177,6 +179,8 @@ class CuBLAS:
     def _run(
         self, ta, tb, m, n, k, alpha, a, ka, lda, sa, b, kb, ldb, sb, beta, c, kc, ldc, sc, count, compute
     ):  # fmt: skip
+        if recorded.recording is not None:
+            raise RuntimeError("calling cuBLAS API during stream capture is currently unsupported")
         assert compute == 68 and ka == kb and lda >= (k if ta else m) and ldb >= (n if tb else k) and ldc >= m
         first = _at(a, KINDS[ka], (count, m, k), (sa, lda, 1) if ta else (sa, 1, lda))
         second = _at(b, KINDS[kb], (count, k, n), (sb, ldb, 1) if tb else (sb, 1, ldb))

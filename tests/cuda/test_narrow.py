@@ -211,7 +211,8 @@ def test_a_step_under_autocast(rate, monkeypatch):
         assert all(p.grad.dtype is torch.float32 and np.isfinite(back(p.grad.array)).all() for p in there.parameters())
     names = ("dropout_add_norm", "dropout_add_norm_backward")
     assert {launches[name] for name in names} == {3} and launches["loss_then_gradient"] == 1
-    assert {launches[name] for name in ("layer_norm", "activate", "activate_backward")} == {2}
+    assert launches["layer_norm"] == launches["activate"] == 2  # GELU in its product, and again on the way back
+    assert launches["activate_backward"] == 0  # within a product as well
 
 
 @given(data=st.data(), n=st.integers(1, 5), c=st.sampled_from([3, 32]), p=st.sampled_from([0.0, 0.25, 0.9]))

@@ -16,6 +16,7 @@ import pytest
 from tests.cuda import pretend
 from tests.cuda.cases import CALLS, CHOICES
 from tests.cuda.narrow import DTYPES, half_calls
+from tests.cuda.step_cases import CASES, results
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA
@@ -47,13 +48,15 @@ def launches() -> dict[Launch, list[Any]]:
     patch.setattr(launch, "start", record)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
-    with pretend.gpu():
+    with pretend.gpu(), np.errstate(all="ignore"):
         for tf32 in (False, True):
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, np.float32)))
         for call, arrays in HALF.values():
             call(CUDA, *map(pretend.outside, arrays))
+        for name, real in CASES:
+            results(name, CUDA, real, pretend.outside)
     patch.undo()
     return found
 

@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tests.cuda import pretend
+from tinygrad_llm.cuda import CUDAGraph
 from tinygrad_llm.kernels.cuda import heads, launch, losses
 from tinygrad_llm.models import GPTModel, generate
 from tinygrad_llm.nn.utils import clip_grad_norm_
@@ -24,8 +25,8 @@ def counts(monkeypatch) -> Iterator[Counter[str]]:
 
     def start(file, name, definitions, grid, block, args, shared):
         found[name] += 1
-        if name == "sample":
-            args[2][...] = 1  # a token that there is
+        if name in ("sample", "likeliest"):
+            args[1 if name == "likeliest" else 2][...] = 1  # a token that there is
 
     monkeypatch.setattr(launch, "start", start)
     for module in (heads, losses):
@@ -75,16 +76,30 @@ def test_a_training_step_waits_for_nothing_and_launches_little(counts, drop_rate
     assert counts["sum_blocks"] == norms + biases and sum(counts.values()) < 25 * layers
 
 
-def test_a_token_waits_once(counts):
+def test_a_token_is_one_launch_and_waits_for_nothing(counts, monkeypatch):
+    """The first step compiles the kernels and one more is recorded; then there is one launch a token."""
+    monkeypatch.setattr(CUDAGraph, "replay", lambda graph: counts.update(["replay"]))
     model = GPTModel(CONFIG | {"drop_rate": 0.0}).cuda()
     ids = tg.ones(2, 3, dtype=tg.int64, device="cuda")
     drawn = {"temperature": 1.0, "top_k": 5, "top_p": 0.9}
-    for options in ({}, drawn, {"temperature": 0.5, "repetition_penalty": 1.2}):
+    penalized = {"temperature": 0.5, "repetition_penalty": 1.2}
+    for options, chosen, more in (({}, "likeliest", 0), (drawn, "sample", 0), (penalized, "sample", 1)):
         pretend.waits.clear()
         counts.clear()
-        generate(model, ids, 4, **options)
-        assert pretend.waits == ["get"] * 5  # the prompt, then the tokens
-        assert counts["sample"] == 4
+        generate(model, ids, 21, **options)
+        assert pretend.waits == ["get"] * 2  # the prompt and the first token; the others come meanwhile
+        layers, penalize = CONFIG["n_layers"], counts.pop("penalize", 0)
+        assert counts.pop("replay") == 19 and counts.pop(chosen) == 3 and penalize == 2 * more
+        assert counts.pop("embedding_step") == 2 and counts.pop("attention_step") == 2 * layers
+        assert counts.pop("few_rows") == 2 * (4 * layers + 1)
+        prompt = {"layer_norm": 2 * layers + 1, "attention": layers, "activate": layers, "check_index": 2}
+        assert counts == prompt
+
+
+def test_a_few_tokens_are_not_recorded(counts, monkeypatch):
+    monkeypatch.setattr(CUDAGraph, "capture_begin", None)
+    generate(GPTModel(CONFIG | {"drop_rate": 0.0}).cuda(), tg.ones(1, 3, dtype=tg.int64, device="cuda"), 5)
+    assert counts["embedding_step"] == 4
 
 
 @pytest.mark.cuda

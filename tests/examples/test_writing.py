@@ -89,6 +89,15 @@ def test_flags_reach_the_sampling(folder, capsys):
     assert capsys.readouterr().out == tokenizer.decode(found) + "\n"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_get_the_dtype_asked_for(folder, capsys, dtype):
+    model, tokenizer = models.commandline.load_run(folder, dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {getattr(tg, dtype)}
+    written = models.generate(model, tg.tensor([tokenizer.encode("bad")]), 9)[0].tolist()
+    assert run(write, folder, "bad", "--tokens", 9, "--temperature", 0, "--dtype", dtype) == 0
+    assert capsys.readouterr().out == tokenizer.decode(written) + "\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,6 +114,7 @@ def test_flags_reach_the_sampling(folder, capsys):
         (["a", "--stop", ""], "--stop is empty"),
         (["a", "--seed", "-1"], "--seed -1"),
         (["a", "--beams", "0"], "--beams 0: must be at least 1"),
+        (["a", "--dtype", "float64"], "--dtype float64: unknown; choose float32, bfloat16 or float16"),
         (["a", "--topk", "1"], "unrecognized arguments"),
     ],
 )

@@ -307,7 +307,8 @@ both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 def test_every_kernel_has_cases():
-    tested = {name.split(",")[0] for name in CASES} | {"sample"}  # whose results are tokens: tests/models, tests/cuda
+    tested = {name.split(",")[0] for name in CASES}
+    tested |= {"sample", "embedding_step", "linear_step", "attention_step", "penalize"}  # of tokens: tests/cuda
     assert tested == {field.name for field in dataclasses.fields(Kernels)}
 
 

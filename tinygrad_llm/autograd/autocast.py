@@ -19,6 +19,7 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import graph
 from tinygrad_llm.autograd.tensor import Tensor, public_name, wrap
+from tinygrad_llm.kernels.cuda import capture
 
 # --- PyTorch's lists, of the functions that exist here ---
 
@@ -66,7 +67,7 @@ class State(threading.local):
     def __init__(self) -> None:
         self.narrow: dict[str, dtypes.dtype] = {}
         self.cache_enabled = True
-        self.kept: dict[graph.Node, tuple[Any, int, Any]] = {}  # leaf -> its array, the date of its cast, the cast
+        self.kept: dict[graph.Node, tuple[Any, int, Any]] = {}  # leaf -> what was cast, when, the cast
 
 
 state = State()
@@ -173,7 +174,7 @@ def _map(value: Any, to: np.dtype) -> Any:
 def cast(x: Tensor, to: np.dtype) -> Tensor:
     """x in a dtype, at x's node; x itself where it has it already, or holds integers or float64.
 
-    The cast of a leaf is kept until the outermost region is left, or the leaf is written to.
+    The cast of a leaf is kept until the outermost region is left, or the leaf is written to; a graph casts for itself.
     """
     array = x.array
     if array.dtype == to or not x.is_floating_point() or array.itemsize == 8:
@@ -181,9 +182,14 @@ def cast(x: Tensor, to: np.dtype) -> Tensor:
     node = x.node
     if node is None or node.op is not None or x.source is not None or not state.cache_enabled or array.itemsize != 4:
         return _at(node, _as(array, to))
+    now = array, to, capture.at_work()
     found = state.kept.get(node)
-    if found is None or found[0] is not array or graph.written_since(array, found[1]) or found[2].dtype != to:
-        found = state.kept[node] = array, next(graph.clock), _as(array, to)
+    if (
+        found is None
+        or any(a is not b for a, b in zip(found[0], now, strict=True))
+        or graph.written_since(array, found[1])
+    ):
+        found = state.kept[node] = now, next(graph.clock), _as(array, to)
     return _at(node, found[2])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import sizes
-from tinygrad_llm.autograd.tensor import Tensor, wrap
+from tinygrad_llm.autograd.tensor import Tensor, near, wrap
 
 
 def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
@@ -159,6 +159,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     return _filled((tuple(size),), value, dtype or dtypes.of_scalar(value), device, requires_grad)
 
 
+@near
 def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     kind = dtypes.argument(dtype) or input.dtype
     value = dtypes.fill_value("full_like", value, kind)
@@ -206,7 +207,8 @@ def arange(
     target = devices.CPU if device is None else devices.device(device)
     with devices.on(target):
         values = devices.module_of(target).arange(count, dtype=np.int64 if whole else np.float64) * step + start
-    return finish(values, dtype or (dtypes.int64 if whole else dtypes.get_default_dtype()), device, requires_grad)
+        kind = dtype or (dtypes.int64 if whole else dtypes.get_default_dtype())
+        return finish(values, kind, device, requires_grad)
 
 
 def linspace(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd.graph import Node, sweep
 from tinygrad_llm.autograd.size import Size
 from tinygrad_llm.autograd.tensor import Tensor, wrap
@@ -24,7 +25,8 @@ def backward(
     Raises:
         RuntimeError: a tensor requires no gradient, a gradient's shape does not fit, or the graph was freed already.
     """
-    roots = _roots(_sequence(tensors), grad_tensors, create_graph)
+    tensors = _sequence(tensors)
+    roots = devices.run(_roots, [t.array for t in tensors], tensors, grad_tensors, create_graph)
     if inputs is None:
         sweep(roots, retain_graph=bool(retain_graph))
         return
@@ -57,8 +59,8 @@ def grad(
     """
     if materialize_grads and allow_unused is False:
         raise ValueError("grad: materialize_grads=True needs allow_unused to be True or left out")
-    inputs = _sequence(inputs)
-    roots = _roots(_sequence(outputs), grad_outputs, create_graph)
+    inputs, outputs = _sequence(inputs), _sequence(outputs)
+    roots = devices.run(_roots, [t.array for t in outputs], outputs, grad_outputs, create_graph)
     found = sweep(roots, retain_graph=bool(retain_graph), wanted=_nodes(inputs))
     result: list[Tensor | None] = []
     for tensor in inputs:

@@ -120,7 +120,7 @@ def sweep(
             if wanted is not None and node in wanted:
                 found[node] = g if owned else g.copy()
             if node.sink is not None and wanted is None:
-                node.sink(g, owned)
+                devices.run(node.sink, [g], g, owned)
             if node.op is None:
                 continue
             needs = tuple(parent is not None and parent in useful for parent in node.parents)
@@ -134,10 +134,10 @@ def sweep(
                 for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
                     if not needed:
                         continue
-                    d = _fit(d, parent, node)  # type: ignore[arg-type]
                     if isinstance(d, Later) and wanted is None and _added_at_once(d, parent, sums):  # type: ignore[arg-type]
                         continue
-                    sums[parent] = accumulate(sums.get(parent), d, g)  # type: ignore[arg-type, index]
+                    fitting = sums.get(parent), d, parent, node, g  # type: ignore[arg-type]
+                    sums[parent] = devices.run(_added, [d, g], *fitting) if devices.in_use else _added(*fitting)  # type: ignore[index, arg-type]
             if not retain_graph and not node.op.bare:
                 node.pull = None  # frees what the pullbacks captured as the sweep goes
     return found
@@ -145,7 +145,7 @@ def sweep(
 
 def _added_at_once(d: Later, leaf: Node, sums: dict[Node, Any]) -> bool:
     """Let a leaf that has a gradient from a sweep before add another, which is then never an array of its own."""
-    if leaf.op is not None or leaf.hooks or leaf.sink is None or leaf in sums:
+    if leaf.op is not None or leaf.hooks or leaf.sink is None or leaf in sums or d.dtype != leaf.dtype:
         return False
     return bool(leaf.sink(d, False))
 
@@ -202,6 +202,11 @@ def sum_to_shape(g: Any, shape: tuple[int, ...]) -> Any:
     added = g.ndim - len(shape)
     stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and g.shape[i + added] != 1)
     return sums(g, tuple(range(added)) + stretched).reshape(shape)
+
+
+def _added(have: tuple[Any, bool] | None, d: Any, parent: Node, node: Node, g: Any) -> tuple[Any, bool]:
+    """An argument's gradient so far, with one more part of it."""
+    return accumulate(have, _fit(d, parent, node), g)
 
 
 def accumulate(have: tuple[Any, bool] | None, d: Any, g: Any) -> tuple[Any, bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -352,7 +352,7 @@ class Tensor:
         """The one element as a Python number."""
         if self.array.size != 1:
             raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
-        value = self.array.item()
+        value = devices.waited(self.array.item())
         return float(value) if self.is_floating_point() else value
 
     def tolist(self) -> Any:
@@ -386,7 +386,7 @@ class Tensor:
                 if self.array.size
                 else "Boolean value of Tensor with no values is ambiguous"
             )
-        return bool(self.array.item())
+        return bool(devices.waited(self.array.item()))
 
     def _only_element(self) -> Any:
         if self.array.size != 1:
@@ -404,7 +404,7 @@ class Tensor:
     def __index__(self) -> int:
         if self.dtype.is_floating_point or self.array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.array.item())
+        return int(devices.waited(self.array.item()))
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -417,7 +417,8 @@ class Tensor:
         return iter(self.unbind())
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self.array == (value.array if isinstance(value, Tensor) else value)).any())
+        wanted = value.array if isinstance(value, Tensor) else value
+        return bool(devices.run(lambda: (self.array == wanted).any(), [self.array]))
 
     def __hash__(self) -> int:
         return id(self)
@@ -439,7 +440,7 @@ class Tensor:
                 "detach() it first"
             )
         copy = type(self).__new__(type(self))
-        Tensor.__init__(copy, self.array.copy(), requires_grad=self.requires_grad)
+        Tensor.__init__(copy, devices.run(self.array.copy, [self.array]), requires_grad=self.requires_grad)
         copy.grad = None if self.grad is None else self.grad.__deepcopy__(memo)
         memo[id(self)] = copy
         return copy
@@ -460,7 +461,7 @@ class Tensor:
         start = next(graph.clock)
         result = function(self, *args, **kwargs)
         if graph.captures(result.node, self.array, start):
-            before = wrap(self.array.copy())
+            before = wrap(devices.run(self.array.copy, [self.array]))
             before._node = self.node
             result = function(before, *args, **kwargs)
         return self.write(result, name)
@@ -487,7 +488,7 @@ class Tensor:
                 f"{name}: a view that was taken under no_grad() cannot take a recorded value, for its base would not "
                 "know; take the view with gradients enabled, or write under no_grad()"
             )
-        self.array[...] = result.array
+        devices.run(self.array.__setitem__, [self.array], ..., result.array)
         self.written()
         if result.node is not None:
             views.rebase(self, result.to(self.dtype).node)
@@ -634,6 +635,19 @@ def _half_dtype(arrays: list[Any]) -> Any:
         if getattr(a, "itemsize", 0) == 2 and a.dtype.kind in "fV":
             return a.dtype
     return None
+
+
+def near(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where there are several GPUs, run a function that works on raw arrays on the one that its tensors are on."""
+
+    @wraps(function)
+    def placed(*args: Any, **kwargs: Any) -> Any:
+        if not devices.several:
+            return function(*args, **kwargs)
+        with devices.near_to(a.array if isinstance(a, Tensor) else a for a in (*args, *kwargs.values())):
+            return function(*args, **kwargs)
+
+    return placed
 
 
 def method(function: Callable[..., Any]) -> Callable[..., Any]:

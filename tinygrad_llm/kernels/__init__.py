@@ -25,6 +25,7 @@ __all__ = [
     "SUMMED_AT_ONCE",
     "Kernels",
     "as_rows",
+    "check_index",
     "column_sums",
     "in_order",
     "largest",
@@ -75,8 +76,9 @@ class Kernels:
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
 
-    keep: bool (...), True where an element is kept, or a whole number, the key of a counter-based stream that decides:
-    see `philox`. With g in the place of x it gives the gradient of x. With plus the result has the dtype of plus.
+    keep: bool (...), True where an element is kept, or the key of a counter-based stream that decides (`philox`): a
+    whole number, or int64 (1,), where a captured launch finds another one each time. With g in the place of x it gives
+    the gradient of x. With plus the result has the dtype of plus.
     """
     keep_mask: Callable[..., Any]
     """(key, p, shape, like) -> bool (shape), where like lives: what `dropout` keeps by this key."""
@@ -135,7 +137,8 @@ class Kernels:
     adamw: Callable[..., None]
     """(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step) in place on p, m and v; g is left as it is.
 
-    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group.
+    p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
+    captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
@@ -154,15 +157,54 @@ class Kernels:
     int8_unpack: Callable[..., Any]
     """(codes (N, C) int8, scales (N, ceil(C / INT8_BLOCK))) -> w (N, C) in the dtype of the scales."""
     sample: Callable[..., Any]
-    """(x (B, V), u (B, 1) float64 in main memory, temperature, top_k, top_p, min_p) -> a token of each row (B,) int64.
+    """(x (B, V), u (B, 1) float64, temperature, top_k, top_p, min_p, into=None) -> a token of each row (B,) int64.
 
-    See `kernels.sampling`; -1 where nothing is likeliest. u is not looked at where the temperature is 0.
+    See `kernels.sampling`; -1 where nothing is likeliest. u lies in main memory or where x does, and is not looked at
+    where the temperature is 0. into: an array that takes the tokens.
     """
+    embedding_step: Callable[..., None]
+    """(state (3, B) int64, draws (N, B)|None, u (B, 1)|None, table (V, C), places (S, C), x (B, C), seen, most).
+
+    The first of the acts of writing a token of each row, which put what they find into arrays that are there. state:
+    each row's token, the positions that it has, the steps it made. There is one position more, up to `most`; x becomes
+    table[token] + places[position], u the draws of the step, and seen, bool (B, V) or None, is marked with the token.
+    """
+    linear_step: Callable[..., None]
+    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None).
+
+    f(W norm(x) + b) into out. norm: None, or the weight, the bias and the eps of a layer norm; form: as of `activate`,
+    or None; add: to what is there. Beside a weight of 16 bits x and out have them, too, or are float32. room: (B, C) of
+    the weight's dtype, to work in.
+    """
+    attention_step: Callable[..., None]
+    """(qkv (B, (H + 2 G) D), keys, values (B, G, S, D), lengths (B,) int64, scale, out (B, H D), room).
+
+    Of each row's new position: its key and value go to the place lengths - 1, and its query sees all up to there. H / G
+    heads share keys. room: (B, H, parts, D + 2) of qkv's dtype, parts of CHUNK positions, and int32 (B, H), zeros.
+    """
+    penalize: Callable[..., None]
+    """(x (B, V), seen (B, V) bool, penalty) in place: what was seen, over the penalty where positive, else times it."""
 
 
 def as_rows(x: Any) -> Any:
     """(..., C) -> (N, C). N is counted: where C is 0, reshape(-1, C) cannot tell it."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def check_index(ids: Any, low: int, high: int, what: str, allowed: int | None = None) -> None:
+    """Refuse whole numbers outside [low, high), but for one that is allowed; what: the op that picks by them.
+
+    Raises:
+        IndexError: at once, or for numbers on a GPU when Python waits for it next: see `kernels.cuda.outside`.
+    """
+    if of(ids) is CUDA:
+        outside.check_index(ids, low, high, what, allowed)
+        return
+    wrong = (ids < low) | (ids >= high)
+    if allowed is not None:
+        wrong &= ids != allowed
+    if wrong.any():
+        raise IndexError(f"{what}: index {int(ids[wrong][0])} is out of range for {high} places")
 
 
 _chosen: str | None = None
@@ -193,5 +235,5 @@ def use(name: str) -> Iterator[None]:
 
 
 from tinygrad_llm.kernels.cpu import CPU  # noqa: E402  (the implementations need the interface above)
-from tinygrad_llm.kernels.cuda import CUDA  # noqa: E402
+from tinygrad_llm.kernels.cuda import CUDA, outside  # noqa: E402
 from tinygrad_llm.kernels.reference import REFERENCE  # noqa: E402

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.devices import array_module, special
-from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows
+from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of
 from tinygrad_llm.kernels.half import takes_half
-from tinygrad_llm.kernels.philox import keep_mask
+from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
+from tinygrad_llm.kernels.step import attention_step, embedding_step, linear_step, penalize
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
@@ -100,7 +101,7 @@ def activate_backward(
 
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x keep / (1 - p) + plus. Source: Srivastava et al., Dropout (2014), section 4."""
-    if isinstance(keep, int):
+    if is_key(keep):
         keep = keep_mask(keep, p, x.shape, x)
     y = x * keep
     y *= 1 / (1 - p)
@@ -165,6 +166,11 @@ def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tup
 dropout_add_norm, dropout_add_norm_backward = behind_a_shortcut(dropout, layer_norm, layer_norm_backward)
 
 
+def _product(a: Any, b: Any) -> Any:
+    """a @ b; on a GPU by its own kernel, which can be captured and takes 16 bits."""
+    return np.matmul(a, b) if isinstance(a, np.ndarray) else of(a).matmul(a, b)
+
+
 def attention(
     q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, keep: Any, keep_scale: float
 ) -> tuple[Any, Any]:
@@ -172,7 +178,7 @@ def attention(
 
     Source: Vaswani et al., Attention Is All You Need (2017), eq. 1.
     """
-    scores = np.matmul(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
+    scores = _product(q, k.swapaxes(-1, -2)) * scale  # (B, H, T, S)
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
     if causal:
@@ -180,7 +186,7 @@ def attention(
     p = softmax(scores)
     if mask is not None:  # a query that may look nowhere takes nothing
         p = np.where((scores == -np.inf).all(axis=-1, keepdims=True), 0, p).astype(q.dtype)
-    return np.matmul(p if keep is None else p * keep * keep_scale, v), p
+    return _product(p if keep is None else p * keep * keep_scale, v), p
 
 
 def causal_mask(scores: Any) -> Any:
@@ -196,12 +202,12 @@ def attention_backward(
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """dv = p'^T g, dp = g v^T, ds = softmax_backward(dp), dq = ds k scale, dk = ds^T q scale; p' is p after dropout."""
     dropped = p if keep is None else p * keep * keep_scale
-    dv = np.matmul(dropped.swapaxes(-1, -2), g)
-    dp = np.matmul(g, v.swapaxes(-1, -2))
+    dv = _product(dropped.swapaxes(-1, -2), g)
+    dp = _product(g, v.swapaxes(-1, -2))
     if keep is not None:
         dp = dp * keep * keep_scale
     ds = softmax_backward(dp, p)
-    gradients = np.matmul(ds, k) * scale, np.matmul(ds.swapaxes(-1, -2), q) * scale, dv
+    gradients = _product(ds, k) * scale, _product(ds.swapaxes(-1, -2), q) * scale, dv
     for place, gradient in zip(into or (), gradients, strict=False):
         place[...] = gradient
     return *(into or gradients), ds if need_scores else None
@@ -326,5 +332,9 @@ KERNELS = Kernels(
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,
     sample=sample,
+    embedding_step=embedding_step,
+    linear_step=linear_step,
+    attention_step=attention_step,
+    penalize=penalize,
 )
 REFERENCE = takes_half(KERNELS)

@@ -10,12 +10,12 @@ from tinygrad_llm import devices
 
 
 def sample(
-    x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, into: Any = None
 ) -> Any:
-    """A token for each row of logits x (B, V) by a number of [0, 1) for each, u (B, 1) in main memory -> (B,) int64.
+    """A token for each row of logits x (B, V) by a number of [0, 1) for each, u (B, 1) -> (B,) int64.
 
     Temperature 0 takes the likeliest. -1 where nothing is likeliest: nan, infinity or all minus infinity. What it looks
-    at is read back from a GPU.
+    at is read back from a GPU. into: an array that takes the tokens.
     """
     here = devices.move(x, devices.CPU)
     lost = ~np.isfinite(here.max(axis=-1))
@@ -24,8 +24,12 @@ def sample(
     else:
         below = probabilities(np.where(lost[:, None], 0, here), temperature, top_k, top_p, min_p).cumsum(axis=-1)
         # 1 - u lies in (0, 1]: the first sum to reach it belongs to a token of positive probability, whatever rounding
-        tokens = (below < (1.0 - u) * below[:, -1:]).sum(axis=-1)
-    return devices.move(np.where(lost, -1, tokens), devices.of(x))
+        tokens = (below < (1.0 - devices.move(u, devices.CPU)) * below[:, -1:]).sum(axis=-1)
+    found = devices.move(np.where(lost, -1, tokens), devices.of(x))
+    if into is None:
+        return found
+    into[...] = found
+    return into
 
 
 def probabilities(

@@ -16,7 +16,7 @@ Source: Shazeer, Fast transformer decoding (2019), section 2.4.1, for keys and v
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ from tinygrad_llm.autograd.tensor import wrap
 from tinygrad_llm.kernels import of
 from tinygrad_llm.nn import Module, MultiHeadAttention, TransformerBlock
 
+from .decoding import Step, serves
 from .gpt import GPTModel
 from .modes import evaluating
 from .plain import plain
+from .sampling import Ahead, Sampling
 
 Rows = Sequence[Sequence[int]]
 
@@ -74,7 +76,7 @@ class Keys:
             seen = self.k[which, :, : cache.seen], self.v[which, :, : cache.seen]
         scale = (c3 // (3 * heads)) ** -0.5
         y, _ = of(q).attention(q, *seen, cache.mask, cache.causal, scale, None, 1.0)
-        return y.swapaxes(1, 2).reshape(batch, t, c3 // 3)
+        return y.astype(x.dtype, copy=False).swapaxes(1, 2).reshape(batch, t, c3 // 3)
 
 
 class KVCache:
@@ -147,6 +149,7 @@ class Reader:
         self.cached = cache and remembers(model) and size <= _context(model)
         self.known: list[list[int]] = []  # the window of each row, as far as it is in the cache
         self.cache: KVCache | None = None
+        self._made: Step | None = None
 
     def window(self, row: Sequence[int]) -> list[int]:
         """What the model sees of a row."""
@@ -164,6 +167,43 @@ class Reader:
         with no_grad(), evaluating(self.model, self.modules):
             return self._cached(windows) if self.cached else self._without(windows)
 
+    def steps_ahead(self, rows: Rows) -> int:
+        """How many tokens of each row `write` can give: until a window moves; 0 where it can give none."""
+        if self.cache is None or len(rows) != self.cache.batch or not serves(self.plain):
+            return 0
+        windows = [self.window(row) for row in rows]
+        if any(len(w) < 2 or known[: len(w) - 1] != w[:-1] for known, w in zip(self.known, windows, strict=True)):
+            return 0
+        return 0 if self._step() is None else self.size - max(map(len, windows)) + 1
+
+    def write(self, rows: Rows, sampling: Sampling, ahead: Ahead | None, count: int) -> Iterator[list[int]]:
+        """The next tokens of rows, as many times as asked for, up to `steps_ahead`: by a GPU, which is a step ahead.
+
+        ahead: the numbers to draw by, where the temperature is not 0.
+        Each row goes on with the tokens given. Who looks at them may end at any time; where the reader was asked for
+        something else meanwhile, they end.
+        """
+        step = self._step()
+        assert step is not None
+        self.known = read = [self.window(row) for row in rows]
+        lengths = [len(window) - 1 for window in read]
+        for i, chosen in enumerate(step.write(rows, lengths, sampling, ahead, count)):
+            yield chosen
+            if self.known is not read:
+                return
+            if i < count - 1:  # the step after has read them
+                for window, token in zip(read, chosen, strict=True):
+                    window.append(token)
+
+    def _step(self) -> Step | None:
+        """A step by a GPU's kernels, where all layers are plain and nobody watches the ops."""
+        if self.plain is None or self.cache is None or registry.watch is not None or not serves(self.plain):
+            return None
+        if self._made is None or not self._made.follows(self.cache):
+            self._made = None  # before there are two
+            self._made = Step(self.plain, self.cache)
+        return self._made
+
     def _cached(self, windows: list[list[int]]) -> Any:
         """The logits after windows, of which only what is new is read."""
         if self.cache is None or len(windows) != self.cache.batch:
@@ -173,6 +213,10 @@ class Reader:
             keep = min(_common(known, window), len(window) - 1)  # the last one is read in any case: for its logits
             cache.lengths[row], self.known[row] = keep, window[:keep]
         steps = [b for b in range(size) if cache.lengths[b] == len(windows[b]) - 1 > 0]
+        step = self._step() if len(steps) == size else None
+        if step is not None:
+            self.known = windows
+            return step.after([window[-1] for window in windows], cache.lengths)
         fresh = [b for b in range(size) if cache.lengths[b] == 0]
         rest = sorted({*range(size)} - {*steps} - {*fresh})
         logits: Any = None
@@ -200,7 +244,7 @@ class Reader:
             self.cache.mask = devices.move(self.cache.mask, device)
         last = (np.arange(len(rows)), np.array(counts) - 1)
         given = wrap(ids).to(device), wrap(positions).to(device), last, self.cache.layers
-        if self.plain is not None and registry.watch is None:  # a profile is of ops
+        if self.plain is not None and not self.plain.narrow and registry.watch is None:  # a profile is of ops
             return devices.run(self.plain.after, [self.model.tok_emb.weight.array], *given)
         return self.model.after(*given).array
 

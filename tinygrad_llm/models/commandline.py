@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from tinygrad_llm import text
 from tinygrad_llm.data.instructions import CHATML, FORM_FILE, PHI3_CHAT, Form, alpaca, read_form
+from tinygrad_llm.dtypes import bfloat16, float16, float32
 from tinygrad_llm.nn.lora import merge_lora, remove_lora
 from tinygrad_llm.random import Generator
 
@@ -19,15 +21,22 @@ from .sampling import Sampling
 
 TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
+DTYPES = {"float32": float32, "bfloat16": bfloat16, "float16": float16}
 TEMPLATES: dict[str, Form] = {"phi3": PHI3_CHAT, "chatml": CHATML, "alpaca": alpaca}
 
 
-def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTModel, text.Tokenizer]:
+def load_run(
+    folder: str | os.PathLike[str], device: str = "cpu", dtype: str | None = None
+) -> tuple[GPTModel, text.Tokenizer]:
     """The model, on a device, and the tokenizer in a folder that a run wrote, or any that `from_pretrained` reads.
+
+    dtype: the name of one of DTYPES that the weights get, instead of the one that they have.
 
     Raises: FileNotFoundError for a file that is missing; ValueError for one that is damaged, for weights that do not
     fit the configuration, for a classifier, or where model and tokenizer do not belong together.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype}: unknown; choose float32, bfloat16 or float16")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; examples/pretrain.py --out makes one")
     path = Path(folder, TOKENIZER)
@@ -39,7 +48,7 @@ def load_run(folder: str | os.PathLike[str], device: str = "cpu") -> tuple[GPTMo
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
             f"they were not made for each other"
         )
-    return model.to(device), tokenizer
+    return model.to(device) if dtype is None else model.to(device, DTYPES[dtype]), tokenizer
 
 
 def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:
@@ -73,6 +82,12 @@ def load_model(folder: Path) -> GPTModel:
     if adapters.classifies(model):
         raise ValueError(f"{folder}: the model tells classes apart and writes no text; use the one it was made from")
     return model.eval()
+
+
+def add_dtype_flag(page: Any) -> None:
+    """The flag for the dtype of `load_run`; page: a parser or one of its groups."""
+    about = "of weights and memory: float32, or bfloat16 or float16, of which a GPU reads half as much [the folder's]"
+    page.add_argument("--dtype", metavar="NAME", help=about)
 
 
 def add_template_flag(page: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module
 
 from .cache import Reader
-from .sampling import Generators, Sampling, draws
+from .sampling import Ahead, Generators, Sampling, draws
 
 Ends = int | Collection[int] | None
 
@@ -112,8 +112,9 @@ def tokens(
 ) -> Iterator[None]:
     """Lengthen each row by one token and yield, up to max_new_tokens times; a row that has ended stays as it is.
 
-    Rows that have ended are not computed any more. Of one generator every row of the batch takes its number, ended or
-    not, so that what the others get does not depend on it.
+    Rows that have ended are not computed any more; on a GPU, where a row more costs nothing, once they are half of all.
+    Of one generator every row of the batch takes its number, ended or not, so that what the others get does not depend
+    on it.
 
     Raises: ValueError for an empty row, a negative max_new_tokens or another number of generators than of rows.
     """
@@ -123,22 +124,43 @@ def tokens(
         raise ValueError(f"generate: max_new_tokens must not be negative, but is {max_new_tokens}")
     if isinstance(generator, Sequence) and len(generator) != len(rows):
         raise ValueError(f"generate: {len(generator)} generators for {len(rows)} rows; give one, or one for each row")
-    ends = ends_of(eos_id)
-    alive = list(range(len(rows)))
-    for _ in range(max_new_tokens if rows else 0):
-        logits = reader([rows[b] for b in alive])
-        logits = sampling.penalize(logits, [rows[b] for b in alive])
-        u = draws(generator, alive, len(rows)) if sampling.temperature else None
-        chosen = sampling.choose(logits, u).tolist()
-        for b, token in zip(alive, chosen, strict=True):
-            rows[b].append(token)
-        yield
-        going = [i for i, token in enumerate(chosen) if token not in ends]
-        if not going:
-            return
-        if len(going) < len(alive):
+    ends, batch = ends_of(eos_id), len(rows)
+    alive, over = list(range(batch)), set[int]()  # rows that are computed, and which of these have ended
+    left = max_new_tokens if rows else 0
+    while left:
+        if over:
+            going = [i for i in range(len(alive)) if i not in over]
             reader.select(going)
-            alive = [alive[i] for i in going]
+            alive, over = [alive[i] for i in going], set()
+        here = [rows[b] for b in alive]
+        ahead = min(left, reader.steps_ahead(here))
+        for chosen in _chosen(reader, here, sampling, generator, alive, batch, ahead):
+            if ahead and sampling.temperature:  # the numbers that it was drawn by are taken now
+                draws(generator, [b for i, b in enumerate(alive) if i not in over], batch)
+            left -= 1
+            for i, token in enumerate(chosen):
+                if i not in over:
+                    here[i].append(token)
+            yield
+            over |= {i for i, token in enumerate(chosen) if token in ends}
+            if len(over) == len(alive):
+                return
+            if over and (not ahead or 2 * len(over) >= len(alive)):  # to leave rows out of a step costs many steps
+                break
+
+
+def _chosen(
+    reader: Reader, rows: list[list[int]], sampling: Sampling, generator: Generators, which: list[int], batch: int,
+    ahead: int,
+) -> Iterator[list[int]]:  # fmt: skip
+    """The next token of each row, or the next tokens of as many steps as a GPU may be ahead."""
+    if ahead:
+        numbers = Ahead(generator, which, batch) if sampling.temperature else None
+        yield from reader.write(rows, sampling, numbers, ahead)
+        return
+    logits = sampling.penalize(reader(rows), rows)
+    u = draws(generator, which, batch) if sampling.temperature else None
+    yield sampling.choose(logits, u).tolist()
 
 
 def ends_of(eos_id: Ends) -> set[int]:

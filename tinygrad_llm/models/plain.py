@@ -42,6 +42,11 @@ class Layer(NamedTuple):
     bias: Tensor | None
     eps: float
 
+    def arrays(self) -> tuple[Any, Any]:
+        """Those of the weight and the bias."""
+        weight, bias = (None if p is None else p.array for p in self[:2])
+        return weight, bias
+
 
 class Block(NamedTuple):
     """The layers of a block in the order in which x meets them."""
@@ -69,6 +74,17 @@ class PlainGPT:
         ]  # fmt: skip
         self.final_norm, self.head = _norm(model.final_norm), _linear(model.out_head)
 
+    def arrays(self) -> list[Any]:
+        """All weights and biases."""
+        layers = [part for block in self.blocks for part in block if isinstance(part, Layer)]
+        pairs = (layer.arrays() for layer in (*layers, self.final_norm, self.head))
+        return [self.tok_emb.weight.array, self.pos_emb.weight.array, *(a for pair in pairs for a in pair)]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its numbers have 16 bits, which are computed with in 32."""
+        return self.tok_emb.weight.dtype.itemsize < 4
+
     def after(self, ids: Tensor, positions: Tensor, last: Any, past: Sequence[Any]) -> Any:
         """Logits after new ids (B, T) at positions (B, T), their keys and values added to `past` -> (B, V).
 
@@ -87,13 +103,17 @@ class PlainGPT:
 
 
 def plain(model: Module) -> PlainGPT | None:
-    """The same model as arrays, where all its layers are plain ones that no hook watches, of one dtype; else None."""
+    """The same model as arrays, where all its layers are plain ones that no hook watches, of one dtype; else None.
+
+    Numbers of 16 bits count on a GPU alone, which has kernels for them.
+    """
     if not (isinstance(model, GPTModel) and all(map(_is_plain, model.modules()))):
         return None
-    dtypes = {p.dtype.itemsize for p in model.parameters()}
-    if not all(_is_usual(block.ff.layers) for block in model.trf_blocks) or len(dtypes) > 1 or min(dtypes) < 4:
+    dtypes = {p.dtype for p in model.parameters()}
+    if not all(_is_usual(block.ff.layers) for block in model.trf_blocks) or len(dtypes) > 1:
         return None
-    return PlainGPT(model)
+    found = PlainGPT(model)
+    return None if found.narrow and model.tok_emb.weight.is_cpu else found
 
 
 def _is_plain(module: Module) -> bool:
@@ -116,8 +136,7 @@ def _linear(layer: Linear) -> Layer:
 
 
 def _normal(k: Kernels, x: Any, layer: Layer) -> Any:
-    weight, bias = (None if p is None else p.array for p in layer[:2])
-    return k.layer_norm(x, weight, bias, layer.eps)[0]
+    return k.layer_norm(x, *layer.arrays(), layer.eps)[0]
 
 
 def _product(k: Kernels, x: Any, layer: Layer) -> Any:

@@ -63,11 +63,17 @@ class Sampling:
         choose = kernels.of(logits).sample
         found = devices.run(choose, [logits], logits, u, temperature, self.top_k, self.top_p, self.min_p)
         tokens = devices.move(found, devices.CPU)
+        self.checked(tokens)
+        return tokens
+
+    @staticmethod
+    def checked(tokens: np.ndarray) -> list[int]:
+        """The tokens as a list. Raises: ValueError where one is -1, since nothing was likeliest."""
         if (tokens < 0).any():
             raise ValueError(
                 "generate: the model's logits are nan or infinite; its weights were spoiled, perhaps in training"
             )
-        return tokens
+        return tokens.tolist()
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """What `choose` draws from: (B, V) -> (B, V) float64, rows adding up to 1, zero where an option refuses.
@@ -93,3 +99,21 @@ def draws(generator: Generators, rows: Sequence[int], batch: int) -> np.ndarray:
     if isinstance(generator, Sequence):
         return np.concatenate([generator[row].uniform((1, 1), np.float64) for row in rows])
     return (generator or default_generator).uniform((batch, 1), np.float64)[rows]
+
+
+class Ahead:
+    """The numbers that `draws` will give for some rows of a batch, from copies: the generators stay where they are."""
+
+    def __init__(self, generator: Generators, rows: Sequence[int], batch: int) -> None:
+        self.rows, self.batch, self.alone = rows, batch, isinstance(generator, Sequence)
+        if isinstance(generator, Sequence):
+            whose = [generator[row] for row in rows]
+        else:
+            whose = [generator or default_generator]
+        self.generators = [Generator().set_state(one.get_state()) for one in whose]
+
+    def next(self, steps: int) -> np.ndarray:
+        """Those of the next steps, (steps, R)."""
+        if self.alone:
+            return np.concatenate([one.uniform((steps, 1), np.float64) for one in self.generators], axis=1)
+        return self.generators[0].uniform((steps, self.batch), np.float64)[:, self.rows]

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels.cuda import capture
 
 from .optimizer import Group, Optimizer, check_not_negative, in_tiles, moment, switches
 
@@ -55,19 +56,30 @@ class Adam(Optimizer):
 
     def update_group(self, params: list[Tensor], group: Group) -> None:
         """Take one step for all parameters, in one call of the kernel for those that have taken as many."""
+        bare = not group["maximize"] and (not group["weight_decay"] or group["decoupled_weight_decay"])
+        if capture.at_work() is not None and (not bare or group["amsgrad"]):
+            self.refuse_capture()
         alike: defaultdict[int, list[Tensor]] = defaultdict(list)
         for p in params:
             if not self.state[p]:
+                if capture.at_work() is not None:
+                    raise RuntimeError("Adam: the moments are made in the first step; take one before the capture")
                 self.state[p].update(step=0, exp_avg=moment(p), exp_avg_sq=moment(p))
-            self.state[p]["step"] += 1
             alike[self.state[p]["step"]].append(p)
-        bare = not group["maximize"] and (not group["weight_decay"] or group["decoupled_weight_decay"])
-        for step, some in alike.items():  # a gradient that is changed first takes memory: one at a time
+        for some in alike.values():  # a gradient that is changed first takes memory: one at a time
             for part in [some] if bare else [[p] for p in some]:
-                self._step(part, step, group)
+                self._step(part, group)
 
-    def _step(self, params: list[Tensor], step: int, group: Group) -> None:
-        """The step of this number."""
+    def _count(self, params: list[Tensor], group: Group) -> Group:
+        """The options of the next step of parameters that have taken as many, which is counted."""
+        for p in params:
+            self.state[p]["step"] += 1
+        beta1, beta2 = group["betas"]
+        step = self.state[params[0]]["step"]
+        return {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"], "step": step}
+
+    def _step(self, params: list[Tensor], group: Group) -> None:
+        """The next step of parameters that have taken as many."""
         ps, gs = [p.array for p in params], [p.grad.array for p in params]  # type: ignore[union-attr]
         ms, vs = ([self.state[p][name].array for p in params] for name in ("exp_avg", "exp_avg_sq"))
         decay = group["weight_decay"]
@@ -75,8 +87,11 @@ class Adam(Optimizer):
             gs = [-g for g in gs]
         if decay and not group["decoupled_weight_decay"]:
             gs, decay = [g + decay * p for g, p in zip(gs, ps, strict=True)], 0.0
-        beta1, beta2 = group["betas"]
-        rates: Group = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"], "step": step}
+        if capture.at_work() is not None:  # replays count, and see what lr is then
+            each_time = lambda: {**self._count(params, group), "weight_decay": group["weight_decay"]}  # noqa: E731
+            kernels.of(ps[0]).adamw(ps, gs, ms, vs, each_time=each_time)
+            return
+        rates = self._count(params, group)
         if not group["amsgrad"]:
             kernels.of(ps[0]).adamw(ps, gs, ms, vs, weight_decay=decay, **rates)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, enable_grad, no_grad
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.interrupts import uninterrupted
+from tinygrad_llm.kernels.cuda import capture
 from tinygrad_llm.kernels.memory import zeros_apart
 from tinygrad_llm.profiler import record_function
 
@@ -116,8 +117,17 @@ class Optimizer:
 
     def update_group(self, params: list[Tensor], group: Group) -> None:
         """Change parameters of one group and device, which have gradients; for those who can do all at once."""
+        if capture.at_work() is not None:
+            self.refuse_capture()
         for p in params:
             self.update(p, p.grad.array, self.state[p], group)  # type: ignore[union-attr]
+
+    def refuse_capture(self) -> NoReturn:
+        """Raise where a step would be captured with numbers that each replay would repeat."""
+        raise RuntimeError(
+            f"{type(self).__name__}.step: a CUDA graph would repeat the learning rate of this step; only Adam and "
+            "AdamW without amsgrad, maximize and undecoupled weight decay can be captured: step outside of the graph"
+        )
 
     def update(self, p: Tensor, g: Any, state: dict[str, Any], group: Group) -> None:
         """Change p.array in place by its gradient g, an array that is left as it is; `state` starts empty."""

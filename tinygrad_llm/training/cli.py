@@ -13,8 +13,8 @@ from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, 
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, flag, preset
 
 __all__ = [
-    "RESUMING", "Parser", "add_recipe_flags", "add_resume_flags", "add_run_flags", "check_flags", "check_run_flags",
-    "chosen_recipe", "fail", "os_reason", "warner",
+    "RESUMING", "Parser", "add_graph_flag", "add_recipe_flags", "add_resume_flags", "add_run_flags", "check_flags",
+    "check_run_flags", "chosen_recipe", "fail", "os_reason", "warner",
 ]  # fmt: skip
 
 RESUMING = """\
@@ -37,8 +37,15 @@ def add_run_flags(group: Any, out: str) -> None:
     add = group.add_argument
     add("--seed", type=int, default=1337, metavar="N", help="of weights, windows, dropout, samples [1337]")
     add_device_flags(group)
+    add_graph_flag(group)
     add("--out", default=out, metavar="FOLDER", help=f"for the files [{out}]")
     add_resume_flags(group)
+
+
+def add_graph_flag(group: Any) -> None:
+    """Whether a Trainer's steps are captured on a GPU."""
+    about = "on a GPU, record steps as CUDA graphs and repeat them [yes]"
+    group.add_argument("--graph", action=argparse.BooleanOptionalAction, default=True, help=about)
 
 
 def add_resume_flags(group: Any) -> None:

@@ -2,11 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.data.fingerprint import Examples, fingerprint
@@ -17,7 +20,6 @@ from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Module
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import (
     LambdaLR,
@@ -26,12 +28,14 @@ from tinygrad_llm.optim.lr_scheduler import (
     warmup_inverse_sqrt,
     warmup_stable_decay,
 )
-from tinygrad_llm.random import fast_masks
+from tinygrad_llm.training.ahead import LookAhead
+from tinygrad_llm.training.captured import CapturedStep
 from tinygrad_llm.training.metrics import Evaluation
 from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
+from tinygrad_llm.training.step import Step
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
 MOST_SKIPPED = 3  # bad steps in a row; one more, and it is not the batch that is bad
@@ -50,9 +54,15 @@ def next_token_loss(model: Module, batch: Batch, device: str = "cpu") -> Tensor:
 
     Raises: TypeError for packed rows and a model that is no GPTModel, which alone knows of documents.
     """
-    ids, targets, *packed = (from_numpy(part).to(device) for part in batch)
+    return loss_of(model, [from_numpy(part).to(device) for part in batch])
+
+
+def loss_of(model: Module, batch: Sequence[Tensor]) -> Tensor:
+    """next_token_loss of a batch's tensors, where the model is."""
+    ids, targets, *packed = batch
     if isinstance(model, GPTModel):
-        return model.loss(ids, targets, **dict(zip(("documents", "positions"), packed, strict=False)))
+        known: dict[str, Any] = dict(zip(("documents", "positions"), packed, strict=False))
+        return model.loss(ids, targets, **known)
     if packed:
         raise TypeError(f"next_token_loss: packed rows need a GPTModel, found {type(model).__name__}")
     return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
@@ -111,7 +121,8 @@ class Trainer(Resumable):
     Two runs with the same model, recipe, windows and rng give the same losses to the last bit.
     `train` should have stride 1 and `validation` stride T, so that no token is judged twice. stream: where the batches
     come from, such as `MixedBatches` of packed rows; by default windows of `train`, drawn at random by rng. With a
-    stream, `train` and `validation` may be whatever has `spread`: they are what the model is judged by.
+    stream, `train` and `validation` may be whatever has `spread`: they are what the model is judged by. graph: on a GPU
+    repeat steps as CUDA graphs; warn: told why where that cannot be.
 
     Raises: ValueError when a batch has more windows than there are, or for no windows and no stream.
     """
@@ -125,6 +136,8 @@ class Trainer(Resumable):
         rng: np.random.Generator,
         device: str = "cpu",
         stream: Stream | None = None,
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         super().__init__()
         self.train_judged: Judged = train
@@ -143,6 +156,12 @@ class Trainer(Resumable):
         self.validation, self.rng, self.stream = validation, rng, stream
         self.precision = Precision(recipe.dtype, device)
         self.optimizer = adamw(model, recipe)
+        about = model, self.optimizer, loss_of, recipe.clip, device, self.precision
+        self.parts = Step(*about)
+        if graph and devices.device(device).type == "cuda" and recipe.dtype != "float16":  # whose factor is Python's
+            self.stream = LookAhead(stream)
+            self.parts = CapturedStep(*about, warn)
+            self.parts.meanwhile = self._look_ahead
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
         self.skipped = 0  # bad steps that were not taken
@@ -197,20 +216,22 @@ class Trainer(Resumable):
 
         Raises: NonFiniteLoss or LossSpike, before the parameters are touched.
         """
+        with devices.on(devices.device(self.device)):
+            return self._train_step()
+
+    def _train_step(self) -> float:
         start = time.perf_counter()
-        recipe = self.recipe
-        self.model.train()
-        self.optimizer.zero_grad()
-        batches = [next(self.stream) for _ in range(recipe.accumulate)]
-        total = sum(map(targets_in, batches))
+        drawn = [next(self.stream) for _ in range(self.recipe.accumulate)]
+        batches = [(batch, count) for batch in drawn if (count := targets_in(batch))]
+        total = sum(count for _, count in batches)
         while True:
             loss = self._gradients(batches, total)
             self.guard.check(loss, self.step + 1)
             if not total or self.precision.ready(self.optimizer):
                 break
-        norm = clip_grad_norm_(self.model.parameters(), recipe.clip or math.inf).item()  # one over all parameters
+        norm = self.parts.clip()
         self._check_finite("the norm of the gradient", norm, self.step + 1)
-        self.precision.step(self.optimizer)
+        self.parts.update()
         self.schedule.step()
         self.guard.accept(loss)
         self.step += 1
@@ -220,18 +241,22 @@ class Trainer(Resumable):
         self.seconds += time.perf_counter() - start
         return loss
 
-    def _gradients(self, batches: list[Batch], total: int) -> float:
-        """Those of the mean loss over all targets of the batches, in number total; returns the loss."""
+    def _gradients(self, batches: list[tuple[Batch, int]], total: int) -> float:
+        """Those of the mean loss over all targets of the batches, each with its number; returns the loss."""
         loss = 0.0
-        for batch in batches:
-            if not (count := targets_in(batch)):
-                continue
-            with fast_masks(), self.precision.region():
-                part = next_token_loss(self.model, batch, self.device)
-            loss += part.item() * (count / total)
+        self.parts.begin([batch for batch, _ in batches])
+        for batch, count in batches:
+            loss += self.parts.forward(batch, count / total) * (count / total)
             self._check_finite("the loss", loss, self.step + 1)
-            self.precision.backward(part * (count / total))
+            self.parts.backward()
         return loss
+
+    def _look_ahead(self) -> None:
+        """Let the batches of the next step start on their way to the GPU."""
+        if self.step + 1 < self.recipe.steps and isinstance(self.stream, LookAhead):
+            with suppress(Exception):  # which comes again when the batch is due
+                batches = self.stream.look(self.recipe.accumulate)
+                self.parts.send([batch for batch in batches if targets_in(batch)])
 
     def evaluate(self) -> Evaluation:
         """Both losses on fixed windows, without dropout, and how fast training was since the evaluation before."""

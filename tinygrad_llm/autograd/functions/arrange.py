@@ -13,7 +13,7 @@ from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, linalg, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
 from tinygrad_llm.autograd.functions.reduce import sum_
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 from tinygrad_llm.devices import array_module
 
 
@@ -148,6 +148,7 @@ def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
 
 
 @method
+@near
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` elements along a dimension, every step elements, as a new last dimension."""
     axis = distinct([dimension], self.ndim)[0]

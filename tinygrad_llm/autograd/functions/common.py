@@ -10,9 +10,10 @@ import numpy as np
 
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, near, wrap
 
 
+@near
 def cast(x: Tensor, dtype: dtypes.dtype) -> Tensor:
     """x in a dtype; x itself if it has that already. Only floats take their gradient along."""
     if type(dtype) is not dtypes.dtype:

@@ -21,7 +21,7 @@ from tinygrad_llm.autograd.functions.common import (
 )
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
 
 
 def _unary(op: Op) -> Callable[[Tensor], Tensor]:
@@ -229,6 +229,7 @@ def clamp_min(input: Tensor, min: Any) -> Tensor:
     return printing(clamp(input, min=min), "ClampMinBackward0")
 
 
+@near
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """input where the condition holds, else other.
 
@@ -282,6 +283,7 @@ def _array(x: Any) -> Any:
 def _test(ufunc: Any, name: str) -> Callable[..., Tensor]:
     """A bool function of one tensor."""
 
+    @near
     def function(input: Tensor) -> Tensor:
         return wrap(ufunc(check_tensor(name, input).array))
 
@@ -317,6 +319,7 @@ def round_(input: Tensor, *, decimals: int = 0) -> Tensor:
 
 
 @method
+@near
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1, and 0 for nan; the gradient is 0."""
     if check_tensor("sign", input).dtype is dtypes.bool_:
@@ -327,6 +330,7 @@ def sign(input: Tensor) -> Tensor:
 def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:
     """A bool function of two operands that promote and broadcast."""
 
+    @near
     def function(input: Any, other: Any) -> Tensor:
         a, b = pair(input, other)
         check_broadcast(name, a, b)
@@ -348,6 +352,7 @@ logical_xor = _comparison(np.logical_xor, "logical_xor")
 def _bitwise(ufunc: Any, name: str) -> Callable[..., Tensor]:
     """A bitwise function of integers or bools."""
 
+    @near
     def function(input: Any, other: Any) -> Tensor:
         a, b = pair(input, other)
         if result_type(a, b).is_floating_point:
@@ -368,6 +373,7 @@ bitwise_xor = _bitwise(np.bitwise_xor, "bitwise_xor")
 
 
 @method
+@near
 def bitwise_not(input: Tensor) -> Tensor:
     """The bits turned round; for bools the negation."""
     if input.is_floating_point():
@@ -378,6 +384,7 @@ def bitwise_not(input: Tensor) -> Tensor:
 
 
 @method
+@near
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """|input - other| <= atol + rtol |other|, elementwise.
 
@@ -394,12 +401,14 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
 
 
 @method
+@near
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether every element is close (see isclose)."""
     return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
 
 
 @method
+@near
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
     check_tensor("equal", other, "other")

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
+from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
 
@@ -126,7 +126,9 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
                 )
             axis += k.ndim
             continue
-        if hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
+        if hasattr(k, "dtype") and k.size and not isinstance(k, np.ndarray):
+            kernels.check_index(k, -x.shape[axis], x.shape[axis], "index")
+        elif hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
             bad = int(k.min()) if int(k.min()) < -x.shape[axis] else int(k.max())
             raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {x.shape[axis]}")
         axis += 1
@@ -157,6 +159,7 @@ def _view(input: Tensor, basic: tuple[Any, ...]) -> Tensor:
 
 
 @method
+@near
 def __getitem__(input: Tensor, key: Any) -> Tensor:
     """input[key]: ints, slices, None and Ellipsis give a view; lists and tensors of integers or bools a copy."""
     basic, advanced = parse(key, input.ndim)
@@ -169,6 +172,7 @@ def __getitem__(input: Tensor, key: Any) -> Tensor:
 
 
 @method
+@near
 def __setitem__(input: Tensor, key: Any, value: Any) -> None:
     """input[key] = value, which broadcasts into the place."""
     value = number(value)
@@ -219,9 +223,12 @@ def _ids(name: str, index: Tensor) -> Tensor:
     return index
 
 
+@near
 def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
     ids = index.array
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+    if not isinstance(ids, np.ndarray):
+        kernels.check_index(ids, 0, size, name)
+    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
         bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise error(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
 
@@ -360,6 +367,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 @method
+@near
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The places of the non-zero elements: (count, ndim), or with as_tuple a vector for each dimension."""
     places = np.nonzero(np.atleast_1d(input.array))
@@ -369,6 +377,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 
 @method
+@near
 def unique(
     input: Tensor,
     sorted: bool = True,
@@ -404,6 +413,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return cast(counts, dtypes.float32) if weights.dtype is dtypes.float32 else counts
 
 
+@near
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Zeros with a 1 at each class number: ids (...) int64 -> (..., num_classes) int64."""
     if check_tensor("one_hot", tensor).dtype is not dtypes.int64:

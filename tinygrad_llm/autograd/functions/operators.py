@@ -12,7 +12,7 @@ from tinygrad_llm.autograd.functions import elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing
 
 
 def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -90,7 +90,9 @@ def to(
 ) -> Tensor:
     """The tensor in another dtype, on another device, or as another tensor: `to(float64)`, `to("cuda")`, `to(other)`.
 
-    The tensor itself where nothing changes, unless copy. Gradients go the way back.
+    The tensor itself where nothing changes, unless copy. Gradients go the way back. non_blocking: the copy may still be
+    under way: from pinned memory, which must not be written to before the GPU was waited for (`cuda.synchronize()`);
+    into main memory, where nothing must be read before.
     """
     for arg in args:
         if isinstance(arg, Tensor):
@@ -104,9 +106,12 @@ def to(
     result = self
     if device is not None:
         target, home = devices.device(device), self.device
-        if devices.move(self.array, target) is not self.array:
+        if target.type != home.type or target.index not in (None, home.index):
             result = apply(
-                ops.transfer, self, to=lambda a: devices.move(a, target), back=lambda g: devices.move(g, home)
+                ops.transfer,
+                self,
+                to=lambda a: devices.move(a, target, not non_blocking),
+                back=lambda g: devices.move(g, home),
             )
     if dtype is not None:
         result = cast(result, dtype)
@@ -143,14 +148,15 @@ def cpu(self: Tensor) -> Tensor:
 
 
 @method
-def cuda(self: Tensor, device: Any = "cuda") -> Tensor:
-    """The tensor on a GPU."""
-    return to(self, f"cuda:{device}" if isinstance(device, int) else device)
+def cuda(self: Tensor, device: Any = "cuda", non_blocking: bool = False) -> Tensor:
+    """The tensor on a GPU; non_blocking as for `to`."""
+    return to(self, device=f"cuda:{device}" if isinstance(device, int) else device, non_blocking=non_blocking)
 
 
 # --- filling in place: straight into the memory ---
 
 
+@near
 def _filled(self: Tensor, name: str, values: Any) -> Tensor:
     if not self.is_leaf:  # a recorded result stays one, though what it was no longer matters
         prints = {"copy_": "CopyBackwards"}.get(name, f"{name[:-1].capitalize()}Backward0")
@@ -178,11 +184,14 @@ def zero_(self: Tensor) -> Tensor:
 
 
 @method
-def copy_(self: Tensor, source: Tensor) -> Tensor:
-    """The elements of a tensor that broadcasts to this one, in this one's dtype; a gradient goes to the source."""
+def copy_(self: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """The elements of a tensor that broadcasts to this one, in this one's dtype; a gradient goes to the source.
+
+    non_blocking: a source in pinned memory may still be read when this returns, see `to`.
+    """
     if source.node is None:
         try:
-            return _filled(self, "copy_", devices.move(source.array, self.device))
+            return _filled(self, "copy_", devices.move(source.array, self.device, not non_blocking))
         except ValueError:
             raise RuntimeError(
                 f"copy_: a source of shape {list(source.shape)} does not broadcast to {list(self.shape)}"

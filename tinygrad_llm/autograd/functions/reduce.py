@@ -15,7 +15,7 @@ from tinygrad_llm.autograd.functions.index import gather
 from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing, wrap
 from tinygrad_llm.kernels import in_order
 
 
@@ -157,6 +157,7 @@ def _pick(choose: Any, returned: Any, input: Tensor, dim: int, keepdim: bool) ->
     return returned(printing(values, f"{returned.__name__.capitalize()}Backward0"), indices)
 
 
+@near
 def _arg(function: Any, name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     axis = _one_dim(dim, check_tensor(name, input))
     if 0 in (input.array.shape if axis is None else (input.array.shape[axis],)):
@@ -238,6 +239,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
     return apply(ops.norm, input, p=float(number(p)), axes=dimensions(dim, input.ndim), keepdims=keepdim)
 
 
+@near
 def _truth(function: Any, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     truth = in_order(function(input.array.astype(bool), axis=dimensions(dim, input.ndim), keepdims=keepdim))
     return wrap(truth.astype(np.uint8) if input.dtype is dtypes.uint8 else truth)  # uint8 was PyTorch's bool once
@@ -256,6 +258,7 @@ def any_(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 
 @method
+@near
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The order that sorts along dim; equal elements keep their order, nan counts as the largest."""
     if not input.ndim:
@@ -271,6 +274,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 
 @method
+@near
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> return_types.sort:
     """The elements in order along dim, and where they were."""
     indices = argsort(input, dim, descending)
@@ -279,6 +283,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 
 @method
+@near
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> return_types.topk:
     """The k largest (or smallest) along dim, in order, and where they were.
 
@@ -297,6 +302,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 
 @method
+@near
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not zero, over dim."""
     return wrap(in_order((input.array != 0).sum(axis=dimensions(dim, input.ndim), dtype=np.int64)))

@@ -11,7 +11,7 @@ from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, reduce, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.dtypes import float32, float64, int32, int64
 
@@ -37,6 +37,7 @@ def std_mean(
 
 
 @method
+@near
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th smallest along dim, and where it is; k counts from 1."""
     axis = dimension(dim, input.ndim)
@@ -50,6 +51,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 
 
 @method
+@near
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The middle element, the lower one of two; with dim also where it is. nan where there is a nan."""
     if dim is None:
@@ -73,6 +75,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 
 @method
 @autocasts
+@near
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
@@ -152,6 +155,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
     return elementwise.div(nansum(input, dim, keepdim, dtype=dtype), counted)
 
 
+@near
 def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """Where each element of input belongs in a sorted vector: before equal ones, or with right behind them."""
     if sorted_sequence.ndim != 1:
@@ -162,11 +166,13 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
     return wrap(places).to(int32 if out_int32 else int64)
 
 
+@near
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """searchsorted with its arguments the other way round."""
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
+@near
 def isin(elements: Tensor, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Whether each element is among the test elements."""
     known = test_elements.array if isinstance(test_elements, Tensor) else np.asarray(test_elements)
@@ -175,6 +181,7 @@ def isin(elements: Tensor, test_elements: Any, *, assume_unique: bool = False, i
 
 
 @method
+@near
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     """Write a number onto the diagonal of a matrix."""
     if self.ndim != 2 or wrap:
@@ -192,6 +199,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 @method
+@near
 def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """self[indices] = values; with accumulate the values are added, each as often as its place is named."""
     key = tuple(indices)

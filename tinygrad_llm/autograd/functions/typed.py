@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.functions.operators import to
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 
 
 @method
@@ -25,6 +25,7 @@ def new_ones(self: Tensor, *size: Any, dtype: dtypes.dtype | None = None) -> Ten
 
 
 @method
+@near
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | None = None) -> Tensor:
     """One number throughout, of this dtype and device."""
     kind = dtypes.argument(dtype) or self.dtype
@@ -119,14 +120,23 @@ ByteTensor, CharTensor, ShortTensor, IntTensor, LongTensor, BoolTensor = map(
 
 @method
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: memory that a GPU reads directly is not asked for."""
-    return self
+    """The tensor in main memory that a GPU copies from by itself; itself where it lies there, or no GPU is in use.
+
+    Raises: RuntimeError for a tensor on a GPU.
+    """
+    if not self.is_cpu:
+        raise RuntimeError(f"cannot pin a tensor on {self.device}; only tensors in main memory can be pinned")
+    if not devices.in_use or devices.is_pinned(self.array):
+        return self
+    array = devices.pinned(self.array.shape, self.array.dtype)
+    array[...] = self.array
+    return wrap(array)
 
 
 @method
 def is_pinned(self: Tensor, device: Any = None) -> bool:
-    """False: no memory is pinned."""
-    return False
+    """Whether the tensor lies in pinned memory."""
+    return devices.is_pinned(self.array)
 
 
 def is_floating_point(input: Tensor) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tinygrad_llm.kernels.cuda import elementwise, layers, losses, norms, products, rows, update
+from tinygrad_llm.kernels.cuda import elementwise, layers, losses, norms, products, rows, step, update
 from tinygrad_llm.kernels.cuda.heads import attention, attention_backward
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -41,4 +41,8 @@ CUDA = dataclasses.replace(
     clip=update.clip,
     column_sums=rows.column_sums,
     sample=rows.sample,
+    embedding_step=step.embedding_step,
+    linear_step=step.linear_step,
+    attention_step=step.attention_step,
+    penalize=step.penalize,
 )

@@ -3,6 +3,8 @@
 //   dropout    y = plus + (word(i) >= limit ? scale : 0) x,  plus = 0 where there is none
 //   keep_mask  keep = word(i) >= limit
 //
+// The key is a number, or lies in memory, `drawn`, where a captured launch finds another one each time.
+//
 // Bytes moved, n elements of s bytes: 2 s n, with a shortcut 3 s n; keep_mask n.
 // Layout: a thread takes a pack, for which a counter or two are enough, then one a grid further on.
 // y and plus are `param`, x is `real`: a shortcut may be float where what is added to it has 16 bits.
@@ -12,8 +14,9 @@
 
 #ifdef REAL
 extern "C" __global__ void dropout(const real *x, const param *plus, param *y, long long n, long long key,
-                                   long long limit, float scale)
+                                   const long long *drawn, long long limit, float scale)
 {
+    if (drawn) key = *drawn;
     long long step = (long long)gridDim.x * blockDim.x * VEC;
     for (long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * VEC; i < n; i += step) {
         Pack<VEC> p = load<VEC>(x + i);
@@ -28,8 +31,10 @@ extern "C" __global__ void dropout(const real *x, const param *plus, param *y, l
 }
 #endif
 
-extern "C" __global__ void keep_mask(bool *keep, long long n, long long key, long long limit)
+extern "C" __global__ void keep_mask(bool *keep, long long n, long long key, const long long *drawn,
+                                     long long limit)
 {
+    if (drawn) key = *drawn;
     long long i = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * 4;
     if (i >= n) return;
     uint4 w = philox(i / 4, key);

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows, philox
-from tinygrad_llm.kernels.cuda.launch import instead_of, kinds, launch, vector
+from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
 from tinygrad_llm.kernels.cuda.rows import BLOCKS, blocks_of, column_sums, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -62,18 +62,19 @@ def activate_backward(
 @instead_of(REFERENCE.dropout, real="x", param="plus")
 def dropout(x: Any, keep: Any, p: float, plus: Any = None) -> Any:
     """x / (1 - p) where it is kept, added to plus; with a mask in memory as the reference."""
-    if not isinstance(keep, int):
+    if not philox.is_key(keep):
         return NotImplemented
     y = np.empty_like(x if plus is None else plus)
     options: dict[str, Any] = {"VEC": vector(x.size, x, plus), **kinds(REAL=[x], PARAM=[y])}
     grid = (min(MOST_BLOCKS, blocks_of(x.size, 256 * options["VEC"])),)
-    launch("dropout", "dropout", grid, (256,), x, plus, y, x.size, keep, philox.limit(p), 1 / (1 - p), **options)
+    numbers = (*a_key(keep), philox.limit(p), 1 / (1 - p))
+    launch("dropout", "dropout", grid, (256,), x, plus, y, x.size, *numbers, **options)
     return y
 
 
-def keep_mask(key: int, p: float, shape: tuple[int, ...], like: Any) -> Any:
+def keep_mask(key: Any, p: float, shape: tuple[int, ...], like: Any) -> Any:
     """What dropout keeps by this key."""
     keep, n = array_module(like).empty(shape, bool), math.prod(shape)
     if n:
-        launch("dropout", "keep_mask", (blocks_of(n, 1024),), (256,), keep, n, key, philox.limit(p))
+        launch("dropout", "keep_mask", (blocks_of(n, 1024),), (256,), keep, n, *a_key(key), philox.limit(p))
     return keep

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.kernels.cuda import capture
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
@@ -115,6 +116,8 @@ def launch(
     """
     if _counts is not None:
         _counts[name] += 1
+    if (captured := capture.at_work()) is not None:
+        captured.check_here(args)
     defined = tuple(definitions.items())
     typed = arguments(name, _expected(file, name, defined), args)
     start(file, name, defined, tuple(grid), tuple(block), typed, shared)
@@ -226,6 +229,11 @@ def vector(columns: int, x: Any, *others: Any) -> int:
     """
     vec = 16 // x.itemsize
     return vec if columns % vec == 0 and all(a is None or a.data.ptr % 16 == 0 for a in (x, *others)) else 1
+
+
+def a_key(key: Any) -> tuple[int, Any]:
+    """A key of masks as two arguments, a number and an array (1,) that has it: where there is an array, it counts."""
+    return (key, None) if isinstance(key, int) else (0, key)
 
 
 def aligned(a: Any) -> Any:

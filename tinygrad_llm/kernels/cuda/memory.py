@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections import defaultdict
 from typing import Any
 
 from tinygrad_llm import devices
+
+graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # what has a pool of its own, called `pool`, beside the usual one
+
+
+def _all_pools(number: int | None) -> tuple[list[Any], Any]:
+    """CuPy's memory pools, and the context of the device that they are to be asked about."""
+    pool, here = _pool(number)
+    return [pool, *(graph.pool for graph in graphs)], here
 
 
 def _pool(number: int | None) -> tuple[Any, Any]:
@@ -17,16 +26,16 @@ def _pool(number: int | None) -> tuple[Any, Any]:
 
 def used(number: int | None) -> int:
     """Bytes that arrays hold."""
-    pool, here = _pool(number)
+    every, here = _all_pools(number)
     with here:
-        return pool.used_bytes()
+        return sum(pool.used_bytes() for pool in every)
 
 
 def reserved(number: int | None) -> int:
     """Bytes taken from the GPU, for arrays and for reuse."""
-    pool, here = _pool(number)
+    every, here = _all_pools(number)
     with here:
-        return pool.total_bytes()
+        return sum(pool.total_bytes() for pool in every)
 
 
 def free_and_total(number: int | None) -> tuple[int, int]:
@@ -41,6 +50,12 @@ def available() -> int:
     pool, free = _pool(None)[0], free_and_total(None)[0]
     kept = pool.total_bytes() - pool.used_bytes()
     return min(free + kept, pool.get_limit() - pool.used_bytes()) if pool.get_limit() else free + kept
+
+
+def left_to_take() -> int:
+    """Bytes that another pool of the current GPU may take under the limit; 0 where there is none."""
+    pool = _pool(None)[0]
+    return max(1, pool.get_limit() - reserved(None)) if pool.get_limit() else 0
 
 
 def free_unused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.elementwise import dropout
-from tinygrad_llm.kernels.cuda.launch import instead_of, kinds, launch, vector
+from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
 from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
@@ -105,7 +105,7 @@ def dropout_add_norm(
     s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
     vec = vector(c, x, shortcut, weight, bias)
     row = blocks_of(c, 32 * vec)
-    if row * vec > MOST_OF_A_ROW or not (keep is None or isinstance(keep, int)):
+    if row * vec > MOST_OF_A_ROW or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     launch(
         "shortcut", "dropout_add_norm", (blocks_of(n, 4),), (128,), x, shortcut, weight, bias, s, y, mean, rstd, n, c,
@@ -114,9 +114,9 @@ def dropout_add_norm(
     return s, y, mean, rstd
 
 
-def _drop(keep: int | None, p: float) -> tuple[int, int, float]:
-    """What tells a kernel the mask: key, limit, scale; nothing is dropped without a key."""
-    return (0, 0, 1.0) if keep is None else (keep, philox.limit(p), 1 / (1 - p))
+def _drop(keep: Any, p: float) -> tuple[int, Any, int, float]:
+    """What tells a kernel the mask: key, where it lies, limit, scale; nothing is dropped without a key."""
+    return (0, None, 0, 1.0) if keep is None else (*a_key(keep), philox.limit(p), 1 / (1 - p))
 
 
 @instead_of(composed[1], real="g", param="weight", trunk="s d")
@@ -125,7 +125,7 @@ def dropout_add_norm_backward(
 ) -> tuple[Any, Any, Any, Any]:
     """The gradients of x, the shortcut, weight and bias in two launches."""
     way = _Backward(s, needs[2:], g, d, s, weight)
-    if not way.fits or not (keep is None or isinstance(keep, int)):
+    if not way.fits or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     apart = keep is not None or g.dtype != s.dtype  # else both gradients are one array
     ds = np.empty_like(s) if needs[1] or (needs[0] and not apart) else None

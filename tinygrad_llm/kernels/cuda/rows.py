@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.cuda.launch import REAL_OF, aligned, in_order, instead_of, kinds, launch
+from tinygrad_llm.kernels.cuda.sort import in_order_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
@@ -91,25 +92,27 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
         ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index].reshape(-1), buffer.reshape(-1, 1)
     if not ids.size:
         return
-    ids = xp.where(ids < 0, ids + len(table), ids)
-    order = xp.argsort(ids)  # a stable sort
+    ids, order = in_order_of(xp.ascontiguousarray(int64(ids)), len(table))
     rows = xp.broadcast_to(values, (*index.shape, table.shape[1]) if table is buffer else buffer[index].shape)
     rows = xp.ascontiguousarray(rows if rows.dtype in REAL_OF else rows.astype(np.float32))
     n, c = ids.size, table.shape[1]
-    arrays = (table, int64(ids[order]), int64(order), rows)
+    arrays = (table, ids, order, rows)
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), *arrays, n, c, **kinds(REAL=[rows], PARAM=[table]))
 
 
-def sample(x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> Any:
+def sample(
+    x: Any, u: Any, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, into: Any = None
+) -> Any:
     """A token a row, drawn on the GPU: the numbers u go there, and nothing comes back. Nothing is waited for."""
     if x.dtype not in REAL_OF or not x.size:
-        return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p)
+        return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p, into)
     x, (n, v) = in_order(x), x.shape
+    tokens = np.empty_like(x, np.int64, shape=n) if into is None else into
+    threads = (threads_for(blocks_of(v, 4), 1024),)
     if temperature == 0:
-        u, top_k, temperature = np.zeros((n, 1)), 1, 1.0
-    tokens = np.empty_like(x, np.int64, shape=n)
+        launch("step", "likeliest", (n,), threads, x, tokens, v, **kinds(REAL=[x]))
+        return tokens
     draws = array_module(x).asarray(u)
     options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
-    threads = threads_for(blocks_of(v, 4), 1024)
-    launch("sample", "sample", (n,), (threads,), x, draws, tokens, v, *options, **kinds(REAL=[x]))
+    launch("sample", "sample", (n,), threads, x, draws, tokens, v, *options, **kinds(REAL=[x]))
     return tokens

@@ -23,8 +23,10 @@ __device__ float rounded(float x)
 
 extern "C" __global__ void dropout_add_norm(const real *x, const trunk *shortcut, const param *weight,
                                             const param *bias, trunk *s, real *y, float *mean, float *rstd,
-                                            long long n, int c, float eps, long long key, long long limit, float scale)
+                                            long long n, int c, float eps, long long key, const long long *drawn,
+                                            long long limit, float scale)
 {
+    if (drawn) key = *drawn;
     long long row = blockIdx.x * (long long)(blockDim.x / 32) + threadIdx.x / 32, start = row * c;
     int lane = threadIdx.x % 32;
     if (row >= n) return;
@@ -71,8 +73,10 @@ extern "C" __global__ void dropout_add_norm(const real *x, const trunk *shortcut
 extern "C" __global__ void dropout_add_norm_backward(const real *g, const trunk *d, const trunk *s, const param *weight,
                                                      const float *mean, const float *rstd, trunk *ds, real *dx,
                                                      float *sums, int need_weight, int need_bias, long long n, int c,
-                                                     long long key, long long limit, float scale)
+                                                     long long key, const long long *drawn, long long limit,
+                                                     float scale)
 {
+    if (drawn) key = *drawn;
     Drop by = {(unsigned long long)key, (unsigned)limit, scale};
     backward<true>(g, s, weight, mean, rstd, ds, sums, need_weight, need_bias, n, c, d, dx, by);
 }

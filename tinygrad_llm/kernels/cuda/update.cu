@@ -40,10 +40,15 @@ __device__ void adamw_step(float *p, const float *g, float *m, float *v, float k
     store<vec>(v, c);
 }
 
-// arrays: length, and the addresses of p, g, m and v.
-extern "C" __global__ void adamw(const long long *pieces, const long long *arrays, float keep, float step_size,
-                                 float one_minus_beta1, float one_minus_beta2, float root, float eps)
+// arrays: length, and the addresses of p, g, m and v. drawn: the numbers behind it, where a captured launch finds others
+// each time.
+extern "C" __global__ void adamw(const long long *pieces, const long long *arrays, const double *drawn, float keep,
+                                 float step_size, float one_minus_beta1, float one_minus_beta2, float root, float eps)
 {
+    if (drawn) {
+        keep = float(drawn[0]), step_size = float(drawn[1]), one_minus_beta1 = float(drawn[2]);
+        one_minus_beta2 = float(drawn[3]), root = float(drawn[4]), eps = float(drawn[5]);
+    }
     long long first, last;
     const long long *array = piece_of(pieces, arrays, 5, first, last);
     float *p = reinterpret_cast<float *>(array[1]), *m = reinterpret_cast<float *>(array[3]);

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import capture
 from tinygrad_llm.kernels.cuda.launch import in_order, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
@@ -22,10 +24,12 @@ def _grid(count: int, vec: int) -> tuple[int]:
 
 
 def adamw(
-    ps: Any, gs: Any, ms: Any, vs: Any, *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-    step: int,
-) -> None:  # fmt: skip
-    """One step of AdamW, in place on each p, m and v: one launch, whatever their number."""
+    ps: Any, gs: Any, ms: Any, vs: Any, *, each_time: Callable[[], dict[str, Any]] | None = None, **options: Any
+) -> None:
+    """One step of AdamW, in place on each p, m and v: one launch, whatever their number.
+
+    options: lr, beta1, beta2, eps, weight_decay, step. each_time: what gives them for each replay of a graph.
+    """
     ours, others = [], []
     for arrays in zip(ps, gs, ms, vs, strict=True):
         p, g, m, v = arrays
@@ -34,11 +38,23 @@ def adamw(
         else:
             others.append(arrays)
     if ours:
-        rates = (1 - lr * weight_decay, lr / (1 - beta1**step), 1 - beta1, 1 - beta2, math.sqrt(1 - beta2**step), eps)
-        each("adamw", [list(arrays) for arrays in zip(*ours, strict=True)], *rates)
+        captured, drawn, rates = capture.at_work(), None, (0.0,) * 6
+        if captured is None or each_time is None:
+            rates = _rates(**options)
+        else:
+            drawn = captured.numbers(lambda: _rates(**each_time()), 6, np.float64)
+        each("adamw", [list(arrays) for arrays in zip(*ours, strict=True)], drawn, *rates)
+    if others and each_time is not None:
+        raise RuntimeError("AdamW: only parameters and moments of float32, in order in memory, can be captured")
     for p, g, m, v in others:
-        REFERENCE.adamw([p], [g], [m], [v], lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
-                        step=step)  # fmt: skip
+        REFERENCE.adamw([p], [g], [m], [v], **options)
+
+
+def _rates(
+    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int
+) -> tuple[float, float, float, float, float, float]:
+    """The numbers of a step as the kernel takes them."""
+    return 1 - lr * weight_decay, lr / (1 - beta1**step), 1 - beta1, 1 - beta2, math.sqrt(1 - beta2**step), eps
 
 
 def sum_squares(x: Any) -> Any:
@@ -83,27 +99,40 @@ def each(name: str, lists: list[list[Any]], *rest: Any) -> None:
     first = lists[0][0]
     sizes = tuple(a.size for a in lists[0])
     places = tuple(a.data.ptr for arrays in lists for a in arrays)
-    kind: Any = type(first)
-    number = first.device.id
-    tables = _pieces(kind, number, sizes), _arrays(kind, number, sizes, places)
+    captured = capture.at_work()
+    if captured is None:
+        kind: Any = type(first)
+        number = first.device.id
+        tables = _pieces(kind, number, sizes), _arrays(kind, number, sizes, places)
+    else:  # which keeps its own as long as it is replayed
+        tables = captured.table(_piece_rows(sizes)), captured.table(_array_rows(sizes, places))
     launch("update", name, (count,), (512,), *tables, *rest, PIECE=PIECE)
 
 
 @lru_cache(maxsize=64)
 def _pieces(kind: type, number: int, sizes: tuple[int, ...]) -> Any:
-    """On a GPU, for every piece the number of its array and its first element there: (pieces, 2)."""
+    """On a GPU, what `_piece_rows` says."""
+    return devices.move(_piece_rows(sizes), devices.device("cuda", number))
+
+
+def _piece_rows(sizes: tuple[int, ...]) -> np.ndarray:
+    """For every piece the number of its array and its first element there: (pieces, 2)."""
     counts = [blocks_of(size, PIECE) for size in sizes]
     array = np.repeat(np.arange(len(sizes)), counts)
     piece = np.arange(len(array)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return devices.move(np.stack([array, piece * PIECE], axis=1), devices.device("cuda", number))
+    return np.stack([array, piece * PIECE], axis=1)
 
 
 @lru_cache(maxsize=64)
 def _arrays(kind: type, number: int, sizes: tuple[int, ...], places: tuple[int, ...]) -> Any:
-    """On a GPU, the length of every array and its addresses, one for each list: (arrays, 1 + lists).
+    """On a GPU, what `_array_rows` says.
 
     Moved there anew only where an array does not lie where it lay in a step before; weights and moments always do, and
     gradients mostly, since the pool hands the same memory out in the same order.
     """
-    table = np.array([*sizes, *places], np.int64).reshape(-1, len(sizes)).T
-    return devices.move(np.ascontiguousarray(table), devices.device("cuda", number))
+    return devices.move(_array_rows(sizes, places), devices.device("cuda", number))
+
+
+def _array_rows(sizes: tuple[int, ...], places: tuple[int, ...]) -> np.ndarray:
+    """The length of every array and its addresses, one for each list: (arrays, 1 + lists)."""
+    return np.ascontiguousarray(np.array([*sizes, *places], np.int64).reshape(-1, len(sizes)).T)

@@ -34,7 +34,8 @@ def keep_mask_like(x: Tensor, p: float) -> Tensor | int:
     """A mask drawn in the order in which x lies in memory; on a GPU the key of a stream, from which kernels make it."""
     array = x.array
     if not x.is_cpu:
-        return random.default_generator.key()
+        key = random.default_generator.key()
+        return key if isinstance(key, int) else wrap(key)
     if array.flags.c_contiguous or 0 in array.strides:
         return keep_mask(array.shape, p, x)
     order = np.argsort([-stride for stride in array.strides], kind="stable").tolist()

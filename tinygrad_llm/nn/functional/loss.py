@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygrad_llm import dtypes
+from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, common
 from tinygrad_llm.autograd.functions.reduce import log_softmax as _log_softmax
@@ -33,7 +33,9 @@ def _check_classes(name: str, target: Tensor, classes: int, ignore_index: int) -
     if target.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
         raise RuntimeError(f"{name}: expected target of dtype int64, not {target.dtype}; convert with .long()")
     ids = target.array
-    if isinstance(ids, np.ndarray) and ids.size:
+    if not isinstance(ids, np.ndarray):
+        devices.run(kernels.check_index, [ids], ids, 0, classes, name, ignore_index)
+    elif ids.size:
         wrong = ids[(ids != ignore_index) & ((ids < 0) | (ids >= classes))]
         if wrong.size:
             raise IndexError(

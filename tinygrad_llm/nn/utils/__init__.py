@@ -40,9 +40,8 @@ def clip_grad_norm_(
     for array in arrays:
         note_write(array)
     if norm_type == 2.0 and not error_if_nonfinite:  # without waiting for a GPU: the norm stays there
-        norm = devices.run(kernels.of(arrays[0]).clip, arrays[:1], arrays, float(max_norm))
-        return Tensor(norm.astype(arrays[0].dtype))
-    total = _total_norm(arrays, float(norm_type))
+        return Tensor(devices.run(_clip, arrays[:1], arrays, float(max_norm)))
+    total = devices.run(_total_norm, arrays[:1], arrays, float(norm_type))
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
@@ -52,8 +51,13 @@ def clip_grad_norm_(
     scale = float(max_norm) / (total + 1e-6)
     if not scale >= 1.0:  # written so that nan scales too
         for array in arrays:
-            array *= scale  # without the copy that mul_ would make
+            devices.run(np.multiply, [array], array, scale, out=array)  # without the copy that mul_ would make
     return Tensor(arrays[0].dtype.type(total))
+
+
+def _clip(arrays: list[Any], max_norm: float) -> Any:
+    """Clips in place; the norm in the gradients' dtype."""
+    return kernels.of(arrays[0]).clip(arrays, max_norm).astype(arrays[0].dtype)
 
 
 def _total_norm(arrays: list[Any], p: float) -> float:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from tinygrad_llm import devices
 from tinygrad_llm.utils.data.collate import default_collate, default_convert
 from tinygrad_llm.utils.data.dataset import IterableDataset
 from tinygrad_llm.utils.data.fetch import Exhausted, Fetcher
@@ -23,7 +24,8 @@ class DataLoader(Generic[T]):
     them, in place of those orders. collate_fn: a list of examples -> a batch. drop_last: leave out a last batch that
     is shorter. num_workers: processes that fetch prefetch_factor batches each ahead; timeout: seconds that a batch
     may take them; worker_init_fn(id) runs first in each; persistent_workers stay from epoch to epoch.
-    pin_memory changes nothing: batches lie in ordinary memory. generator: where the order's randomness comes from.
+    pin_memory: tensors of a batch lie where a GPU, if one is in use, copies them from by itself. generator: where the
+    order's randomness comes from.
 
     Every epoch draws a seed for its workers from the generator, also where there are none, and a shuffled one another.
     So the orders are PyTorch's, and so is what is drawn afterwards.
@@ -104,8 +106,10 @@ class DataLoader(Generic[T]):
         fetch = Fetcher(self.dataset, self.collate_fn, self.batch_sampler is not None, self.drop_last)
         if not self.num_workers:
             draw_seed(self.generator)
-            return _fetched(fetch, indices)
-        return self._from_workers(self._workers or self._start(fetch), indices)
+            batches = _fetched(fetch, indices)
+        else:
+            batches = self._from_workers(self._workers or self._start(fetch), indices)
+        return map(pinned, batches) if self.pin_memory and devices.in_use else batches
 
     def _start(self, fetch: Fetcher) -> Workers:
         seed = draw_seed(self.generator)
@@ -124,6 +128,17 @@ class DataLoader(Generic[T]):
     def __del__(self) -> None:
         if getattr(self, "_workers", None) is not None:
             self._workers.stop()  # type: ignore[union-attr]
+
+
+def pinned(batch: Any) -> Any:
+    """A batch with its tensors, also in tuples, lists and dictionaries, in pinned memory."""
+    if hasattr(batch, "pin_memory"):
+        return batch.pin_memory()
+    if isinstance(batch, dict):
+        return {key: pinned(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(pinned, batch))
+    return type(batch)(map(pinned, batch)) if isinstance(batch, (tuple, list)) else batch
 
 
 def _fetched(fetch: Fetcher, indices: Iterator[Any]) -> Iterator[Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tinygrad_llm import devices
+from tinygrad_llm.cuda.graphs import CUDAGraph, graph, graph_pool_handle, is_current_stream_capturing
+from tinygrad_llm.cuda.streams import Event, Stream, current_stream, default_stream, number_of, stream
 from tinygrad_llm.kernels.cuda import memory
 
 OutOfMemoryError = MemoryError  # a full GPU raises it, with what holds its memory and what to change
@@ -27,46 +31,59 @@ def current_device() -> int:
 
 def set_device(device: Any) -> None:
     """Let "cuda" without a number mean this GPU."""
-    number = _number(device)
+    number = number_of(device)
     if number is not None:
         devices.make_current(number)
 
 
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    """Inside, "cuda" without a number, streams and graphs mean this GPU; None, or a number below 0, changes nothing."""
+    number = number_of(device)
+    if number is None or number < 0:
+        yield
+        return
+    target = devices.device("cuda", number)
+    devices.module_of(target)
+    with devices.on(target):
+        yield
+
+
 def get_device_name(device: Any = None) -> str:
     """The GPU's name."""
-    return devices.properties(_number(device))["name"].decode()
+    return devices.properties(number_of(device))["name"].decode()
 
 
 def get_device_capability(device: Any = None) -> tuple[int, int]:
     """The compute capability: (9, 0) for an H100."""
-    properties = devices.properties(_number(device))
+    properties = devices.properties(number_of(device))
     return properties["major"], properties["minor"]
 
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes that arrays hold on the GPU now."""
-    return memory.used(_number(device)) if is_available() else 0
+    return memory.used(number_of(device)) if is_available() else 0
 
 
 def memory_reserved(device: Any = None) -> int:
     """Bytes that CuPy's pool has taken from the GPU, for arrays and for reuse."""
-    return memory.reserved(_number(device)) if is_available() else 0
+    return memory.reserved(number_of(device)) if is_available() else 0
 
 
 def max_memory_allocated(device: Any = None) -> int:
     """The most bytes that arrays held at once since `reset_peak_memory_stats`; without that call, memory_reserved."""
-    return memory.peak(_number(device)) if is_available() else 0
+    return memory.peak(number_of(device)) if is_available() else 0
 
 
 def max_memory_reserved(device: Any = None) -> int:
     """The most bytes that CuPy's pool had taken from the GPU since `reset_peak_memory_stats`."""
-    return memory.note_reserved(_number(device)) if is_available() else 0
+    return memory.note_reserved(number_of(device)) if is_available() else 0
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
     """From now on count the most memory that arrays hold at once."""
     if is_available():
-        memory.count_anew(_number(device))
+        memory.count_anew(number_of(device))
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
@@ -84,7 +101,7 @@ def memory_stats(device: Any = None) -> dict[str, int]:
 
 def memory_summary(device: Any = None) -> str:
     """Who holds the GPU's memory: weights, gradients, moments, and what backward keeps, by op and shape."""
-    return devices.describe_held(devices.device("cuda", _number(device))).strip()
+    return devices.describe_held(devices.device("cuda", number_of(device))).strip()
 
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
@@ -94,12 +111,12 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
-    memory.limit(fraction, _number(device))
+    memory.limit(fraction, number_of(device))
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Free and total bytes of the GPU's memory, whoever uses it."""
-    return memory.free_and_total(_number(device))
+    return memory.free_and_total(number_of(device))
 
 
 def empty_cache() -> None:
@@ -111,30 +128,7 @@ def empty_cache() -> None:
 def synchronize(device: Any = None) -> None:
     """Wait until the GPU has finished what it was given."""
     if is_available():
-        devices.synchronize(_number(device))
-
-
-class Event:
-    """A moment in what the GPU is given to do: `record` it, `synchronize` waits for it."""
-
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
-        self._event = devices.event(enable_timing)
-
-    def record(self, stream: None = None) -> None:
-        """Let the event be after all that the GPU was given so far."""
-        self._event.record()
-
-    def synchronize(self) -> None:
-        """Wait until the GPU has come to the event."""
-        self._event.synchronize()
-
-    def query(self) -> bool:
-        """Whether the GPU has come to the event."""
-        return self._event.done
-
-    def elapsed_time(self, end_event: Event) -> float:
-        """Milliseconds from this event to a later one; both were made with enable_timing."""
-        return devices.milliseconds(self._event, end_event._event)
+        devices.synchronize(number_of(device))
 
 
 def manual_seed(seed: int) -> None:
@@ -150,26 +144,24 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
     return is_available()
 
 
-def _number(device: Any) -> int | None:
-    """The number of a GPU given as a number, "cuda:1" or a device; None for the current one."""
-    if device is None or isinstance(device, int):
-        return device
-    target = devices.device(device)
-    if target.type != "cuda":
-        raise ValueError(f"Expected a cuda device, but got: {target}")
-    return target.index
-
-
 __all__ = [
+    "CUDAGraph",
     "Event",
     "OutOfMemoryError",
+    "Stream",
     "current_device",
+    "current_stream",
+    "default_stream",
+    "device",
     "device_count",
     "empty_cache",
     "get_device_capability",
     "get_device_name",
+    "graph",
+    "graph_pool_handle",
     "is_available",
     "is_bf16_supported",
+    "is_current_stream_capturing",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
@@ -182,5 +174,6 @@ __all__ = [
     "reset_peak_memory_stats",
     "set_device",
     "set_per_process_memory_fraction",
+    "stream",
     "synchronize",
 ]

@@ -1,0 +1,244 @@
+"""Streams, graphs and their memory for pretended arrays: what a stream is given while it is captured is repeated.
+
+As on a GPU a graph knows addresses and no arrays. Nothing runs while it is captured: what was computed on the way, to
+know its shape, is spoiled. What lies in a graph's own memory is spoiled after each replay where no array holds on to
+it, as another graph may do that shares the memory; and to read or write what has been freed elsewhere is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+recording: Recording | None = None  # what is being captured
+allocator: MemoryPool | None = None  # where new arrays lie, if not in the usual pool
+launched = 0  # graphs
+
+NOT_WHILE_CAPTURING = "operation not permitted when stream is capturing"
+
+
+class MemoryPool:
+    """Memory that stays as long as the pool; it knows which of it is held by an array."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+
+    def malloc(self, size: int) -> None: ...
+
+    def set_limit(self, size: int) -> None: ...
+
+    def used_bytes(self) -> int:
+        return sum(raw.nbytes for raw, array in self.blocks if array() is not None)
+
+    def total_bytes(self) -> int:
+        return sum(raw.nbytes for raw, array in self.blocks)
+
+    def array(self, like: np.ndarray) -> np.ndarray:
+        """New memory of an array's shape, dtype and layout."""
+        raw = np.empty(like.nbytes + 32, np.uint8)
+        start = -raw.ctypes.data % 16
+        array = np.ndarray(like.shape, like.dtype, memoryview(raw)[start:], strides=like.strides)  # type: ignore[call-overload]
+        self.blocks.append((raw, weakref.ref(array)))
+        return array
+
+    def spoil(self, start: int | None = None) -> None:
+        """Overwrite what no array holds with nan, or everything from a block on."""
+        for raw, array in self.blocks[start or 0 :]:
+            if start is not None or array() is None:
+                raw.fill(255)
+
+
+@contextlib.contextmanager
+def using_allocator(malloc: Any) -> Iterator[None]:
+    """Inside, new arrays lie in the pool whose method this is."""
+    global allocator
+    outer, allocator = allocator, malloc.__self__
+    try:
+        yield
+    finally:
+        allocator = outer
+
+
+def placed(array: np.ndarray) -> np.ndarray:
+    """A fresh array in the memory in use."""
+    return array if allocator is None else allocator.array(array)
+
+
+def owner_of(array: np.ndarray) -> np.ndarray:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+class Place:
+    """Where an array lies, without holding on to it."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array.shape, array.strides, array.dtype
+        self.low, self.high = np.lib.array_utils.byte_bounds(array)
+        self.offset = array.ctypes.data - self.low
+        owner = owner_of(array)
+        pools = [pool for pool in (allocator,) if pool and any(block() is owner for _, block in pool.blocks)]
+        self.held: weakref.ref[Any] = weakref.ref(pools[0] if pools else owner)
+
+    def there(self) -> np.ndarray:
+        """The array."""
+        assert self.held() is not None, "a graph reads or writes memory that was freed"
+        shape, strides, dtype = self.array
+        buffer = (ctypes.c_char * max(1, self.high - self.low)).from_address(self.low)
+        return np.ndarray(shape, dtype, buffer, self.offset, strides)
+
+
+def placeless(value: Any) -> Any:
+    """Arguments with places for arrays."""
+    if isinstance(value, np.ndarray):
+        return Place(value)
+    return type(value)(map(placeless, value)) if type(value) in (list, tuple) else value
+
+
+def arrays_of(value: Any) -> Any:
+    """Arguments with arrays for places."""
+    if isinstance(value, Place):
+        return value.there()
+    return type(value)(map(arrays_of, value)) if type(value) in (list, tuple) else value
+
+
+class Recording:
+    """The calls that a stream was given."""
+
+    def __init__(self) -> None:
+        assert allocator is not None, "what is made during a capture must lie in memory of the graph's own"
+        self.calls: list[tuple[Callable[..., Any], Any, dict[str, Any], Any]] = []
+        self.pool, self.start = allocator, len(allocator.blocks)
+
+    def write(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
+        """A call that writes into its arguments: it is not run."""
+        self.calls.append((function, placeless(args), {k: placeless(v) for k, v in kwargs.items()}, None))
+
+    def compute(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """A call that makes arrays: it is run for their shapes. Views of arguments are as good as they will be."""
+        found = function(*args, **kwargs)
+        made = self._placed(found, [a for a in _flat([args, list(kwargs.values())]) if isinstance(a, np.ndarray)])
+        if made is not found and getattr(function, "__name__", "") not in ("empty", "empty_like"):
+            where = placeless(made)
+            self.calls.append((function, placeless(args), {k: placeless(v) for k, v in kwargs.items()}, where))
+        return made
+
+    def _placed(self, found: Any, given: list[np.ndarray]) -> Any:
+        if isinstance(found, np.generic):
+            found = np.asarray(found)
+        if isinstance(found, np.ndarray):
+            if any(np.may_share_memory(found, a) for a in given):
+                return found
+            made = self.pool.array(found)
+            made[...] = found
+            return made
+        if isinstance(found, (list, tuple)):
+            made_all = [self._placed(part, given) for part in found]
+            return found if all(a is b for a, b in zip(made_all, found, strict=True)) else type(found)(made_all)
+        return found
+
+
+def do(function: Callable[[], Any]) -> None:
+    """Run what writes to addresses, or record it."""
+    if recording is None:
+        function()
+    else:
+        recording.calls.append((function, (), {}, None))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _flat(part)
+    else:
+        yield value
+
+
+class Graph:
+    """What CuPy's end_capture returns."""
+
+    def __init__(self, recording: Recording):
+        self.calls, self.pool = recording.calls, weakref.ref(recording.pool)
+
+    def launch(self, stream: Any = None) -> None:
+        """Do it all again, in the same memory."""
+        global launched
+        launched += 1
+        pool = self.pool()
+        assert pool is not None, "the memory of a graph was freed"
+        for function, args, kwargs, into in self.calls:
+            found = function(*arrays_of(args), **{k: arrays_of(v) for k, v in kwargs.items()})
+            if into is not None:
+                for place, value in zip(_flat(into), _flat(found), strict=True):
+                    if isinstance(place, Place):
+                        place.there()[...] = value
+        gc.collect()
+        pool.spoil()
+
+
+class Stream:
+    """A queue that is done at once."""
+
+    null: Stream
+    _pointers = itertools.count(0)
+
+    def __init__(self, non_blocking: bool = False, priority: int = 0):
+        self.ptr = next(self._pointers)
+
+    def __enter__(self) -> Stream:
+        _current.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert _current.pop() is self
+
+    def begin_capture(self) -> None:
+        global recording
+        if not self.ptr:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        recording = Recording()
+
+    def end_capture(self) -> Graph:
+        global recording
+        assert recording is not None
+        done, recording = recording, None
+        done.pool.spoil(done.start)
+        return Graph(done)
+
+    def is_capturing(self) -> bool:
+        return recording is not None and _current[-1] is self
+
+    def wait_event(self, event: Event) -> None: ...
+
+    def synchronize(self) -> None:
+        from tests.cuda import pretend
+
+        pretend.wait("synchronize")
+
+    done = True
+
+
+Stream.null = Stream()
+_current = [Stream.null]
+
+
+class Event:
+    """A moment that has passed."""
+
+    done = True
+
+    def __init__(self, disable_timing: bool = True): ...
+    def record(self, stream: Stream | None = None) -> None: ...
+    def synchronize(self) -> None: ...
+
+
+class PinnedMemoryPointer(bytearray):
+    """Main memory that stays where it is."""

@@ -1,0 +1,64 @@
+"""What a trainer does to model and optimizer in a step: forward, backward, clip, update."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.nn import Module
+from tinygrad_llm.nn.utils import clip_grad_norm_
+from tinygrad_llm.optim import Optimizer
+from tinygrad_llm.random import fast_masks
+from tinygrad_llm.training.precision import Precision
+
+Loss = Callable[[Module, Sequence[Tensor]], Tensor]
+
+
+class Step:
+    """The parts of a step, in the order of their calls: begin; forward and backward for each batch; clip; update.
+
+    loss: of a batch's tensors, the mean over its targets. clip: the largest norm of the gradient; 0 = no limit.
+    meanwhile: called where a GPU has been given all batches and Python would wait for it next.
+    """
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(
+        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision
+    ):
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.device, self.precision = device, precision
+        self.largest_norm = clip or math.inf
+        self._part: Tensor | None = None
+
+    def begin(self, batches: Sequence[Sequence[np.ndarray]]) -> None:
+        """Forget the gradients of the step before; the batches are those that forward will be given."""
+        self.model.train()
+        self.optimizer.zero_grad()
+
+    def forward(self, batch: Sequence[np.ndarray], share: float) -> float:
+        """The loss of a batch, whose part in the step's loss is `share`."""
+        with fast_masks(), self.precision.region():
+            part = self.loss(self.model, [from_numpy(array).to(self.device) for array in batch])
+        self._part = part * share
+        return part.item()
+
+    def backward(self) -> None:
+        """Add the gradients of what forward computed."""
+        part, self._part = self._part, None
+        assert part is not None
+        self.precision.backward(part)
+
+    def clip(self) -> float:
+        """Shorten the gradient to the largest norm; returns what it was."""
+        return clip_grad_norm_(self.model.parameters(), self.largest_norm).item()  # one over all parameters
+
+    def update(self) -> None:
+        """Take the step."""
+        self.precision.step(self.optimizer)
+
+    def send(self, batches: Sequence[Sequence[np.ndarray]]) -> None:
+        """Let the batches of the next step start on their way to where it computes."""
