@@ -77,6 +77,7 @@ class Library:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.betas: list[tuple[float, str]] = []
         self.refused: set[str] = set()
         self.failing: set[str] = set()
         self.made: dict[int, dict[str, Any]] = {}
@@ -145,8 +146,9 @@ class Library:
             aux = _at(how["EPILOGUE_AUX_POINTER"], out.dtype, (1, m, n), (0, 1, how["EPILOGUE_AUX_LD"]))
         if epilogue in self.failing:
             raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
-        numbers = (float(_at(x, np.dtype("f4"), (1,), (1,))[0]) for x in (alpha, beta))
+        numbers = [float(_at(x, np.dtype("f4"), (1,), (1,))[0]) for x in (alpha, beta)]
         self.calls.append(epilogue)
+        self.betas.append((numbers[1], epilogue))
         recorded.do(partial(product, first, second, out, *numbers, epilogue, bias, aux))
 
     def _array(self, address: int, layout: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import tinygrad_llm as tg
 from tests.cuda import pretend
 from tests.cuda.kinds import back, moved
 from tests.cuda.pretend_cublas import CuBLAS, Library
-from tinygrad_llm import devices
+from tinygrad_llm import devices, nn
 from tinygrad_llm.kernels import CUDA, REFERENCE
 from tinygrad_llm.kernels.cuda import cublaslt, launch, layers, products
 from tinygrad_llm.nn import FeedForward
@@ -282,3 +282,31 @@ def test_on_a_gpu(dtype):
         for ours, theirs in zip((y, dw, db, pre, act, dh, sums, batch), exact, strict=True):
             size = np.abs(theirs).max()
             np.testing.assert_allclose(back(ours).astype(np.float64), theirs, rtol=0.02, atol=0.02 * size)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", WAYS)
+def test_gradients_of_later_passes_are_added_by_the_products(name, biased):
+    """Of parts of a batch one after the other: the sums of the whole, and no gradient is an array of its own."""
+    tg.manual_seed(0)
+    layer, x = nn.Linear(6, 5, bias=biased), tg.randn(9, 6)
+    layer(x).square().sum().backward()
+    exact = [p.grad.numpy().copy() for p in layer.parameters()]
+    layer.zero_grad()
+    with pretended(name) as used, exactly_by_reference():
+        used.patch.setattr("tinygrad_llm.kernels.CUDA", _products_and_reference())
+        layer.cuda()
+        places = []
+        for part in (slice(0, 4), slice(4, 9)):
+            layer(x[part].cuda()).square().sum().backward()
+            places.append([p.grad.data_ptr() for p in layer.parameters()])
+        assert places[0] == places[1]
+        added = [beta for beta, _ in used.library.betas if beta]
+        assert len(added) == (name == "cublasLt")
+        for p, e in zip(layer.parameters(), exact, strict=True):
+            np.testing.assert_allclose(p.grad.cpu().numpy(), e, rtol=1e-4, atol=1e-5)
+        hooked = layer.weight.register_hook(lambda g: g * 2)
+        before = layer.weight.grad.cpu().numpy()
+        layer(x.cuda()).square().sum().backward()
+        np.testing.assert_allclose(layer.weight.grad.cpu().numpy() - before, 2 * exact[0], rtol=1e-4, atol=1e-4)
+        hooked.remove()

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import registry
-from tinygrad_llm.autograd.registry import Op, Partial
+from tinygrad_llm.autograd.registry import Later, Op, Partial
 from tinygrad_llm.kernels import sums
 from tinygrad_llm.kernels.memory import is_a_view
 
@@ -37,7 +37,8 @@ class Node:
     """One result: its op, the nodes of the op's arguments (None where no gradient flows) and the pullbacks.
 
     A leaf has no op. `sink(gradient, owned)` takes what a leaf, or a result whose gradient is retained, has received;
-    `owned` says whether it may keep the array or must copy it.
+    `owned` says whether it may keep the array or must copy it. Of a gradient that is computed later it says whether it
+    took it: where it has one already, to which the other is added.
     """
 
     __slots__ = ("__weakref__", "dtype", "hooks", "op", "parents", "pull", "seq", "shape", "sink")
@@ -47,7 +48,7 @@ class Node:
         self.shape, self.dtype = array.shape, array.dtype
         self.seq = next(clock)
         self.hooks: dict[int, Callable[[Any], Any]] | None = None
-        self.sink: Callable[[Any, bool], None] | None = None
+        self.sink: Callable[[Any, bool], Any] | None = None
 
     def name(self) -> str:
         """The name PyTorch would print: AddBackward0, AccumulateGrad for a leaf."""
@@ -131,12 +132,22 @@ def sweep(
                 else:
                     gradients = watch(node.op.name, "backward", partial(run, node, g, needs))
                 for parent, needed, d in zip(node.parents, needs, gradients, strict=True):
-                    if needed:
-                        fitting = sums.get(parent), d, parent, node, g  # type: ignore[arg-type]
-                        sums[parent] = devices.run(_added, [d, g], *fitting) if devices.in_use else _added(*fitting)  # type: ignore[index, arg-type]
+                    if not needed:
+                        continue
+                    if isinstance(d, Later) and wanted is None and _added_at_once(d, parent, sums):  # type: ignore[arg-type]
+                        continue
+                    fitting = sums.get(parent), d, parent, node, g  # type: ignore[arg-type]
+                    sums[parent] = devices.run(_added, [d, g], *fitting) if devices.in_use else _added(*fitting)  # type: ignore[index, arg-type]
             if not retain_graph and not node.op.bare:
                 node.pull = None  # frees what the pullbacks captured as the sweep goes
     return found
+
+
+def _added_at_once(d: Later, leaf: Node, sums: dict[Node, Any]) -> bool:
+    """Let a leaf that has a gradient from a sweep before add another, which is then never an array of its own."""
+    if leaf.op is not None or leaf.hooks or leaf.sink is None or leaf in sums or d.dtype != leaf.dtype:
+        return False
+    return bool(leaf.sink(d, False))
 
 
 def _leading_to(wanted: set[Node], nodes: list[Node]) -> set[Node]:
@@ -168,6 +179,8 @@ def pull_back(node: Node, g: Any, needs: tuple[bool, ...]) -> Iterable[Any]:
 
 def _fit(d: Any, parent: Node, node: Node) -> Any:
     """An argument's gradient in the argument's own shape and dtype."""
+    if isinstance(d, Later) and d.dtype != parent.dtype:
+        d = d.dense(None)
     if isinstance(d, Partial):
         return d
     if d is None:

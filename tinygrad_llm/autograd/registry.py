@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from tinygrad_llm import kernels
+from tinygrad_llm import devices, kernels
 from tinygrad_llm.kernels.memory import empty_again
 
 OPS: dict[str, Op] = {}
@@ -107,3 +107,26 @@ class Partial:
         else:
             self.add_into(buffer)
         return buffer
+
+
+class Later(Partial):
+    """A gradient that is computed where it is wanted: fresh, or straight into what it is to be added to.
+
+    compute: given None, returns the array, of `dtype`; given a buffer, adds to it. near: an array of the device.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, compute: Callable[[Any], Any], near: Any):
+        super().__init__(shape, near, (dtype, compute))
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array that it becomes."""
+        return self.values[0]
+
+    def add_into(self, buffer: Any) -> None:
+        """buffer += the gradient, in place."""
+        devices.run(self.values[1], [self.index], buffer)
+
+    def dense(self, like: Any) -> Any:
+        """The gradient as a fresh array."""
+        return devices.run(self.values[1], [self.index], None)

@@ -209,19 +209,26 @@ class Tensor:
         self.requires_grad = requires_grad
         return self
 
-    def _sink(self) -> Callable[[Any, bool], None]:
+    def _sink(self) -> Callable[[Any, bool], Any]:
         """What adds a gradient to `grad`. It holds the tensor weakly: no gradient can be read from one that is gone."""
         reference = weakref.ref(self)
 
-        def add_to_grad(g: Any, owned: bool) -> None:
+        def add_to_grad(g: Any, owned: bool) -> Any:
             tensor = reference()
             if tensor is None:
-                return
+                return None
+            if isinstance(g, registry.Later):
+                if tensor.grad is None:
+                    return False
+                g.add_into(tensor.grad.array)
+                graph.note_write(tensor.grad.array)
+                return True
             if tensor.grad is None:
                 tensor.grad = wrap(g if owned else g.copy())
             else:
                 tensor.grad.array += g
                 graph.note_write(tensor.grad.array)
+            return None
 
         return add_to_grad
 

@@ -55,7 +55,10 @@ class Kernels:
     linear: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None) -> x weight^T + bias (N, M)."""
     linear_gradients: Callable[..., Any]
-    """(g (N, M), x (N, K), needs of weight, bias) -> dweight (M, K), dbias (M,) of `linear`; None if not needed."""
+    """(g (N, M), x (N, K), needs of weight, bias, into=None) -> dweight (M, K), dbias (M,); None if not needed.
+
+    The gradients of `linear`. into: an array that dweight, which is needed then, is added to; it is returned.
+    """
     linear_activate: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
     linear_activate_backward: Callable[..., Any]

@@ -62,9 +62,13 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: Any) -> np.ndarray:
     return y
 
 
-def linear_gradients(g: np.ndarray, x: np.ndarray, needs: tuple[bool, bool]) -> tuple[Any, Any]:
+def linear_gradients(g: np.ndarray, x: np.ndarray, needs: tuple[bool, bool], into: Any = None) -> tuple[Any, Any]:
     """g^T x and the sums of g's columns."""
-    return matmul(g.T, x) if needs[0] else None, column_sums(g) if needs[1] else None
+    dweight = matmul(g.T, x) if needs[0] else None
+    if into is not None:
+        into += dweight
+        dweight = into
+    return dweight, column_sums(g) if needs[1] else None
 
 
 def linear_activate(x: np.ndarray, weight: np.ndarray, bias: Any, form: str) -> tuple[Any, Any]:

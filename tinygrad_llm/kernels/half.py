@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULTS: dict[str, tuple[str | None, ...]] = {
     "linear": ("x",),
-    "linear_gradients": (None, None),
+    "linear_gradients": (None, None),  # into is float32 as well
     "linear_activate": ("x", "x"),
     "linear_activate_backward": ("h", None),
     "erf": ("x",),

@@ -35,9 +35,13 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     return y if bias is None else y + bias
 
 
-def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
+def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool], into: Any = None) -> tuple[Any, Any]:
     """g^T x and the sums of g's columns."""
-    return np.matmul(g.T, x) if needs[0] else None, g.sum(axis=0) if needs[1] else None
+    dweight = np.matmul(g.T, x) if needs[0] else None
+    if into is not None:
+        into += dweight
+        dweight = into
+    return dweight, g.sum(axis=0) if needs[1] else None
 
 
 def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import kernels
-from tinygrad_llm.autograd.registry import register
+from tinygrad_llm.autograd import registry
+from tinygrad_llm.autograd.registry import Later, register
 from tinygrad_llm.kernels import as_rows, column_sums, in_order
 from tinygrad_llm.kernels.half import is_half, sum_dtype
 
@@ -15,6 +16,13 @@ from tinygrad_llm.kernels.half import is_half, sum_dtype
 def wide_product(product: Any, a: Any, b: Any) -> Any:
     """a @ b: (K, M) @ (M, N) -> (K, N), of 16-bit factors in float32, as weights' gradients are wanted."""
     return product(a, b, np.empty_like(a, np.float32, "C", shape=(len(a), b.shape[1])) if is_half(a) else None)
+
+
+def later(shape: tuple[int, ...], g: Any, compute: Any) -> Any:
+    """A gradient that a GPU's product may add to one that is there; at once on a CPU, or while somebody measures."""
+    if isinstance(g, np.ndarray) or registry.watch is not None:
+        return compute(None)
+    return Later(shape, sum_dtype(g), compute, g)
 
 
 @register(broadcasts=True, prints="UnsafeViewBackward0", half=True)
@@ -61,15 +69,23 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     beside: tuple[Any, Any] = None, None  # a gradient, and dbias of it, which costs nothing beside dweight
 
     def dweight(g: Any) -> Any:
-        nonlocal beside
-        d, sums = k.linear_gradients(as_rows(g), rows, (True, biased))
-        beside = g, sums
-        return d
+        def into(buffer: Any) -> Any:
+            nonlocal beside
+            d, sums = k.linear_gradients(as_rows(g), rows, (True, biased), buffer)
+            if biased:
+                beside = g, sums
+            return d
+
+        return later((n, shape[-1]), g, into)
 
     def dbias(g: Any) -> Any:
-        nonlocal beside
-        (known, sums), beside = beside, (None, None)
-        return sums if known is g else column_sums(as_rows(g))
+        def into(buffer: Any) -> Any:
+            nonlocal beside
+            (known, sums), beside = beside, (None, None)
+            d = sums if known is g else column_sums(as_rows(g))
+            return d if buffer is None else np.add(buffer, d, out=buffer)
+
+        return later((n,), g, into)
 
     return y.reshape(*shape[:-1], n), (dx, dweight, dbias)
 

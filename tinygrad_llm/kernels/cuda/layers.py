@@ -27,16 +27,17 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     return y
 
 
-def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool]) -> tuple[Any, Any]:
-    """g^T x and the sums of g's columns, as one product where cublasLt does it."""
+def linear_gradients(g: Any, x: Any, needs: tuple[bool, bool], into: Any = None) -> tuple[Any, Any]:
+    """g^T x, in into added to what is there, and the sums of g's columns: as one product where cublasLt does it."""
     if not needs[0]:
         return None, column_sums(g) if needs[1] else None
-    dweight = np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
-    if needs[1] and fits(g, x):
+    add = into is not None
+    dweight = into if add else np.empty_like(g, sum_dtype(g), "C", shape=(g.shape[1], x.shape[1]))
+    if needs[1] and fits(g, x) and dweight.flags.c_contiguous and dweight.dtype == sum_dtype(g):
         dbias = np.empty_like(g, sum_dtype(g), shape=(g.shape[1],))
-        if products.run(products.plan(g.T, x, dweight), epilogue="BGRADB", bias=dbias):
+        if products.run(products.plan(g.T, x, dweight), add=add, epilogue="BGRADB", bias=dbias):
             return dweight, dbias
-    return products.matmul(g.T, x, dweight), column_sums(g) if needs[1] else None
+    return products.matmul(g.T, x, dweight, add), column_sums(g) if needs[1] else None
 
 
 def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any]:
