@@ -124,8 +124,8 @@ def test_the_number_of_graphs_is_bounded(gpu, monkeypatch):
 
 def test_where_it_cannot_be_steps_are_ordinary_and_one_line_says_why(monkeypatch):
     told: list[str] = []
-    with emulated.gpu():
-        monkeypatch.setattr(products, "works", lambda number: False)
+    with emulated.gpu(), monkeypatch.context() as patch:
+        patch.setattr(products, "works", lambda number: False)
         windows = Windows(IDS, RECIPE.context)
         trainer = Trainer(GPTModel(RECIPE.model_config(11)).cuda(), RECIPE, windows, windows,
                           np.random.default_rng(0), "cuda", warn=told.append)  # fmt: skip

@@ -170,8 +170,8 @@ def test_what_python_must_know_is_refused_and_the_graph_can_be_captured_again(gp
 
 
 def test_products_of_cupy_cannot_be_captured(monkeypatch):
-    with emulated.gpu():
-        monkeypatch.setattr(products, "works", lambda number: False)
+    with emulated.gpu(), monkeypatch.context() as patch:
+        patch.setattr(products, "works", lambda number: False)
         x = tg.ones(3, 3, device="cuda")
         with pytest.raises(RuntimeError, match="cuBLAS"), tg.cuda.graph(tg.cuda.CUDAGraph()):
             x @ x

@@ -55,7 +55,7 @@ __device__ void dots(const float *a, const float *b, int ty, int tx, float s[4][
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) s[i][j] = 0;
-#pragma unroll 2
+#pragma unroll (D > 32 ? 2 : 1)  // registers
     for (int c = 0; c < D; c += 4) {
         Pack<4> u[4], w[4];
 #pragma unroll
@@ -250,7 +250,8 @@ attention_dkv(const float *g, const float *q, const float *k, const float *v, co
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn,
+              long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;

@@ -107,7 +107,8 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn,
+              long long limit, float keep_scale)
 {
     constexpr int M = M_KEYS, THREADS = T_KEYS, J = 4, COLUMNS = 8 * J, PASSES = D > 64 ? 2 : 1;
     extern __shared__ uint4 shared[];

@@ -226,7 +226,8 @@ attention_dkv(const float *dy, const float *q, const float *k, const float *v, c
               long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
               long long eb, long long eh, long long et, float scale, int causal,
               const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-              const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+              const long long *documents, const long long *ranges, long long key, const long long *drawn,
+              long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;
