@@ -114,7 +114,8 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
           const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+          const long long *documents, const long long *ranges, long long key, const long long *drawn,
+          long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *keys = queries + TILE * PITCH, *scores = keys + TILE * PITCH;
@@ -196,7 +197,8 @@ attention_dq(const float *g, const float *q, const float *k, const float *v, con
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt,
              float scale, int causal,
              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+             const long long *documents, const long long *ranges, long long key, const long long *drawn,
+             long long limit, float keep_scale)
 {
     extern __shared__ float4 shared[];
     float *queries = reinterpret_cast<float *>(shared), *towards = queries + TILE * PITCH;

@@ -9,7 +9,8 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
           const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-          const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+          const long long *documents, const long long *ranges, long long key, const long long *drawn,
+          long long limit, float keep_scale)
 {
     constexpr int M = M_ROWS, THREADS = T_ROWS, COLUMNS = 64, AT_ONCE = D > 64 ? 4 : 2;
     constexpr int J = M == 1 || (D <= 64 && MASK != 2 && !DROPOUT) ? 8 : 4;  // times 8 columns of scores at once

@@ -33,7 +33,8 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
              long long vb, long long vh, long long vt, long long db, long long dh, long long dt, float scale, int causal,
              const bool *seen, const real *added, long long mb, long long mh, long long mt, long long ms,
-             const long long *documents, const long long *ranges, long long key, const long long *drawn, long long limit, float keep_scale)
+             const long long *documents, const long long *ranges, long long key, const long long *drawn,
+             long long limit, float keep_scale)
 {
     constexpr int M = M_ROWS, THREADS = T_ROWS, J = 4, COLUMNS = 8 * J;
     extern __shared__ uint4 shared[];
