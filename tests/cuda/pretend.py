@@ -184,6 +184,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if theirs is None:
             return NotImplemented
         check_arguments(theirs, args, kwargs)
+        if function.__name__.endswith("_like") and kwargs.get("shape") in ((), 0):
+            raise AssertionError(f"cupy.{function.__name__} takes shape {kwargs['shape']} for that of the array")
         if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
             wait(function.__name__)
         if function.__name__ == "copyto" or kwargs.get("out") is not None:
