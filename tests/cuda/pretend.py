@@ -196,9 +196,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
             wait("boolean index")
+        _check_no_list(key)
         return compute(operator.getitem, self, self._around(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        _check_no_list(key)
         write(operator.setitem, self, self._around(key), value)
 
     def _around(self, key: Any) -> Any:
@@ -258,6 +260,12 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __repr__(self) -> str:
         return f"pretended {self._array!r}"
+
+
+def _check_no_list(key: Any) -> None:
+    """Raise where a graph is captured and an index has a list of numbers, which would be moved to the GPU first."""
+    if recorded.recording is not None and any(isinstance(k, list) for k in (key if isinstance(key, tuple) else (key,))):
+        raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
 
 
 def _of_array(name: str, array: np.ndarray, *args: Any, **kwargs: Any) -> Any:
