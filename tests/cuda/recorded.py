@@ -226,7 +226,7 @@ class Stream:
         return recording is not None and _current[-1] is self
 
     def wait_event(self, event: Event) -> None:
-        assert event.recorded, "an event that was never recorded is waited for by nobody: what comes next may come first"
+        assert event.recorded, "to wait for an event that was never recorded is to wait for nothing"
 
     def synchronize(self) -> None:
         from tests.cuda import pretend
