@@ -267,6 +267,14 @@ def may_share_memory(a: Any, b: Any) -> bool:
     return here == isinstance(b, np.ndarray) and bool(np.may_share_memory(a, b))
 
 
+def filled(like: Any, shape: int | tuple[int, ...], value: Any, dtype: Any = None) -> Any:
+    """An array of another's kind and dtype that has one number throughout.
+
+    Of any shape: to CuPy's `full_like` and its neighbours the shapes () and 0 mean that of `like`.
+    """
+    return array_module(like).full(shape, value, like.dtype if dtype is None else dtype)
+
+
 def special(name: str) -> Any:
     """A special function for CuPy's arrays, which CuPy keeps apart from its copy of NumPy: erf, erfc."""
     return getattr(importlib.import_module("cupyx.scipy.special"), name)

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend_cublas, recorded
-from tinygrad_llm import devices
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.kernels.cuda import cublaslt, products
 
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
+BFLOAT16 = np.dtype(dtypes.bfloat16.numpy)
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
 
@@ -108,6 +109,12 @@ def outside(value: Any) -> Any:
     return value
 
 
+def check_added(array: Any) -> None:
+    """Raise TypeError where CuPy cannot add at places."""
+    if array.dtype.name not in ("int32", "int64", "uint32", "uint64", "float16", "float32", "float64"):
+        raise TypeError("cupy.add.at only supports int32, int64, float16, float32 and float64")
+
+
 def check_arguments(function: Any, args: Any, kwargs: Any) -> None:
     """Raise TypeError for arguments that a function of CuPy's does not take."""
     with contextlib.suppress(ValueError):  # a function without a signature
@@ -171,6 +178,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             return NotImplemented
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
+            check_added(inputs[0])
             return write(function, *inputs)
         if "out" in kwargs:
             (out,) = kwargs.pop("out")
@@ -184,6 +192,10 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if theirs is None:
             return NotImplemented
         check_arguments(theirs, args, kwargs)
+        if function.__name__.endswith("_like") and kwargs.get("shape") in ((), 0):
+            raise AssertionError(f"cupy.{function.__name__} takes shape {kwargs['shape']} for that of the array")
+        if function.__name__ == "where" and any(getattr(a, "dtype", None) == BFLOAT16 for a in args):
+            raise AssertionError("cupy.where knows no bfloat16 and gives float32")
         if function.__name__ in ("nonzero", "flatnonzero", "unique", "repeat"):
             wait(function.__name__)
         if function.__name__ == "copyto" or kwargs.get("out") is not None:
@@ -194,9 +206,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):
             wait("boolean index")
+        _check_no_list(key)
         return compute(operator.getitem, self, self._around(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        _check_no_list(key)
         write(operator.setitem, self, self._around(key), value)
 
     def _around(self, key: Any) -> Any:
@@ -258,6 +272,12 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return f"pretended {self._array!r}"
 
 
+def _check_no_list(key: Any) -> None:
+    """Raise where a graph is captured and an index has a list of numbers, which would be moved to the GPU first."""
+    if recorded.recording is not None and any(isinstance(k, list) for k in (key if isinstance(key, tuple) else (key,))):
+        raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
+
+
 def _of_array(name: str, array: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     return getattr(array, name)(*args, **kwargs)
 
@@ -302,7 +322,7 @@ class _CuPy(types.ModuleType):
                 stride_tricks=types.SimpleNamespace(as_strided=lambda x, *args: compute(strided, x, *args))
             )
         if name == "add":
-            return types.SimpleNamespace(at=lambda a, key, b: write(np.add.at, a, a._around(key), b))
+            return types.SimpleNamespace(at=lambda a, key, b: (check_added(a), write(np.add.at, a, a._around(key), b)))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             check_arguments(getattr(real(), name), args, kwargs)

@@ -184,6 +184,12 @@ class Graph:
         pool.spoil()
 
 
+def _current_device() -> int:
+    from tests.cuda import pretend
+
+    return pretend.DEVICES[-1].id
+
+
 class Stream:
     """A queue that is done at once."""
 
@@ -192,8 +198,11 @@ class Stream:
 
     def __init__(self, non_blocking: bool = False, priority: int = 0):
         self.ptr = next(self._pointers)
+        self.device_id = _current_device() if self.ptr else -1
 
     def __enter__(self) -> Stream:
+        if self.device_id not in (-1, _current_device()):
+            raise RuntimeError(f"The device that the stream is created on ({self.device_id}) is not the current one")
         _current.append(self)
         return self
 
@@ -216,7 +225,8 @@ class Stream:
     def is_capturing(self) -> bool:
         return recording is not None and _current[-1] is self
 
-    def wait_event(self, event: Event) -> None: ...
+    def wait_event(self, event: Event) -> None:
+        assert event.recorded, "to wait for an event that was never recorded is to wait for nothing"
 
     def synchronize(self) -> None:
         from tests.cuda import pretend
@@ -234,9 +244,13 @@ class Event:
     """A moment that has passed."""
 
     done = True
+    recorded = False
 
     def __init__(self, disable_timing: bool = True): ...
-    def record(self, stream: Stream | None = None) -> None: ...
+
+    def record(self, stream: Stream | None = None) -> None:
+        self.recorded = True
+
     def synchronize(self) -> None: ...
 
 

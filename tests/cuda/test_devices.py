@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 import types
@@ -256,3 +257,14 @@ def test_a_device_that_is_not_there():
 def test_cupy_is_imported_on_first_use_only():
     program = "import sys, tinygrad_llm as t; t.ones(2).sum(); assert not {'cupy', 'cupyx'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+@each_gpu
+@pytest.mark.parametrize("dtype", [tg.bfloat16, tg.float16, tg.float32])
+def test_a_gradient_around_what_was_written_over(kind, dtype):
+    with gpu(kind):
+        x = tg.ones(4, dtype=dtype, device="cuda", requires_grad=True)
+        y = x * 2
+        y[1] = 5.0
+        y.backward(tg.tensor([1.0, math.nan, 3.0, 4.0], dtype=dtype, device="cuda"))
+        assert x.grad.dtype is dtype and x.grad.tolist() == [2.0, 0.0, 6.0, 8.0]

@@ -127,6 +127,15 @@ def test_a_graph_takes_work_of_its_own_gpu_alone():
         assert y.get_device() == 1 and y.tolist() == tg.nn.functional.gelu(x).tolist()
 
 
+def test_a_stream_brings_its_gpu():
+    with pretend.gpu(2):
+        side = tg.cuda.Stream("cuda:1")
+        tg.cuda.current_stream().wait_stream(side)
+        with tg.cuda.stream(side):
+            assert tg.cuda.current_device() == 1 and tg.cuda.current_stream() == side
+        assert tg.cuda.current_device() == 0
+
+
 @pytest.mark.cuda
 def test_a_second_gpu():
     if tg.cuda.device_count() < 2:

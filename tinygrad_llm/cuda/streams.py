@@ -45,8 +45,9 @@ class Stream:
 
     def record_event(self, event: Event | None = None) -> Event:
         """An event after what it was given so far."""
-        event = event or Event()
-        event.record(self)
+        with devices.on(self._place()):
+            event = event or Event()
+            event.record(self)
         return event
 
     def wait_event(self, event: Event) -> None:
@@ -56,6 +57,11 @@ class Stream:
     def wait_stream(self, stream: Stream) -> None:
         """Let what it is given from now on come after what another stream was given so far."""
         self.wait_event(stream.record_event())
+
+    def _place(self) -> devices.device:
+        """The GPU that it is a queue of; the default stream is that of the current one."""
+        number = self._stream.device_id
+        return devices.device("cuda", None if number < 0 else number)
 
     @property
     def cuda_stream(self) -> int:
@@ -111,9 +117,9 @@ def default_stream(device: Any = None) -> Stream:
 
 @contextmanager
 def stream(stream: Stream | None) -> Iterator[None]:
-    """Inside, work goes to a stream; None changes nothing."""
+    """Inside, work goes to a stream, and its GPU is the current one; None changes nothing."""
     if stream is None:
         yield
         return
-    with stream._stream:
+    with devices.on(stream._place()), stream._stream:
         yield

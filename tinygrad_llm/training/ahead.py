@@ -49,6 +49,7 @@ class Sent:
         self.here = [from_numpy(array).pin_memory() for array in batch]
         self.there = [empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in self.here]
         self.copied, self.used = cuda.Event(), cuda.Event()
+        self.used.record()  # the room is filled with zeros first, which may be after all that was given before
 
 
 class Courier:

@@ -74,9 +74,15 @@ def set_view(x: Any, value: Any, *, path: tuple[tuple[Any, dict[str, Any]], ...]
 
     y = x.copy(order="K")  # x's layout, in which every step of the path gives a view again
     follow(y)[...] = value
-    kept = np.ones_like(x, dtype=bool)
-    follow(kept)[...] = False
-    return y, (lambda g: np.where(kept, g, g.dtype.type(0)), follow)
+    over = np.zeros_like(x, dtype=bool)
+    follow(over)[...] = True
+
+    def dx(g: Any) -> Any:
+        d = g.copy()
+        d[over] = 0  # CuPy's where knows no bfloat16
+        return d
+
+    return y, (dx, follow)
 
 
 @register(moves=True, bare=True)

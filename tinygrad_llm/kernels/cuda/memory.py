@@ -89,7 +89,7 @@ def _counter() -> Any:
         name = "tinygrad_llm: the most memory held at once"
 
         def malloc_postprocess(self, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
-            _now[device_id] += mem_size
+            _now[device_id] += mem_size if mem_ptr else 0  # 0: the GPU was full
             _most[device_id] = max(_most.get(device_id, 0), _now[device_id])
 
         def free_postprocess(self, device_id: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:

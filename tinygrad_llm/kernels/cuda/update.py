@@ -75,11 +75,12 @@ def clip(arrays: Any, max_norm: float) -> Any:
 
 def _squares(arrays: list[Any]) -> Any:
     """The sum of squares over all arrays, a 0-d array of float64."""
-    out = np.zeros_like(arrays[0], np.float64, shape=())
-    sums = np.empty_like(out, shape=count_pieces(arrays))
-    if sums.size:
+    out = devices.filled(arrays[0], (), 0, np.float64)
+    count = count_pieces(arrays)
+    if count:
+        sums = np.empty_like(out, shape=count)
         each("squares", [arrays], sums)
-        launch("update", "total", (1,), (256,), sums, out, sums.size, PIECE=PIECE)
+        launch("update", "total", (1,), (256,), sums, out, count, PIECE=PIECE)
     return out
 
 
