@@ -112,6 +112,14 @@ def array_module(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) or type(array).__module__ != "cupy" else _cupy()
 
 
+def full(shape: tuple[int, ...], value: Any, like: Any, dtype: Any = None) -> Any:
+    """An array of one value, of like's kind and, if none is given, dtype.
+
+    CuPy's full_like takes the shapes () and 0 for none at all, and makes an array of like's shape.
+    """
+    return array_module(like).full(shape, value, like.dtype if dtype is None else dtype)
+
+
 def of(array: Any) -> device:
     """The device that a raw array lives on."""
     return CPU if isinstance(array, (np.ndarray, np.generic)) else device("cuda", array.device.id)

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend_cublas, recorded
-from tinygrad_llm import devices
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.kernels.cuda import cublaslt, products
 
+bfloat16 = np.dtype(dtypes.bfloat16.numpy)
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
 NOT_ON_THE_GPU = "Implicit conversion to a NumPy array is not allowed. Please use `.get()`"
 
@@ -189,7 +190,12 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if function.__name__ == "copyto" or kwargs.get("out") is not None:
             write(function, *args, **kwargs)
             return kwargs.get("out")
-        return compute(function, *args, **kwargs)
+        if function.__name__.endswith("_like") and not kwargs.get("shape", True):
+            kwargs.pop("shape")  # CuPy takes () and 0 for no shape at all, and makes that of the array
+        found = compute(function, *args, **kwargs)
+        if function.__name__ in ("where", "tril", "triu") and getattr(found, "dtype", None) == bfloat16:
+            return found.astype(np.float32)  # CuPy's `where` has no loop of its own for bfloat16
+        return found
 
     def __getitem__(self, key: Any) -> Any:
         if any(hasattr(k, "dtype") and k.dtype.kind == "b" for k in (key if isinstance(key, tuple) else (key,))):

@@ -13,7 +13,7 @@ from tinygrad_llm.autograd.functions import elementwise as base
 from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
-from tinygrad_llm.devices import array_module, special
+from tinygrad_llm.devices import array_module, full, special
 from tinygrad_llm.dtypes import FLOAT, finfo
 
 LN2, LN10 = math.log(2), math.log(10)
@@ -145,7 +145,7 @@ def fmod(input: Tensor, other: Any) -> Tensor:
 def xlogy(input: Tensor, other: Any) -> Tensor:
     """x ln y, and 0 where x is 0 and y is a number."""
     x, y = pair(check_tensor("xlogy", input), other, FLOAT)
-    y = y if isinstance(y, Tensor) else wrap(np.full_like(x.array, y, shape=()))
+    y = y if isinstance(y, Tensor) else wrap(full((), y, x.array))
     zero = base.logical_and(base.eq(x, 0), base.logical_not(base.isnan(y)))
     return base.where(zero, base.mul(x, 0), base.mul(x, base.log(base.where(zero, 1.0, y))))
 

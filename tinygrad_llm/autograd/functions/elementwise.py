@@ -180,7 +180,7 @@ def pow_(input: Any, exponent: Any) -> Tensor:
     if isinstance(exponent, int) and isinstance(a, Tensor):
         dtypes.fill_value("pow", exponent, a.dtype)
     if not isinstance(a, Tensor):
-        a = wrap(np.full_like(b.array, a, shape=()))  # d/db needs an array to take the logarithm of
+        a = wrap(devices.full((), a, b.array))  # d/db needs an array to take the logarithm of
     op = ops.pow if not isinstance(exponent, Tensor) else ops.pow_of if isinstance(input, Tensor) else ops.exponential
     return _binary(op, a, b)
 
@@ -216,7 +216,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
 
 
 def _like(value: Any, tensor: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else wrap(np.full_like(tensor.array, value, shape=()))
+    return value if isinstance(value, Tensor) else wrap(devices.full((), value, tensor.array))
 
 
 clip = clamp
@@ -246,7 +246,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         if isinstance(number(x), (int, float)):
             dtypes.fill_value("where", x, result_type(a, b))
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = wrap(np.full_like(condition.array, a, shape=(), dtype=result_type(a, b).numpy))
+        a = wrap(devices.full((), a, condition.array, result_type(a, b).numpy))
     check_broadcast("where", *(x for x in (condition, a, b) if isinstance(x, Tensor)))
     like = a if isinstance(a, Tensor) else b
     return apply(ops.where, condition, _like(a, like), _like(b, like))

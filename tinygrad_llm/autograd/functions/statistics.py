@@ -58,7 +58,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         flat = shape.reshape(input, (-1,))
         n = flat.array.size
         if n == 0:
-            return wrap(np.full_like(input.array, np.nan, shape=()))
+            return wrap(devices.full((), np.nan, input.array))
         nans = input.is_floating_point() and bool(np.isnan(flat.array).any())
         return shape.select(reduce.sort(flat).values, 0, n - 1 if nans else (n - 1) // 2)
     axis = dimension(dim, input.ndim)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.functions.operators import to
@@ -30,7 +28,7 @@ def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: dtypes.dtype | 
     """One number throughout, of this dtype and device."""
     kind = dtypes.argument(dtype) or self.dtype
     value = dtypes.fill_value("new_full", fill_value, kind)
-    return wrap(np.full_like(self.array, value, dtype=kind.numpy, shape=_size((size,))))
+    return wrap(devices.full(_size((size,)), value, self.array, kind.numpy))
 
 
 @method

@@ -75,11 +75,11 @@ def clip(arrays: Any, max_norm: float) -> Any:
 
 def _squares(arrays: list[Any]) -> Any:
     """The sum of squares over all arrays, a 0-d array of float64."""
-    out = np.zeros_like(arrays[0], np.float64, shape=())
-    sums = np.empty_like(out, shape=count_pieces(arrays))
-    if sums.size:
+    out, pieces = devices.full((), 0, arrays[0], np.float64), count_pieces(arrays)
+    if pieces:
+        sums = np.empty_like(out, shape=pieces)
         each("squares", [arrays], sums)
-        launch("update", "total", (1,), (256,), sums, out, sums.size, PIECE=PIECE)
+        launch("update", "total", (1,), (256,), sums, out, pieces, PIECE=PIECE)
     return out
 
 
