@@ -22,6 +22,7 @@ WIDTHS = {"matmul_desc": {"TRANSA": "i4", "TRANSB": "i4", "EPILOGUE": "u4", "BIA
                           "EPILOGUE_AUX_POINTER": "u8", "EPILOGUE_AUX_LD": "i8"},
           "matrix_layout": {"BATCH_COUNT": "i4", "STRIDED_BATCH_OFFSET": "i8"},
           "matmul_preference": {"MAX_WORKSPACE_BYTES": "u8", **{f"MIN_ALIGNMENT_{x}_BYTES": "u4" for x in "ABCD"}}}
+FACTORS_AND_RESULTS = {(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)}  # that are multiplied in float32
 EPILOGUES = {"DEFAULT": 1, "BIAS": 4, "GELU_AUX": 160, "GELU_AUX_BIAS": 164, "DGELU_BGRAD": 208, "BGRADB": 512}
 
 
@@ -108,7 +109,7 @@ class Library:
 
     def matrix_layout_create(self, kind: int, rows: int, columns: int, step: int) -> int:
         assert step >= rows > 0 and columns > 0, "the leading dimension is at least the number of rows"
-        return self._new(kind=KINDS[kind], rows=rows, columns=columns, step=step)
+        return self._new(number=kind, kind=KINDS[kind], rows=rows, columns=columns, step=step)
 
     def matmul_preference_create(self) -> int:
         return self._new()
@@ -117,14 +118,26 @@ class Library:
         del self.made[place]
 
     def matmul_algo_get_heuristic(self, handle: int, description: int, *rest: int) -> None:
-        _, _, c, d, preference, wanted, results, found = rest
+        a, b, c, d, preference, wanted, results, found = rest
         assert wanted == 1 and c == d
+        self._check_kinds(self.made[description], *(self.made[layout] for layout in (a, b, d)))
         wish = self.made[preference]
         told = tuple(wish[f"MIN_ALIGNMENT_{x}_BYTES"] for x in "ABD")
         self.made[description]["told"] = told
         name = next(key for key, value in EPILOGUES.items() if value == self.made[description]["EPILOGUE"])
         _at(found, np.dtype("i4"), (1,), (1,))[0] = name not in self.refused
         _at(results, np.dtype("u8"), (1,), (1,))[0] = 4711  # an algorithm
+
+    def _check_kinds(self, how: dict[str, Any], a: dict[str, Any], b: dict[str, Any], d: dict[str, Any]) -> None:
+        """Refuse what the manual's table of types does not name."""
+        assert a["number"] == b["number"] and (a["number"], d["number"]) in FACTORS_AND_RESULTS
+        assert how["compute"] == 68 or a["number"] == 0, "TF32 is for float32 alone"
+        assert len({x.get("BATCH_COUNT", 1) for x in (a, b, d)}) == 1
+        if how["EPILOGUE"] != EPILOGUES["DEFAULT"]:
+            assert "BATCH_COUNT" not in d, "one bias is not meant for a batch"
+        if how["EPILOGUE"] & 0x60:  # GELU, or its slope
+            assert a["number"] == d["number"] != 0, "GELU's input is kept in 16 bits, those of the result"
+        assert how.get("EPILOGUE_AUX_LD", d["rows"]) >= d["rows"]
 
     def matmul(self, handle: int, description: int, alpha: int, *rest: int) -> None:
         a, layout_a, b, layout_b, beta, c, layout_c, d, layout_d, algorithm, workspace, size, _ = rest

@@ -136,6 +136,22 @@ def test_a_module_and_its_state_move(kind):
 
 
 @each_gpu
+def test_what_has_no_dimensions_has_none_on_the_gpu(kind):
+    """CuPy's full_like(x, value, shape=()) has x's shape."""
+    with gpu(kind):
+        x = tg.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda")
+        found = (
+            x.new_zeros(()), x.new_full((), 2), x[:0].median(), tg.where(x[0, 0] > 0, 1.0, 2.0), 2.0 ** x[0, 0],
+            tg.xlogy(x, 2.0)[0, 0], x[0, 0].clamp(min=x[1, 1]), x[:0].logsumexp((0, 1)),
+        )  # fmt: skip
+        assert {y.shape for y in found} == {()} and all(y.is_cuda for y in found)
+        assert x.new_zeros((0, 2)).shape == (0, 2) and x.new_full((0,), 1.0).shape == (0,)
+        y = tg.tensor(3.0, device="cuda", requires_grad=True)
+        y[None].sum().backward()
+        assert y.grad.shape == () and y.grad.item() == 1
+
+
+@each_gpu
 def test_clipping_leaves_the_norm_on_the_gpu(kind):
     with gpu(kind):
         p = tg.zeros(2, device="cuda", requires_grad=True)

@@ -16,6 +16,7 @@ from tests.cuda import pretend
 from tests.cuda.kinds import back, moved
 from tests.cuda.pretend_cublas import CuBLAS, Library
 from tinygrad_llm import devices, nn
+from tinygrad_llm.autograd.ops.linalg import lora_linear
 from tinygrad_llm.kernels import CUDA, REFERENCE
 from tinygrad_llm.kernels.cuda import cublaslt, launch, layers, products
 from tinygrad_llm.nn import FeedForward
@@ -310,3 +311,21 @@ def test_gradients_of_later_passes_are_added_by_the_products(name, biased):
         layer(x.cuda()).square().sum().backward()
         np.testing.assert_allclose(layer.weight.grad.cpu().numpy() - before, 2 * exact[0], rtol=1e-4, atol=1e-4)
         hooked.remove()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_lora_takes_the_libraries_products_alone(dtype, monkeypatch):
+    """A number times an array of bfloat16 is float32, which no library multiplies by bfloat16."""
+    rng = np.random.default_rng(0)
+    x, weight, a, b = arrays = [rng.standard_normal(s).astype(dtype) for s in ((5, 8), (12, 8), (8, 6), (2, 12))]
+    monkeypatch.setattr(products, "_by_reference", lambda *args: pytest.fail("a product by the reference"))
+    with pretended("cublasLt"):
+        x, weight, a, b = moved(arrays)
+        y, pull = lora_linear(x, weight, None, a, b, scale=0.3, parts=3)
+        gradients = pull(y, (True, True, False, True, True))
+        assert y.dtype == gradients[0].dtype == dtype
+        assert all(d.dtype == np.float32 for d in (gradients[1], *gradients[3:]))
+        found = back(y).astype(np.float64)
+    x, weight, a, b = (v.astype(np.float64) for v in arrays)
+    low = np.hstack([x @ a[:, i : i + 2] @ b[:, 2 * i : 2 * i + 4] for i in (0, 2, 4)])
+    np.testing.assert_allclose(found, x @ weight.T + 0.3 * low, rtol=0, atol=0.2 if dtype == DTYPES[2] else 0.02)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.devices import array_module
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # from malloc.h
 KEPT = 2**31 - 1  # bytes of freed memory at the heap's end that stay; glibc accepts no higher value
 LARGE, HUGE = 1 << 20, 1 << 26  # bytes
@@ -58,7 +60,7 @@ def empty_again(like: Any, shape: tuple[int, ...], room: int = 0) -> Any:
     """
     size = math.prod(shape) * like.dtype.itemsize
     if not isinstance(like, np.ndarray) or size < HUGE or not sys.platform.startswith("linux"):
-        return np.empty_like(like, shape=shape)
+        return array_module(like).empty(shape, like.dtype)
     with _lock:
         memory = min((m for m in _idle if len(m) >= size), key=len, default=None)
         if memory is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.kernels.half import wide
 
 SUMMED_AT_ONCE = 1024  # rows in a block
@@ -72,6 +73,6 @@ def largest(x: Any, axes: tuple[int, ...] | None) -> Any:
     """x.max(axes), None for all, with the axes kept as 1; -inf over no numbers (CuPy knows no `initial`)."""
     reduced = range(x.ndim) if axes is None else axes
     if 0 in [x.shape[axis] for axis in reduced]:
-        shape = [1 if axis in reduced else n for axis, n in enumerate(x.shape)]
-        return np.full_like(x, -np.inf, shape=shape)
+        shape = tuple(1 if axis in reduced else n for axis, n in enumerate(x.shape))
+        return devices.filled(x, shape, -np.inf)
     return x.max(axis=axes, keepdims=True)

@@ -162,7 +162,7 @@ def lora_linear(x: Any, weight: Any, bias: Any, a: Any, b: Any, *, scale: float,
     low = product(rows, a)  # (M, parts R)
     y = k.linear(rows, weight, bias)
     for inner, outer in pairs:
-        y[:, outer] += product(low[:, inner] * scale, b[:, outer])
+        y[:, outer] += product((low[:, inner] * scale).astype(low.dtype, copy=False), b[:, outer])
 
     def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
         g, dx, dweight, da, db = as_rows(g), None, None, None, None
