@@ -32,8 +32,8 @@ DTYPES: dict[str, np.dtype] = {
 }  # fmt: skip
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 NUMBERS = (int, float, np.generic)
-NULL = np.intp(0)  # of None some versions of CuPy make another address
-FREE = 40 * 1024  # bytes of shared memory given unasked: 48 KiB, of which a kernel's own arrays take a few
+NULL = np.intp(0)  # some versions of CuPy make another address of None
+FREE = 40 * 1024  # bytes of shared memory given unasked: 48 KiB, in which a kernel's own arrays lie, too
 SIGNATURE = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
 )
