@@ -1,11 +1,15 @@
-// Enough of CUDA for a C++ compiler to build a .cu file for the processor: a block's threads are contexts that take turns,
-// one after the other. A thread runs until it must wait for others: at __syncthreads for its block, in a shuffle for its
-// warp. Blocks run one after the other, so that shared memory is static memory.
+// Enough of CUDA for a C++ compiler to build a .cu file for the processor: a block's threads are contexts that take
+// turns, one after the other. A thread runs until it must wait for others: at __syncthreads for its block, in a shuffle
+// for its warp. Blocks run one after the other, so that shared memory is static memory; what a launch asks for is full
+// of NaN when a block starts. What a GPU forbids is a fault, which fails the test: to have left a warp that works
+// together, to meet at different barriers, addresses that are no multiples of what is moved, writes just behind the
+// shared memory that was asked for.
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <new>
 #include <setjmp.h>
 #include <ucontext.h>
 #include <vector>
@@ -48,7 +52,10 @@ struct Thread {
 
 Thread threads[MOST];
 char *stacks = new char[size_t(STACK) * MOST];
-char *dynamic = new char[1 << 20];
+constexpr size_t ROOM = 1 << 18, BEHIND = 1 << 12;  // bytes of shared memory at most; those that are watched behind it
+char *dynamic = new (std::align_val_t(128)) char[ROOM + BEHIND];
+size_t asked;
+const char *fault;
 jmp_buf scheduler;
 int current, count;
 bool late;  // whether copies that nobody has waited for have not yet arrived; else they have
@@ -56,6 +63,16 @@ Index block_index, block_size, grid_size;
 Barrier block_barrier, warp_barriers[MOST / WARP];
 unsigned long long slots[MOST];
 const std::function<void()> *body;
+
+void check(bool right, const char *what)
+{
+    if (!right && !fault) fault = what;
+}
+
+void check_aligned(const void *address, size_t bytes)
+{
+    check(reinterpret_cast<uintptr_t>(address) % bytes == 0, "an address is no multiple of what is moved");
+}
 
 void wait(Barrier &barrier)
 {
@@ -87,9 +104,18 @@ void entry()
     _longjmp(scheduler, 1);
 }
 
+// Wait for the whole warp, as an instruction does that its threads run together.
+void meet()
+{
+    Barrier &warp = warp_barriers[current / WARP];
+    check(warp.members == WARP, "a thread has left a warp that works together");
+    wait(warp);
+}
+
 // Run a block; `step` is the distance to the thread whose turn is next, so that its order can differ.
 void run_block(int step)
 {
+    memset(dynamic, 0xff, asked + BEHIND);
     block_barrier = Barrier{count};
     for (int w = 0; w * WARP < count; w++) warp_barriers[w] = Barrier{min(WARP, count - w * WARP)};
     for (int i = 0; i < count; i++) {
@@ -104,10 +130,14 @@ void run_block(int step)
     }
     for (current = 0; block_barrier.members; current = (current + step) % count)
         if (!threads[current].done) take_turn();
+    for (size_t i = asked; i < asked + BEHIND; i++) check(dynamic[i] == char(0xff), "written behind the shared memory");
 }
 
-void run(const int *grid, const int *block, int step, const std::function<void()> &kernel)
+// What went wrong, or null.
+const char *run(const int *grid, const int *block, int step, int shared, const std::function<void()> &kernel)
 {
+    fault = nullptr;
+    asked = shared;
     grid_size = {unsigned(grid[0]), unsigned(grid[1]), unsigned(grid[2])};
     block_size = {unsigned(block[0]), unsigned(block[1]), unsigned(block[2])};
     count = block[0] * block[1] * block[2];
@@ -119,17 +149,17 @@ void run(const int *grid, const int *block, int step, const std::function<void()
                 block_index = {x, y, z};
                 run_block(step < 0 ? count - 1 : 1);
             }
+    return fault;
 }
 
 // What a lane of this thread's warp hands over.
 template <typename T> T shuffled(T x, int lane)
 {
     memcpy(&slots[current], &x, sizeof x);
-    Barrier &warp = warp_barriers[current / WARP];
-    wait(warp);
+    meet();
     T other;
     memcpy(&other, &slots[current / WARP * WARP + lane], sizeof other);
-    wait(warp);
+    meet();
     return other;
 }
 
@@ -140,7 +170,16 @@ template <typename T> T shuffled(T x, int lane)
 #define blockDim (emulated::block_size)
 #define gridDim (emulated::grid_size)
 
-inline void __syncthreads() { emulated::wait(emulated::block_barrier); }
+// The barriers of a kernel are told apart by their lines.
+inline void wait_for_block(int line)
+{
+    static int meeting;
+    emulated::Barrier &block = emulated::block_barrier;
+    if (!block.waiting) meeting = line;
+    emulated::check(meeting == line, "threads of a block wait at different barriers");
+    emulated::wait(block);
+}
+#define __syncthreads() wait_for_block(__LINE__)
 template <typename T> T __shfl_xor_sync(unsigned, T x, int mask) { return emulated::shuffled(x, emulated::current % 32 ^ mask); }
 template <typename T> T __shfl_up_sync(unsigned, T x, int by)
 {

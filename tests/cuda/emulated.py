@@ -43,8 +43,8 @@ def translated(file: str) -> str:
     text = re.sub(r"extern __shared__ (\w+) (\w+)\[\];", r"\1 *\2 = reinterpret_cast<\1 *>(emulated::dynamic);", text)
     for name, parameters in launch.signatures(text).items():
         given = ", ".join(f"*({p.kind} {'**' if p.pointer else '*'})args[{i}]" for i, p in enumerate(parameters))
-        runner = f'extern "C" void run_{name}(const int *grid, const int *block, int step, void **args)\n'
-        runner += f"{{ emulated::run(grid, block, step, [&] {{ {name}({given}); }}); }}\n"
+        runner = f'extern "C" const char *run_{name}(const int *grid, const int *block, int step, int shared, '
+        runner += f"void **args)\n{{ return emulated::run(grid, block, step, shared, [&] {{ {name}({given}); }}); }}\n"
         kernel = re.search(rf'extern "C" __global__ void [^;{{]*\b{name}\(', text)
         assert kernel is not None
         end = text.index("\n}\n", kernel.end()) + 3
@@ -85,7 +85,10 @@ def start(
             for parameter, value in zip(parameters, args, strict=True)
         ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
-        getattr(library, f"run_{name}")(*sizes, -1 if backwards else 1, pointers)
+        runner = getattr(library, f"run_{name}")
+        runner.restype = ctypes.c_char_p
+        fault = runner(*sizes, -1 if backwards else 1, shared, pointers)
+        assert fault is None, f"{file}.cu, {name}: {fault.decode()}"
 
     pretend.write(run, *args)
 

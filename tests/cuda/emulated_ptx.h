@@ -30,7 +30,7 @@ template <typename T> struct Together {
     {
         unsigned which = turn[current]++ % 2;
         given[which][current] = mine;
-        wait(warp_barriers[current / WARP]);
+        meet();
         return given[which] + current / WARP * WARP;
     }
 };
@@ -46,6 +46,8 @@ std::vector<Copy> copies[MOST];
 
 inline void copy(const Copy &c)
 {
+    check_aligned(c.to, c.bytes);
+    check_aligned(c.from, c.bytes);
     if (late) copies[current].push_back(c);
     else c.run();
 }
@@ -67,6 +69,7 @@ inline void wait_for_copies()
 // 4 g + t gets of each the numbers 2 t and 2 t + 1 of row g; transposed, those of column g.
 inline void load_matrices(unsigned r[4], const void *row)
 {
+    emulated::check_aligned(row, 16);
     static emulated::Together<const unsigned short *> rows;
     const unsigned short *const *all = rows.all((const unsigned short *)row);
     int lane = emulated::current % 32, g = lane / 4, t = lane % 4;
@@ -74,6 +77,7 @@ inline void load_matrices(unsigned r[4], const void *row)
 }
 inline void load_transposed(unsigned r[4], const void *row)
 {
+    emulated::check_aligned(row, 16);
     static emulated::Together<const unsigned short *> rows;
     const unsigned short *const *all = rows.all((const unsigned short *)row);
     int lane = emulated::current % 32, g = lane / 4, t = lane % 4;

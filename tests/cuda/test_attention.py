@@ -86,11 +86,11 @@ def test_long_sequences_on_a_gpu(width):
 
 
 def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each result is the same, to the last bit, whichever thread comes first and whenever copies arrive."""
+    """Whether each result has the same bits and no nan, whichever thread comes first and whenever copies arrive."""
     with emulated.gpu():
         first = by_kernels(name, dtype)
         monkeypatch.setattr(emulated, "backwards", True)
-        return [np.array_equal(y, z, equal_nan=True) for y, z in zip(first, by_kernels(name, dtype), strict=True)]
+        return [np.array_equal(y, z) for y, z in zip(first, by_kernels(name, dtype), strict=True)]
 
 
 @pytest.mark.parametrize("name", ["attention, long", "attention, wide", "attention, added mask, dropout"])

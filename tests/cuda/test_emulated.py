@@ -107,3 +107,36 @@ def test_numbers_of_16_bits_are_read_and_rounded(real, monkeypatch):
         wanted = x.astype(launch.REALS[real]).astype(np.float32)
         np.testing.assert_array_equal(back(y).astype(np.float32), wanted)
         np.testing.assert_array_equal(back(z), wanted)
+
+
+FAULTS = {
+    "has left a warp": "if (threadIdx.x == 5) return; y[threadIdx.x] = warp_sum(x[threadIdx.x]);",
+    "different barriers": "if (threadIdx.x < 32) __syncthreads();\n    else __syncthreads();",
+    "no multiple": "copy_16(room + 1, x, true);",
+    "behind the shared memory": "room[4 * blockDim.x + threadIdx.x] = 0;",
+}
+
+
+def run_alone(monkeypatch, body: str, y: np.ndarray) -> np.ndarray:
+    """What a kernel of two warps, with 16 bytes of shared memory a thread, leaves in y of ones."""
+    text = '#include "common.cuh"\nextern "C" __global__ void f(const float *x, float *y)\n{\n'
+    text += f"    extern __shared__ float room[];\n    {body}\n}}\n"
+    monkeypatch.setattr(emulated, "built", emulated.built.__wrapped__)
+    monkeypatch.setattr(launch, "source", lambda file: launch._whole(text))
+    with emulated.gpu():
+        there = moved(y)
+        launch._expected.cache_clear()
+        launch.launch("alone", "f", (1,), (64,), moved(np.ones(64, np.float32)), there, shared=1024)
+        return back(there)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_gpu_forbids_is_a_fault(fault, monkeypatch):
+    with pytest.raises(AssertionError, match=fault):
+        run_alone(monkeypatch, FAULTS[fault], np.ones(64, np.float32))
+
+
+def test_shared_memory_holds_nothing_that_was_not_put_there(monkeypatch):
+    body = "if (threadIdx.x) room[threadIdx.x] = 2; y[threadIdx.x] = 0 * room[threadIdx.x];"
+    y = run_alone(monkeypatch, body, np.ones(64, np.float32))
+    assert np.isnan(y[0]) and not y[1:].any()

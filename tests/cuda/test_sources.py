@@ -6,6 +6,7 @@ The launchers run on pretended arrays, and what they hand to a kernel is checked
 from __future__ import annotations
 
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ HALF = {
        for name, dtype in DTYPES.items()},
 }  # fmt: skip
 Launch = tuple[str, str, tuple[tuple[str, int], ...]]  # file, kernel, definitions
+MOST: Counter[Launch] = Counter()  # threads of a block, the most that a kernel was given
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def launches() -> dict[Launch, list[Any]]:
         assert all(0 < n < 2**31 for n in (*grid, *block)) and len(grid) <= 3 and np.prod(block) <= 1024
         assert all(n < 65536 for n in grid[1:]) and 0 <= shared <= 160 * 1024
         assert name in launch.signatures(launch.source(file)) and np.prod(block) % 32 == 0
+        MOST[file, name, definitions] = max(MOST[file, name, definitions], np.prod(block))
         found.setdefault((file, name, definitions), []).append(args)
 
     patch = pytest.MonkeyPatch()
@@ -126,6 +129,19 @@ def spilled(log: str) -> dict[str, int]:
     return {name: int(stores) + int(loads) for name, stores, loads in found}
 
 
+def used(log: str) -> list[tuple[str, int, int]]:
+    """Each kernel of a log with its registers a thread and the bytes of its own shared memory."""
+    found = re.findall(r"Compiling entry function '(\w+)'.*?Used (\d+) registers([^\n]*)", log, re.S)
+    own = [re.search(r"(\d+) bytes smem", rest) for *_, rest in found]
+    return [(name, int(n), int(bytes_[1]) if bytes_ else 0) for (name, n, _), bytes_ in zip(found, own, strict=True)]
+
+
+def takes_shared_memory(file: str, name: str) -> bool:
+    """Whether a launch gives the kernel shared memory beside its own arrays."""
+    body = launch.source(file).split(f"{name}(", 1)[-1]
+    return "extern __shared__" in body.split('extern "C"')[0]
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_everything_compiles_without_spills(launches, architecture):
     variants = {(file, definitions) for file, _, definitions in launches}
@@ -136,6 +152,9 @@ def test_everything_compiles_without_spills(launches, architecture):
         spills = spilled(log)
         assert spills.keys() >= {name for f, name, d in launches if (f, d) == (file, definitions)}
         assert not any(spills.values()), f"{file}.cu with {definitions} for {architecture}: {spills}"
+        for name, registers, own in used(log):  # a multiprocessor has 65,536, which a warp takes 256 at a time
+            assert -(-registers // 8) * 8 * MOST[file, name, definitions] <= 65536, f"{name} of {file}.cu: {registers}"
+            assert own <= 48 * 1024 - launch.FREE or not takes_shared_memory(file, name), f"{name} of {file}.cu: {own}"
 
 
 def test_errors_and_spills_are_seen():
@@ -147,3 +166,22 @@ def test_errors_and_spills_are_seen():
     text = f'extern "C" __global__ void __launch_bounds__(1024) f(float *x) {{ {many} }}'
     log = compiled("spills", (), "sm_90", text)
     assert spilled(log)["f"] > 0
+    assert used(log)[0][1] == 64
+
+
+@pytest.mark.parametrize("shared", (0, launch.FREE, launch.FREE + 16, 48 * 1024, 100_000))
+def test_a_kernel_is_started_with_leave_for_its_memory_and_with_null_pointers(shared, monkeypatch):
+    """A driver gives 48 KiB unasked, in which a kernel's own arrays lie, too."""
+    calls: list[Any] = []
+
+    class Kernel:
+        max_dynamic_shared_size_bytes = 48 * 1024 - 8000
+
+        def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int) -> None:
+            assert shared_mem <= self.max_dynamic_shared_size_bytes
+            calls.append(args)
+
+    monkeypatch.setattr(launch, "compiled", lambda *args: Kernel())
+    launch.start("norm", "layer_norm", (), (1,), (32,), [None, np.int32(3)], shared)
+    (null, number), = calls  # fmt: skip
+    assert null == 0 and null.nbytes == 8 and number == 3

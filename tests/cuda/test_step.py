@@ -9,6 +9,7 @@ from tests.cuda import emulated
 from tests.cuda.kinds import back, moved
 from tests.cuda.step_cases import CASES, check, results
 from tinygrad_llm.kernels import CUDA, REFERENCE
+from tinygrad_llm.kernels.cuda import launch
 
 
 def found(name, real):
@@ -24,6 +25,20 @@ def test_as_the_reference(name, real, monkeypatch):
         for y, z in zip(found(name, real), first, strict=True):
             np.testing.assert_array_equal(y, z)
     check(name, real, first, results(name, REFERENCE, None, lambda x: x))
+
+
+def test_rows_that_start_anywhere_are_read_one_by_one():
+    """On a GPU 16 bytes are loaded from a multiple of 16 alone."""
+    with emulated.gpu():
+        weight, out = moved(np.ones((3, 64), np.float32)), moved(np.zeros((2, 3), np.float32))
+        for start, vec in ((0, 4), (1, 1)):
+            x = moved(np.ones(132, np.float32))[start : start + 128].reshape(2, 64)
+            with pytest.MonkeyPatch.context() as patch:
+                given, run = [], launch.start
+                patch.setattr(launch, "start", lambda *a, run=run, given=given: (given.append(dict(a[2])), run(*a)))
+                CUDA.linear_step(x, weight, None, out)
+            assert given[0]["VEC"] == vec
+            np.testing.assert_array_equal(back(out), 64)
 
 
 @pytest.mark.cuda

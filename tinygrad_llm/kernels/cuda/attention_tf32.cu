@@ -84,7 +84,7 @@ __device__ void put(float *x, long long stride, int row, int rows, int d, int t,
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 || MASK == 2 ? 2 : 3)
 attention(const float *q, const float *k, const float *v, float *y, float *lse, int T, int S, int H, int group, int d,
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
@@ -162,7 +162,7 @@ attention(const float *q, const float *k, const float *v, float *y, float *lse, 
     put(y + b * yb + h * yh, yt, row, T, d, t, o, low, high);  // who sees nothing takes nothing
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 || MASK == 2 ? 2 : 3)
 attention_dq(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
              float *dq, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
@@ -221,7 +221,7 @@ attention_dq(const float *dy, const float *q, const float *k, const float *v, co
 }
 
 // Rows are keys here and columns queries: the scores are s^T.
-extern "C" __global__ void __launch_bounds__(THREADS, D > 32 ? 2 : 3)
+extern "C" __global__ void __launch_bounds__(THREADS, D > 32 || MASK == 2 ? 2 : 3)
 attention_dkv(const float *dy, const float *q, const float *k, const float *v, const float *lse, const float *delta,
               float *dk, float *dv, int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
               long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,

@@ -32,6 +32,8 @@ DTYPES: dict[str, np.dtype] = {
 }  # fmt: skip
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 NUMBERS = (int, float, np.generic)
+NULL = np.intp(0)  # some versions of CuPy make another address of None
+FREE = 40 * 1024  # bytes of shared memory given unasked: 48 KiB, in which a kernel's own arrays lie, too
 SIGNATURE = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(?P<name>\w+)\((?P<parameters>[^)]*)\)'
 )
@@ -143,9 +145,9 @@ def start(
 ) -> None:  # fmt: skip
     """Hand a kernel with its arguments to the GPU, which runs it when it has done what it was given before."""
     kernel = compiled(file, name, definitions)
-    if shared > 48 * 1024 and kernel.max_dynamic_shared_size_bytes < shared:
+    if shared > FREE:
         kernel.max_dynamic_shared_size_bytes = shared
-    kernel(grid, block, args, shared_mem=shared)
+    kernel(grid, block, [NULL if a is None else a for a in args], shared_mem=shared)
 
 
 @contextmanager

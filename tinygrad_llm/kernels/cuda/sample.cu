@@ -75,13 +75,20 @@ __device__ Kept select(const real *x, int first, int last, float top, float inve
     for (int shift = 24; shift >= 0; shift -= 8) {
         for (int i = threadIdx.x; i < 256; i += blockDim.x) buckets[i] = 0;
         __syncthreads();
-        Weight seen = equals_before;
+        Weight seen = equals_before, found = 0;  // in `bucket`: neighbours often share it, and additions to one wait
+        unsigned bucket = 0;
         for (int i = first; i < last; i++) {
             float logit = number(x[i]);
             unsigned key = ordered(logit);
             if (!stays(key, within, seen) || (shift < 24 && (key ^ border) >> (shift + 8))) continue;
-            atomicAdd(&buckets[key >> shift & 255], weighs ? weight_of(logit, top, inverse_temperature) : Weight(1));
+            if ((key >> shift & 255) != bucket) {
+                if (found) atomicAdd(&buckets[bucket], found);
+                bucket = key >> shift & 255;
+                found = 0;
+            }
+            found += weighs ? weight_of(logit, top, inverse_temperature) : Weight(1);
         }
+        if (found) atomicAdd(&buckets[bucket], found);
         __syncthreads();
         if (threadIdx.x == 0) {
             int digit = 255;

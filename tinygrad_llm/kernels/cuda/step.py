@@ -42,7 +42,7 @@ def linear_step(
     room: Any = None,
 ) -> None:  # fmt: skip
     """out = f(W norm(x) + b), or added to it: for many rows of 16 bits on the tensor cores."""
-    (rows, k), n, vec = x.shape, len(weight), _vec(x.shape[1], weight)
+    (rows, k), n, vec = x.shape, len(weight), _vec(x.shape[1], weight, x)
     options = (*(norm or (None, None, 0.0)), norm is not None)
     real = REALS.index(weight.dtype)
     if real and rows > FEW and vec > 1:
