@@ -47,12 +47,11 @@ def launches() -> dict[Launch, list[Any]]:
         MOST[file, name, definitions] = max(MOST[file, name, definitions], np.prod(block))
         found.setdefault((file, name, definitions), []).append(args)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(launch, "start", record)
-    patch.setitem(sdp.allowed, "cudnn", False)
-    for module in (heads, losses):
-        patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
-    with pretend.gpu(), np.errstate(all="ignore"):
+    with pytest.MonkeyPatch.context() as patch, pretend.gpu(), np.errstate(all="ignore"):
+        patch.setattr(launch, "start", record)
+        patch.setitem(sdp.allowed, "cudnn", False)
+        for module in (heads, losses):
+            patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
         for tf32 in (False, True):
             patch.setattr(devices, "tf32", tf32)
             for call, arrays in (CALLS | CHOICES).values():
@@ -64,7 +63,6 @@ def launches() -> dict[Launch, list[Any]]:
             call(CUDA, *map(pretend.outside, arrays))
         for name, real in CASES:
             results(name, CUDA, real, pretend.outside)
-    patch.undo()
     return found
 
 
