@@ -203,8 +203,8 @@ def test_no_array_of_all_pairs_is_made(monkeypatch):
         nonlocal largest
         largest = max([largest, *(a.size for a in args if isinstance(a, pretend.ndarray))])
 
-    with emulated.gpu():
-        monkeypatch.setattr(launch, "start", record)
+    with emulated.gpu(), monkeypatch.context() as patch:
+        patch.setattr(launch, "start", record)
         x = tg.from_numpy(floats(1, 500, 48)).to("cuda").requires_grad_()
         numbers = tg.from_numpy(np.arange(500)[None] // 100).to("cuda")
         with launch.counted() as launches:
