@@ -368,7 +368,7 @@ def module(gpus: int = 1) -> Any:
         alloc_pinned_memory=recorded.PinnedMemoryPointer, get_cublas_handle=lambda: 1,
         get_current_stream=lambda number=None: recorded._current[-1],
     )  # fmt: skip
-    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit", "free_all_blocks"), lambda: 0)
+    nothing = dict.fromkeys(("used_bytes", "total_bytes", "get_limit", "free_all_blocks", "malloc"), lambda: 0)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(**nothing)  # type: ignore[attr-defined]
     return cupy
 

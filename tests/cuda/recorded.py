@@ -25,41 +25,54 @@ NOT_WHILE_CAPTURING = "operation not permitted when stream is capturing"
 
 
 class MemoryPool:
-    """Memory that stays as long as the pool; it knows which of it is held by an array."""
+    """Memory that stays as long as the pool: what no array holds is given to the next that it is large enough for."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+        self.blocks: list[tuple[bytearray, weakref.ref[np.ndarray]]] = []
+        self.given: list[bytearray] = []  # blocks in the order in which they were handed out, some of them often
 
     def malloc(self, size: int) -> None: ...
 
     def set_limit(self, size: int) -> None: ...
 
     def used_bytes(self) -> int:
-        return sum(raw.nbytes for raw, array in self.blocks if array() is not None)
+        return sum(len(raw) for raw, array in self.blocks if array() is not None)
 
     def total_bytes(self) -> int:
-        return sum(raw.nbytes for raw, array in self.blocks)
+        return sum(len(raw) for raw, array in self.blocks)
 
     def array(self, like: np.ndarray) -> np.ndarray:
-        """New memory of an array's shape, dtype and layout."""
-        raw = np.empty(like.nbytes + 32, np.uint8)
-        start = -raw.ctypes.data % 16
+        """Memory of an array's shape, dtype and layout."""
+        raw = self._free(like.nbytes + 32)
+        start = -_bytes(raw).ctypes.data % 16
         array = np.ndarray(like.shape, like.dtype, memoryview(raw)[start:], strides=like.strides)  # type: ignore[call-overload]
         self.blocks.append((raw, weakref.ref(array)))
+        self.given.append(raw)
         return array
 
+    def _free(self, size: int) -> bytearray:
+        """The smallest block of at least this size that no array holds, or a new one."""
+        free = [i for i, (raw, array) in enumerate(self.blocks) if array() is None and len(raw) >= size]
+        if not free:
+            return bytearray(size)  # were it an array, it would be the base of views, and not the array laid over it
+        return self.blocks.pop(min(free, key=lambda i: len(self.blocks[i][0])))[0]
+
     def spoil(self, start: int | None = None) -> None:
-        """Overwrite what no array holds with nan, or everything from a block on."""
-        for raw, array in self.blocks[start or 0 :]:
-            if start is not None or array() is None:
-                raw.fill(255)
+        """Overwrite what no array holds with nan, or everything that was handed out from a moment on."""
+        unheld = (raw for raw, array in self.blocks if array() is None)
+        for raw in unheld if start is None else self.given[start:]:
+            _bytes(raw).fill(255)
+
+
+def _bytes(raw: bytearray) -> np.ndarray:
+    return np.frombuffer(raw, np.uint8)
 
 
 @contextlib.contextmanager
 def using_allocator(malloc: Any) -> Iterator[None]:
-    """Inside, new arrays lie in the pool whose method this is."""
+    """Inside, new arrays lie in the pool whose method this is, or in the usual one."""
     global allocator
-    outer, allocator = allocator, malloc.__self__
+    outer, allocator = allocator, getattr(malloc, "__self__", None)
     try:
         yield
     finally:
@@ -116,7 +129,7 @@ class Recording:
     def __init__(self) -> None:
         assert allocator is not None, "what is made during a capture must lie in memory of the graph's own"
         self.calls: list[tuple[Callable[..., Any], Any, dict[str, Any], Any]] = []
-        self.pool, self.start = allocator, len(allocator.blocks)
+        self.pool, self.start = allocator, len(allocator.given)
 
     def write(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
         """A call that writes into its arguments: it is not run."""
@@ -137,7 +150,7 @@ class Recording:
         if isinstance(found, np.ndarray):
             if any(np.may_share_memory(found, a) for a in given):
                 return found
-            made = self.pool.array(found)
+            made = placed(np.empty_like(found, subok=False))
             made[...] = found
             return made
         if isinstance(found, (list, tuple)):

@@ -74,7 +74,7 @@ def test_as_the_reference_on_a_gpu(name, dtype, tf32, error, monkeypatch):
 @pytest.mark.parametrize("width", [64, 128])
 def test_long_sequences_on_a_gpu(width):
     """Many tiles, packed documents: against float32's kernel, itself held against the reference."""
-    arrays = [floats(1, 4, 2048, width).astype(BFLOAT16) for _ in range(4)]
+    arrays = list(floats(4, 1, 4, 2048, width).astype(BFLOAT16))
     numbers = documents(2048)[:1]
     found = []
     for dtype in (BFLOAT16, np.dtype(np.float32)):

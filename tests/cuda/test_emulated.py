@@ -10,6 +10,7 @@ import pytest
 from tests.cuda import emulated
 from tests.cuda.cases import CALLS, CHOICES
 from tests.cuda.kinds import back, moved
+from tests.cuda.test_kernels import LAYOUTS, in_layout
 from tests.cuda.test_training import losses
 from tests.kernels.test_kernels import in_dtype
 from tinygrad_llm import devices
@@ -27,17 +28,29 @@ def outputs(result: Any) -> list[np.ndarray]:
     return [np.asarray(back(y)) for y in (result if isinstance(result, tuple) else (result,)) if y is not None]
 
 
-@pytest.mark.parametrize("name", FAST)
-def test_as_the_reference(name):
-    call, arrays = CALLS[name]
-    wanted = outputs(call(REFERENCE, *in_dtype(arrays, np.float64)))
-    with emulated.gpu():
-        found = outputs(call(CUDA, *moved(in_dtype(arrays, np.float32))))
+def check(found: list[np.ndarray], wanted: list[np.ndarray], arrays: Any) -> None:
     terms = max((n for a in arrays for n in a.shape), default=1)
     for y, z in zip(found, wanted, strict=True):
         assert y.dtype == np.float32
         tolerance = 8 * np.finfo(np.float32).eps * max(terms, 16) * (1 + np.abs(z).max(initial=0))
         np.testing.assert_allclose(y, z, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_as_the_reference(name):
+    call, arrays = CALLS[name]
+    wanted = outputs(call(REFERENCE, *in_dtype(arrays, np.float64)))
+    with emulated.gpu():
+        check(outputs(call(CUDA, *moved(in_dtype(arrays, np.float32)))), wanted, arrays)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [name for name in FAST if ", 6 rows" in name or "3 x 31" in name])
+def test_memory_layouts(name, layout):
+    call, arrays = CALLS[name]
+    with emulated.gpu():
+        here, there = in_layout(in_dtype(arrays, np.float32), layout)
+        check(outputs(call(CUDA, *there)), outputs(call(REFERENCE, *in_dtype(here, np.float64))), arrays)
 
 
 @pytest.mark.parametrize("name", CHOICES)

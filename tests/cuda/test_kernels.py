@@ -49,16 +49,24 @@ def test_float64(name):
     check(name, CALLS[name][1], np.float64)
 
 
-@pytest.mark.parametrize("layout", ["transposed", "gaps", "reversed", "broadcast"])
+LAYOUTS = ["transposed", "gaps", "reversed", "broadcast"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", [name for name in CALLS if ", 6 rows" in name or "65 x" in name or ", 3 x" in name])
 def test_memory_layouts(name, layout):
     call, arrays = CALLS[name]
-    here = [laid_out(a, layout) if a.dtype.kind == "f" else a for a in arrays]
-    there = [laid_out_there(a, layout) if a.dtype.kind == "f" else moved(a) for a in arrays]
+    here, there = in_layout(arrays, layout)
     expected = outputs(call(REFERENCE, *in_dtype(here, np.float64)))
     for y, z in zip(outputs(call(CUDA, *there)), expected, strict=True):
         tolerance = 8 * np.finfo(np.float32).eps * max(max(y.shape, default=1), 128) * (1 + np.abs(z).max(initial=0))
         np.testing.assert_allclose(y, z, rtol=0, atol=tolerance)
+
+
+def in_layout(arrays: list[np.ndarray], layout: str) -> tuple[list[Any], list[Any]]:
+    """Arrays, but for whole numbers, in another layout in main memory, and the same on the GPU."""
+    here = [laid_out(a, layout) if a.dtype.kind == "f" else a for a in arrays]
+    return here, [laid_out_there(a, layout) if a.dtype.kind == "f" else moved(a) for a in arrays]
 
 
 def laid_out_there(a: np.ndarray, layout: str) -> Any:

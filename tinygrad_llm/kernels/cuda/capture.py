@@ -44,8 +44,13 @@ class Capture:
         return self._there[places].view(dtype)
 
     def table(self, array: np.ndarray) -> Any:
-        """An array on the GPU that has these values in every replay: they are moved when the capture has ended."""
-        there = devices.module_of(devices.device("cuda")).empty(array.shape, array.dtype)
+        """An array on the GPU that has these values in every replay: they are moved when the capture has ended.
+
+        It lies outside of the graph's memory, where it could get a place that an earlier launch writes to.
+        """
+        cupy = devices.module_of(devices.device("cuda"))
+        with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+            there = cupy.empty(array.shape, array.dtype)
         self._tables.append((there, array))
         return there
 

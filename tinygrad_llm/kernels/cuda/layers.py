@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm.kernels.cuda import products
 from tinygrad_llm.kernels.cuda.elementwise import activate, activate_backward
+from tinygrad_llm.kernels.cuda.launch import in_order
 from tinygrad_llm.kernels.cuda.rows import column_sums
 from tinygrad_llm.kernels.half import is_half, sum_dtype
 
@@ -20,7 +21,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
         return products.matmul(x, weight.T)
     if fits(x, weight, bias):
         y = np.empty_like(x, order="C", shape=(len(x), len(weight)))
-        if products.run(products.plan(x, weight.T, y), epilogue="BIAS", bias=bias):
+        if products.run(products.plan(x, weight.T, y), epilogue="BIAS", bias=in_order(bias)):
             return y
     y = products.matmul(x, weight.T)
     y += bias.astype(y.dtype, copy=False)
@@ -46,7 +47,7 @@ def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any
         y = np.empty_like(x, order="C", shape=(len(x), len(weight)))
         h = np.empty_like(y)
         epilogue = "GELU_AUX" if bias is None else "GELU_AUX_BIAS"
-        if products.run(products.plan(x, weight.T, y), epilogue=epilogue, bias=bias, aux=h):
+        if products.run(products.plan(x, weight.T, y), epilogue=epilogue, bias=in_order(bias), aux=h):
             return h, y
     h = linear(x, weight, bias)
     return h, activate(h, None, form)
@@ -57,7 +58,7 @@ def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[An
     if form == "gelu_tanh" and is_half(g) and h.shape[1] % MULTIPLE_OF_GELU == 0 and fits(g, weight, h):
         dh = np.empty_like(h, order="C")
         sums = np.empty_like(h, shape=(h.shape[1],))
-        if products.run(products.plan(g, weight, dh), epilogue="DGELU_BGRAD", bias=sums, aux=h):
+        if products.run(products.plan(g, weight, dh), epilogue="DGELU_BGRAD", bias=sums, aux=in_order(h)):
             return dh, sums
     dh, _ = activate_backward(products.matmul(g, weight), h, None, form, (True, False))
     return dh, column_sums(dh)
