@@ -14,7 +14,7 @@ from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
 AT_ONCE = 256  # rows that sums of columns take in one launch
-WARPS_OF_A_ROW = 128  # that share a row of logits at most; no more than threads of a block
+WARPS_OF_A_ROW = 128  # that read a row of logits at most, and threads that look at what they left
 FEW_ROWS = 128  # of logits: more do not need a whole multiprocessor for each
 SHARPEST = 1e30  # of an inverse temperature: beyond it only the likeliest has a chance
 
@@ -125,6 +125,6 @@ def sample(
     launch(
         "sample", "survey", (n, blocks_of(chunks, warps)), (32 * warps,), x, stats, maxima, *sizes, **kinds(REAL=[x])
     )
-    arrays, threads = (x, draws, stats, maxima, tokens), (1024 if few else 256,)
+    arrays, threads = (x, draws, stats, maxima, tokens), (1024 if few else WARPS_OF_A_ROW,)
     launch("sample", "sample", (n,), threads, *arrays, *sizes, *options, **kinds(REAL=[x]))
     return tokens

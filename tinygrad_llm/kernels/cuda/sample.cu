@@ -154,7 +154,8 @@ __device__ void next_digit(const Weight *buckets, Weight above, Weight target, i
 
 // The border at which the sum of what stays reaches `target`: of tokens (each counts 1), or of weights.
 // Of those outside `within` none counts. equals_before: tokens of other threads before `first` that equal its border.
-template <bool weighs>
+// bits: how many of the border's are found, 8, 16, 24 or 32; with fewer it lies a little lower.
+template <bool weighs, int bits = 32>
 __device__ Kept select(const Tokens &tokens, int first, int last, const Scale &weight, const Kept &within,
                        Weight equals_before, Weight target, Weight *buckets, Kept *shared)
 {
@@ -162,7 +163,7 @@ __device__ Kept select(const Tokens &tokens, int first, int last, const Scale &w
     Weight above = 0;
     __syncthreads();
     if (threadIdx.x == 0) *shared = {0, 0};
-    for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int shift = 24; shift >= 32 - bits; shift -= 8) {
         for (int i = threadIdx.x; i < 256; i += blockDim.x) buckets[i] = 0;
         __syncthreads();
         Weight seen = equals_before, found = 0;  // in `bucket`: neighbours often share it, and additions to one wait
@@ -209,25 +210,27 @@ __device__ Tokens collected(const real *x, const float *maxima, int v, int chunk
                             const Scale &weight)
 {
     __shared__ float logits[2][ROOM];
-    __shared__ int ids[2][ROOM], count;
-    if (threadIdx.x == 0) count = 0;
-    __syncthreads();
+    __shared__ int ids[2][ROOM], threads[ROOM], found, count;
     auto may_stay = [&](float logit) { return logit >= border && (!least || weight(logit) >= least); };
+    if (threadIdx.x == 0) found = count = 0;
+    __syncthreads();
     for (int i = threadIdx.x; i < chunks * 32; i += blockDim.x) {
         if (!may_stay(maxima[i])) continue;
-        int token = i / 32 * 32 * each + i % 32, last = min(v, token + 32 * each);
-        for (; token < last; token += 32 * 8) {
-            float p[8];
-#pragma unroll
-            for (int k = 0; k < 8; k++) p[k] = token + 32 * k < last ? number(x[token + 32 * k]) : -INF;
-#pragma unroll
-            for (int k = 0; k < 8; k++) {
-                if (token + 32 * k >= last || !may_stay(p[k])) continue;
-                int place = atomicAdd(&count, 1);
-                if (place >= ROOM) break;
-                logits[0][place] = p[k];
-                ids[0][place] = token + 32 * k;
-            }
+        int place = atomicAdd(&found, 1);
+        if (place < ROOM) threads[place] = i;
+    }
+    __syncthreads();
+    if (found > ROOM) return {x, nullptr, nullptr, 0, v};
+    for (int i = threadIdx.x / 32; i < found; i += blockDim.x / 32) {  // a warp looks at 32 tokens of a thread at once
+        int start = threads[i] / 32 * 32 * each + threads[i] % 32;
+        for (int k = threadIdx.x % 32; k < each; k += 32) {
+            int token = start + 32 * k;
+            float logit = token < v ? number(x[token]) : -INF;
+            if (token >= v || !may_stay(logit)) continue;
+            int place = atomicAdd(&count, 1);
+            if (place >= ROOM) continue;
+            logits[0][place] = logit;
+            ids[0][place] = token;
         }
     }
     __syncthreads();
@@ -271,11 +274,11 @@ sample(const real *x, const double *u, const float *stats, const float *maxima, 
         int first = min(int(threadIdx.x) * run, likely.count), last = min(first + run, likely.count);
         Kept border = {0, 0};
         if (top_k > 0 && top_k < v)
-            border = select<false>(likely, first, last, weight, kept, 0, top_k, buckets, &shared);
+            border = select<false, 16>(likely, first, last, weight, kept, 0, top_k, buckets, &shared);
         else if (top_p < 1)  // and a little more, since sums were rounded
-            border = select<true>(likely, first, last, weight, kept, 0, Weight(top_p * 1.00001 * double(all)) + 1, buckets,
-                                  &shared);
-        float lowest = fmaxf(logit_of(border.border), -INF);  // key 0, below all, is no number
+            border = select<true, 16>(likely, first, last, weight, kept, 0, Weight(top_p * 1.00001 * double(all)) + 1,
+                                      buckets, &shared);
+        float lowest = border.border < ordered(-INF) ? -INF : logit_of(border.border);  // keys below it are no numbers
         among = collected(x, maxima, v, chunks, each, lowest, top_p < 1 ? 0 : least, weight);
     } else {
         __shared__ int chunk;
