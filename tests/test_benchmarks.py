@@ -221,11 +221,29 @@ def test_attention_prints_a_row_a_side_and_size(tmp_path):
     assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
 
 
+def test_a_side_of_attention_that_cannot_do_it_is_left_out(monkeypatch, capsys):
+    attention, shape = script(monkeypatch, "attention"), (2, 2, 6, 8)
+    sides, ours = {"ours": attention.tg} | dict.fromkeys(attention.OF_CUDNN, attention.tg), attention.ours
+    seen = []
+
+    def some(where, shape, name):
+        with attention.allowed(name):
+            seen.append((attention.cudnn.deterministic, attention.tg.backends.cuda.cudnn_sdp_enabled()))
+        if name == "cuDNN":
+            raise RuntimeError("no plan")
+        return ours(where, shape, "ours")
+
+    monkeypatch.setattr(attention, "ours", some)
+    found = attention.compare(sides, {"device": "cpu", "dtype": "float32"}, shape, 1, 1)
+    assert list(found) == ["ours", "cuDNN, any order"] and seen == [(True, False), (True, True), (False, True)]
+    assert attention.cudnn.deterministic and "cuDNN is left out at (2, 2, 6, 8): no plan" in capsys.readouterr().err
+
+
 @pytest.mark.torch
 def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
     torch = pytest.importorskip("torch")
     attention, where, shape = script(monkeypatch, "attention"), {"device": "cpu", "dtype": "float32"}, (2, 2, 6, 8)
-    ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
+    ours, theirs = attention.ours(where, shape, "ours"), attention.theirs(torch, where, shape)
     seen = attention.kernels.of(np.zeros(1)).attention
     q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
     y, _ = seen(q, k, v, None, True, 8**-0.5, None, 0.0)
