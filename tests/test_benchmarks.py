@@ -352,7 +352,8 @@ case "$*" in *float16*) case "$*" in *bfloat16*) ;; *) exit 7;; esac;; esac
     assert done.returncode == 1
     summary = (tmp_path / "out" / "summary-right.txt").read_text()
     assert "FAILED (7): losses-f16" in summary and "SOMETHING FAILED" in summary
-    assert summary.index("== tests: ") < summary.index("== losses-f16: ") < summary.index("== classify: ")
+    assert summary.index("== compile: ") < summary.index("== tests: ")
+    assert summary.index("== losses-bf16: ") < summary.index("== losses-f16: ")
     assert "    last line of examples/generate.py" in summary
     assert "line one of benchmarks/losses.py" in (tmp_path / "out" / "log-right.txt").read_text()
     with tarfile.open(tmp_path / "out" / "json-right.tar.gz") as numbers:
