@@ -10,6 +10,9 @@
 
 #define INF __int_as_float(0x7f800000)
 
+// e^x, whose relative error is that of float's last places times 1 + |x|; two instructions, where expf is eight.
+__device__ float exp_fast(float x) { return exp2_fast(1.4426950408889634f * x); }
+
 struct bf16 { unsigned short bits; };
 struct f16 { unsigned short bits; };
 

@@ -10,18 +10,27 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
-from tinygrad_llm.kernels.cuda.rows import BLOCKS, blocks_of, column_sums, threads_for
+from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
+WIDE = 2048  # numbers of a row where there is no bias
 MOST_BLOCKS = 4096  # of dropout: a thread takes several packs where there are more
 
 
 class _Layout:
-    """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down; flat where there is no bias."""
+    """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down.
+
+    Without a bias rows are WIDE, or half or a quarter of it, so that a thread takes many; where the size does not allow
+    that, all is one row.
+    """
 
     def __init__(self, bias: Any, *arrays: Any):
-        rows = arrays[0].reshape(1, -1) if bias is None else as_rows(arrays[0])
-        self.n, self.c = rows.shape
+        self.n, self.c = as_rows(arrays[0]).shape
+        if bias is None:
+            size = arrays[0].size
+            wide = math.gcd(size, WIDE)
+            self.c = wide if 4 * wide >= WIDE else size
+            self.n = size // self.c
         self.vec = vector(self.c, *arrays, bias)
         packs = blocks_of(self.c, self.vec)
         threads = threads_for(packs, 256)
@@ -56,7 +65,11 @@ def activate_backward(
     arrays = (g, x, bias, dx, y, dbias)
     options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
     launch("activate", "activate_backward", *at.launch, *arrays, at.n, at.c, at.chunk, **options)
-    return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
+    if dbias is None:
+        return dx if needs[0] else None, None
+    total = np.empty_like(dbias, shape=at.c)
+    add_blocks(dbias.reshape(-1, 1, at.c), total)
+    return dx if needs[0] else None, total
 
 
 @instead_of(REFERENCE.dropout, real="x", param="plus")
