@@ -23,7 +23,8 @@ WIDTHS = {"matmul_desc": {"TRANSA": "i4", "TRANSB": "i4", "EPILOGUE": "u4", "BIA
           "matrix_layout": {"BATCH_COUNT": "i4", "STRIDED_BATCH_OFFSET": "i8"},
           "matmul_preference": {"MAX_WORKSPACE_BYTES": "u8", **{f"MIN_ALIGNMENT_{x}_BYTES": "u4" for x in "ABCD"}}}
 FACTORS_AND_RESULTS = {(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)}  # that are multiplied in float32
-EPILOGUES = {"DEFAULT": 1, "BIAS": 4, "GELU_AUX": 160, "GELU_AUX_BIAS": 164, "DGELU_BGRAD": 208, "BGRADB": 512}
+EPILOGUES = {"DEFAULT": 1, "BIAS": 4, "GELU": 32, "GELU_BIAS": 36, "GELU_AUX": 160, "GELU_AUX_BIAS": 164,
+             "DGELU_BGRAD": 208, "BGRADB": 512}
 
 
 class cuBLASLtError(Exception):
@@ -50,11 +51,12 @@ def product(
     y = alpha * (first.astype(np.float32) @ second.astype(np.float32))
     if beta:
         y = y + beta * out.astype(np.float32)
-    if epilogue in ("BIAS", "GELU_AUX_BIAS"):
+    if epilogue in ("BIAS", "GELU_BIAS", "GELU_AUX_BIAS"):
         y = y + bias.astype(np.float32)[:, None]
     inner = np.sqrt(2 / np.pi)
-    if epilogue.startswith("GELU_AUX"):
+    if "AUX" in epilogue:
         aux[...] = y
+    if epilogue.startswith("GELU"):
         y = 0.5 * y * (1 + np.tanh(inner * (y + 0.044715 * y**3)))
     if epilogue == "DGELU_BGRAD":
         h = aux.astype(np.float32)

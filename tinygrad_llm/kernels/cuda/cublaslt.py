@@ -55,17 +55,21 @@ def _handle(number: int) -> int:
 
 @lru_cache
 def _workspace(number: int, stream: int) -> Any:
-    """Memory that products on a stream may use: one after the other, so that they may share it."""
-    cupy = devices.module_of(devices.device("cuda", number))
-    with devices.on(devices.device("cuda", number)):
+    """Memory that products on a stream may use: one after the other, so that they may share it.
+
+    It stays, and so lies in no graph's own memory, also where it is made while one is captured.
+    """
+    device = devices.device("cuda", number)
+    cupy = devices.module_of(device)
+    with devices.on(device), cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
         return cupy.empty(WORKSPACE, np.uint8)
 
 
 def run(task: Plan, number: int, add: bool, epilogue: str, bias: Any, aux: Any) -> bool:
     """Compute a product on a GPU; False where there is no algorithm for it, or it is refused all the same.
 
-    epilogue: DEFAULT; BIAS adds bias to each row; GELU_AUX, GELU_AUX_BIAS apply GELU after that and keep in aux what
-    they are applied to; DGELU_BGRAD multiplies by GELU's slope at aux and sums the columns into bias; BGRADB sums the
+    epilogue: DEFAULT; BIAS adds bias, of the result's dtype, to each row; GELU, GELU_BIAS apply GELU by tanh after
+    that, GELU_AUX, GELU_AUX_BIAS too, and keep in aux what they are applied to; DGELU_BGRAD multiplies by GELU's slope at aux and sums the columns into bias; BGRADB sums the
     columns of the first factor's transpose, a gradient, into bias.
     """
     library = _library()
