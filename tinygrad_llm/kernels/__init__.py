@@ -143,6 +143,8 @@ class Kernels:
     p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
     captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
+    cast: Callable[..., list[Any]]
+    """(list of arrays, dtype) -> the same numbers in another floating dtype, each in an array of its own."""
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
     clip: Callable[..., Any]

@@ -268,6 +268,11 @@ def adamw(
         p -= (lr / (1 - beta1**step)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
 
 
+def cast(arrays: list[Any], dtype: Any) -> list[Any]:
+    """Rounded to the nearest."""
+    return [x.astype(dtype) for x in arrays]
+
+
 def sum_squares(x: Any) -> Any:
     """sum x^2."""
     return (x * x).sum()
@@ -334,6 +339,7 @@ KERNELS = Kernels(
     linear_cross_entropy=linear_cross_entropy,
     add_at=add_at,
     adamw=adamw,
+    cast=cast,
     sum_squares=sum_squares,
     clip=clip,
     column_sums=column_sums,

@@ -37,6 +37,7 @@ CUDA = dataclasses.replace(
     linear_cross_entropy=losses.linear_cross_entropy,
     add_at=rows.add_at,
     adamw=update.adamw,
+    cast=update.cast,
     sum_squares=update.sum_squares,
     clip=update.clip,
     column_sums=rows.column_sums,

@@ -1,12 +1,13 @@
-// AdamW over all parameters of a group, and the norm of all gradients: one launch for many arrays.
+// AdamW over all parameters of a group, the norm of all gradients, casts of weights: one launch for many arrays.
 //
 //   adamw    p *= 1 - lr decay;  m += (1 - beta1) (g - m);  v += (1 - beta2) (g^2 - v);
 //            p -= step_size m / (sqrt(v) / root + eps),  step_size = lr / (1 - beta1^t),  root = sqrt(1 - beta2^t)
 //   squares  sums[block] = the sum of x^2 over a block's piece
 //   total    the sum of the pieces' sums
+//   cast     y = x rounded to `real`
 //   scale    x *= max_norm / (norm + 1e-6) where that is below 1, for every piece;  norm = sqrt(total)
 //
-// Bytes moved, n elements: adamw 28 n (p, g, m, v in; p, m, v out), squares 4 n, scale 8 n or nothing.
+// Bytes moved, n elements: adamw 28 n (p, g, m, v in; p, m, v out), squares 4 n, cast 6 n, scale 8 n or nothing.
 // Layout: arrays are cut into pieces of PIECE elements, a block a piece. `pieces` has for each the number of its array
 // and its first element there, `arrays` for each array its length and its addresses; the blocks of a launch find what
 // is theirs in the two tables. A thread loads 16 bytes at a time where the addresses are multiples of that. total is one
@@ -115,4 +116,17 @@ extern "C" __global__ void scale(const long long *pieces, const long long *array
         store<4>(x + i, p);
     }
     for (long long i = whole + threadIdx.x; i < last; i += blockDim.x) x[i] *= float(factor);
+}
+
+// arrays: length, and the addresses of y and x. A thread loads 32 bytes, and stores 16.
+extern "C" __global__ void cast(const long long *pieces, const long long *arrays)
+{
+    long long first, last;
+    const long long *array = piece_of(pieces, arrays, 3, first, last);
+    real *y = reinterpret_cast<real *>(array[1]);
+    const float *x = reinterpret_cast<const float *>(array[2]);
+    long long whole = (array[1] | array[2]) % 16 ? first : last - (last - first) % 8;
+#pragma unroll 2
+    for (long long i = first + threadIdx.x * 8; i < whole; i += blockDim.x * 8) store<8>(y + i, load<8>(x + i));
+    for (long long i = whole + threadIdx.x; i < last; i += blockDim.x) put(y + i, x[i]);
 }
