@@ -152,6 +152,11 @@ class Kernels:
 
     In place every array times max_norm / (norm + 1e-6) where that is below 1, or nan.
     """
+    unscale: Callable[..., Any]
+    """(list of arrays, factor) -> not 0 where an element is no finite number then: a number or 0-d array.
+
+    In place every array times factor(), which is called anew for each replay of a graph.
+    """
     column_sums: Callable[..., Any]
     """(x (N, C)) -> the sums over the rows (C,)."""
     int8_pack: Callable[..., Any]

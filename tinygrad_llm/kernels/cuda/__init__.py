@@ -40,6 +40,7 @@ CUDA = dataclasses.replace(
     cast=update.cast,
     sum_squares=update.sum_squares,
     clip=update.clip,
+    unscale=update.unscale,
     column_sums=rows.column_sums,
     sample=rows.sample,
     embedding_step=step.embedding_step,

@@ -1,4 +1,4 @@
-"""Launchers of what works on all parameters at once: AdamW's step, the norm of gradients, casts of weights."""
+"""Launchers of what works on all parameters at once: AdamW's step, the norm of gradients, casts."""
 
 from __future__ import annotations
 
@@ -83,6 +83,22 @@ def clip(arrays: Any, max_norm: float) -> Any:
     squares = _squares(arrays)
     each("scale", [arrays], squares, max_norm)
     return np.sqrt(squares)
+
+
+def unscale(arrays: list[Any], factor: Callable[[], float]) -> Any:
+    """Every array times factor(), in one launch; int32 () that is 1 where an element is no finite number then."""
+    captured, drawn, number = capture.at_work(), None, 0.0
+    if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
+        if captured is not None:
+            raise RuntimeError("unscale: only gradients of float32, in order in memory, can be captured")
+        return REFERENCE.unscale(arrays, factor)
+    if captured is None:
+        number = factor()
+    else:
+        drawn = captured.numbers(lambda: [factor()], 1, np.float64)
+    found = devices.filled(arrays[0], (), 0, np.int32)
+    each("unscale", [arrays], found, drawn, number)
+    return found
 
 
 def _squares(arrays: list[Any]) -> Any:
