@@ -35,7 +35,7 @@ WEIGHTS = {
     "layer_norm_backward": (2,), "rms_norm_backward": (2,), "add_at": (0,), "linear_cross_entropy": (1,),
     "dropout_add_norm": (1, 2, 3), "dropout_add_norm_backward": (1, 3, 4),
 }  # fmt: skip
-NOT_YET = ("adamw", "sum_squares", "clip", "keep_mask")  # of float32 alone, or of no numbers at all
+NOT_YET = ("adamw", "sum_squares", "unscale", "clip", "keep_mask")  # of float32 alone, or of no numbers at all
 
 
 class Rounded:

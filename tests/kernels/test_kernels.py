@@ -101,6 +101,18 @@ def adamw(k: Kernels, p: Any, g: Any, decay: float) -> Any:
     return p, m, v
 
 
+def unscale(k: Kernels, *arrays: Any) -> Any:
+    """The arrays times a number, and 1 where an element is no finite number: what each says of its last one."""
+    copies = [a.copy() for a in arrays]
+    found = [k.unscale(copies, lambda: 0.3)]
+    for a in copies:
+        if a.size:
+            a[(-1,) * a.ndim] = np.inf
+            found.append(k.unscale([a], lambda: 1.0))
+            a[(-1,) * a.ndim] = 0.0
+    return *copies, *(arrays[0].dtype.type(0) * arrays[0].ravel()[:0].sum() + (n > 0) for n in found)
+
+
 def clip(k: Kernels, *arrays: Any) -> Any:
     """To a norm of 1, which is smaller than theirs, and to one that is larger."""
     copies = [a.copy() for a in arrays]
@@ -285,6 +297,8 @@ CASES: dict[str, Case] = {
     "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), lambda n: [floats(n, C), floats(C, n).T]),
     "adamw, no decay": (lambda k, p, g: adamw(k, p, g, 0.0), lambda n: [floats(n, C), floats(C, n).T]),
     "sum_squares": (lambda k, x: k.sum_squares(x), lambda n: [floats(n, C)]),
+    "cast": (lambda k, *xs: tuple(k.cast(list(xs), xs[0].dtype)), lambda n: [floats(n, C), floats(C, n).T]),
+    "unscale": (unscale, lambda n: [floats(n, C), floats(C, n).T]),
     "clip": (clip, lambda n: [floats(n, C), floats(C, n).T]),
     "column_sums": (lambda k, x: k.column_sums(x), lambda n: [floats(n, C)]),
     "int8_pack": (lambda k, w: k.int8_pack(w)[1], lambda n: [floats(n, 70)]),

@@ -143,12 +143,19 @@ class Kernels:
     p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
     captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
+    cast: Callable[..., list[Any]]
+    """(list of arrays, dtype) -> the same numbers in another floating dtype, each in an array of its own."""
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
     clip: Callable[..., Any]
     """(list of arrays, max_norm) -> their norm as one vector, a 0-d array or scalar of float64.
 
     In place every array times max_norm / (norm + 1e-6) where that is below 1, or nan.
+    """
+    unscale: Callable[..., Any]
+    """(list of arrays, factor) -> not 0 where an element is no finite number then: a number or 0-d array.
+
+    In place every array times factor(), which is called anew for each replay of a graph.
     """
     column_sums: Callable[..., Any]
     """(x (N, C)) -> the sums over the rows (C,)."""

@@ -31,6 +31,7 @@ class Capture:
         self._turn = self._used = 0
         self._fills: list[tuple[slice, np.dtype, Callable[[], Sequence[float]]]] = []
         self._tables: list[tuple[Any, np.ndarray]] = []
+        self.held: list[Any] = []  # arrays that the graph reads, and that may be nobody's otherwise
         self.keys: list[Any] = []  # of masks, in the order in which they were drawn
         self._key_again: int | None = None
 
