@@ -61,8 +61,6 @@ class Kernels:
     """
     linear_activate: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
-    linear_activate_backward: Callable[..., Any]
-    """(g (N, L), weight (L, M), h (N, M), form) -> dh = (g weight) f'(h) (N, M), the sums of its columns (M,)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -70,8 +68,8 @@ class Kernels:
     activate_backward: Callable[..., Any]
     """(g, x (..., C), bias|None, form, needs of x and bias, y=None, into=None) -> dx, dbias; None if not needed.
 
-    y: an array in order in memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be
-    g itself.
+    dbias, the sums of dx over all rows, may be needed without a bias: of one that x has in it. y: an array in order in
+    memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be g itself.
     """
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
