@@ -102,11 +102,21 @@ def test_generate_prints_a_row_a_peer_and_batch(tmp_path):
     flags = ["--model", "tiny", "--batch", "1", "3", "--tokens", "4", "--rounds", "1", "--threads", "1"]
     done = bench("generate.py", *flags, "--against", "without", "--json", str(tmp_path / "record.json"))
     assert done.returncode == 0, done.stderr
-    speeds = json.loads((tmp_path / "record.json").read_text())["speeds"]
+    record = json.loads((tmp_path / "record.json").read_text())
+    speeds = record["speeds"]
     assert set(speeds) == {f"{peer}, batch {batch}" for peer in ("ours", "without") for batch in (1, 3)}
+    assert record["tokens"] == {"1": 4, "3": 4}
     assert all(len(rounds) == 1 for rounds in speeds.values())
     assert "batch 3: " in done.stdout and "times batch 1" in done.stdout
-    assert bench("generate.py", "--tokens", "2000").returncode == 2
+    assert bench("generate.py", "--tokens", "2000").returncode == bench("generate.py", "--seconds", "0").returncode == 2
+
+
+def test_the_slowest_side_decides_how_many_tokens_all_write(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    tokens_of_turn = importlib.import_module("generate").tokens_of_turn
+    assert tokens_of_turn([0.001, 0.05], 256, 4.0) == 80
+    assert tokens_of_turn([0.001, 0.002], 256, 4.0) == tokens_of_turn([-0.01], 256, 4.0) == 256
+    assert tokens_of_turn([0.001, 7.0], 256, 4.0) == 8 and tokens_of_turn([7.0], 4, 4.0) == 4
 
 
 def verdict(tmp_path, *flags):

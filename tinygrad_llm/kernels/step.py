@@ -10,7 +10,7 @@ from tinygrad_llm import kernels
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels.half import wide
 
-CHUNK = 64  # positions that a part of a token's attention takes, where it is taken in parts
+CHUNK = 256  # positions that a part of a token's attention takes, where it is taken in parts
 FEW = 8  # rows that each look at a weight by themselves; more take it in tiles, where it has 16 bits
 
 

@@ -111,7 +111,7 @@ def attention_step(qkv: Any, keys: Any, values: Any, lengths: Any, scale: float,
     heads = out.shape[1] // d
     rounded = out.dtype == keys.dtype and keys.dtype != REALS[0]
     launch(
-        "step_attention", "attention_step", (blocks_of(size, CHUNK), heads, rows), (128,), qkv, keys, values, lengths,
+        "step_attention", "attention_step", (blocks_of(size, CHUNK), heads, rows), (256,), qkv, keys, values, lengths,
         *room, None if rounded else out, out if rounded or keys.dtype == REALS[0] else None, heads, kv_heads, d, size,
         scale, REAL=REALS.index(keys.dtype), D=next(width for width in WIDTHS if d <= width),
         VEC=_vec(d, keys, values), CHUNK=CHUNK,
