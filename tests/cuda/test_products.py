@@ -18,7 +18,7 @@ from tests.cuda.pretend_cublas import CuBLAS, Library
 from tinygrad_llm import devices, nn
 from tinygrad_llm.autograd.ops.linalg import lora_linear
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import cublaslt, launch, layers, products
+from tinygrad_llm.kernels.cuda import capture, cublaslt, launch, layers, products
 from tinygrad_llm.nn import FeedForward
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(tg.bfloat16.numpy)]
@@ -246,6 +246,15 @@ def _products_and_reference():
 
     names = ("matmul", "linear", "linear_gradients", "linear_activate")
     return dataclasses.replace(REFERENCE, **{name: getattr(CUDA, name) for name in names})
+
+
+def test_a_first_product_in_a_graph_spoils_nothing(monkeypatch):
+    with pretended("cublasLt"):
+        with monkeypatch.context() as patch:
+            patch.setattr(capture, "at_work", object)
+            with pytest.raises(RuntimeError, match="take a step before"):
+                products.works(0)
+        assert products.works(0)
 
 
 @pytest.mark.cuda

@@ -101,17 +101,20 @@ class Step:
             self.seen = marks if self.seen is None else self.seen
             self.seen[...] = marks
         before: Callable[[], np.ndarray] | None = None
-        for i in range(count):
-            if ahead is not None and i % DRAWN == 0:
-                moved = ahead.next(min(DRAWN, count - i))
-                devices.run(self._put_draws, [self.x], moved)
-            devices.run(self._step, [self.x], sampling, count - i)
-            sent = devices.run(self.mail.send, [self.x])
+        try:
+            for i in range(count):
+                if ahead is not None and i % DRAWN == 0:
+                    moved = ahead.next(min(DRAWN, count - i))
+                    devices.run(self._put_draws, [self.x], moved)
+                devices.run(self._step, [self.x], sampling, count - i)
+                sent = devices.run(self.mail.send, [self.x])
+                if before is not None:
+                    yield sampling.checked(before())
+                before = sent
             if before is not None:
                 yield sampling.checked(before())
-            before = sent
-        if before is not None:
-            yield sampling.checked(before())
+        finally:
+            self.mail.wait()
 
     def _start(self, tokens: Sequence[int], lengths: Sequence[int]) -> None:
         """Put the last tokens and the lengths before them where the launches look."""
@@ -192,7 +195,7 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
                 work()
             finally:
                 graph.capture_end()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         warnings.warn(f"generate: a step cannot be recorded and is given launch by launch ({error})", stacklevel=2)
         return None
     cuda.current_stream().wait_stream(stream)

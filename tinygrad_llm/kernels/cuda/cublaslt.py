@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import threading
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ def _handle(number: int) -> int:
         return _library().create()
 
 
-@lru_cache
+@cache
 def _workspace(number: int, stream: int) -> Any:
     """Memory that products on a stream may use: one after the other, so that they may share it.
 
