@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 from machine import cores, describe, need
+from peer import DRAWN
 from train_step import CHARACTERS, DTYPES, PAUSE, RECIPES, VOCABULARY
 
 import tinygrad_llm
 from tinygrad_llm import kernels
 
 Step = Callable[[], Any]
-DRAWN = 1 << 22  # random numbers, which are repeated: to draw those of all logits would take longer than to measure
 AT_ONCE = 10  # runs that a GPU is given before it is waited for: it works on one while the next is prepared
 
 

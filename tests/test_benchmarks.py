@@ -394,27 +394,33 @@ def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
 
     class Peer:
         def __init__(self, order):
-            self.name, self.parameters, self.turns, self.ms = order["peer"], 3, 0, [[1.0]]
+            self.name, self.parameters, self.turns, self.ms = order["peer"], 0, 0, [[1.0]]
+
+        def ready(self):
             if self.name == bad:
                 raise RuntimeError("a peer ended with exit code 1")
+            self.parameters = 3
 
         def train(self, steps, measured=True):
             self.turns += steps
 
         def ask(self, line):
+            if (self.name, line) == ("torch-compile", "inspect"):
+                raise RuntimeError("a tracer failed")
             return {"product_gflops": 1.0}
 
         def result(self):
-            return {"turns": self.turns}
+            return {"turns": self.turns, "rate": self.product_gflops}
 
         def close(self):
             pass
 
     monkeypatch.setattr(train_step, "Peer", Peer)
     bad = "torch"
-    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3)
-    assert found == {"ours": {"turns": 13}, "torch-compile": {"turns": 13}}
-    assert "torch is left out: a peer ended" in capsys.readouterr().err
+    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3, inspect=True)
+    assert found == dict.fromkeys(("ours", "torch-compile"), {"turns": 13, "rate": 1.0})
+    said = capsys.readouterr().err
+    assert "torch is left out: a peer ended" in said and "a step of torch-compile is not inspected: a tracer" in said
     bad = "ours"
     with pytest.raises(RuntimeError, match="ended"):
         train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)
