@@ -35,7 +35,8 @@ def linear(rows: int, n: int, k: int, *, normed: bool = False, form: str | None 
         x = put(floats(rows, k)) if normed else x
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(step, "BLOCKS", blocks)
-            kernels.linear_step(x, weight, put_bias(floats(n)) if bias else None, out, norm, form, add)
+            shift, later = put_bias(floats(n)) if bias else None, put_real(floats(n, 40))
+            kernels.linear_step(x, weight, shift, out, norm, form, add, ahead=later if rows % 2 else None)
         return [out]
 
     return call

@@ -178,11 +178,11 @@ class Kernels:
     table[token] + places[position], u the draws of the step, and seen, bool (B, V) or None, is marked with the token.
     """
     linear_step: Callable[..., None]
-    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None).
+    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None, ahead=None).
 
     f(W norm(x) + b) into out. norm: None, or the weight, the bias and the eps of a layer norm; form: as of `activate`,
     or None; add: to what is there. Beside a weight of 16 bits x, bias and out have them, too, or are float32. room:
-    (B, C) of the weight's dtype, to work in.
+    (B, C) of the weight's dtype, to work in. ahead: a weight that is read soon after, which may be fetched meanwhile.
     """
     attention_step: Callable[..., None]
     """(qkv (B, (H + 2 G) D), keys, values (B, G, S, D), lengths (B,) int64, scale, out (B, H D), room).

@@ -34,7 +34,7 @@ def penalize(x: Any, seen: Any, penalty: float) -> None:
 
 def linear_step(
     x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
-    room: Any = None,
+    room: Any = None, ahead: Any = None,
 ) -> None:  # fmt: skip
     """f(W norm(x) + b), into out or added to it."""
     x = wide(x)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,6 +162,9 @@ class Step:
         tables = gpt.tok_emb.weight.array, gpt.pos_emb.weight.array
         k.embedding_step(self.state, *draws, *tables, x, seen, self.most)
         scale = (x.shape[1] // gpt.heads) ** -0.5
+        blocks = [(block.qkv, block.out_proj, block.first, block.second) for block in gpt.blocks]
+        weights = [layer.arrays()[0] for layer in (*chain(*blocks), gpt.head)]
+        ahead = iter(weights[2:] + weights[:2])  # of each product what the second after it reads, over to the next step
 
         def linear(
             x: Any, layer: Layer, out: Any, norm: Layer | None = None, form: Any = None, add: bool = False
@@ -168,7 +172,7 @@ class Step:
             given = None if norm is None else (*norm.arrays(), norm.eps)
             weight, bias = layer.arrays()
             _, bias = self.wide.get(id(layer), (layer, bias))
-            k.linear_step(x, weight, bias, out, given, form, add, self.normed)
+            k.linear_step(x, weight, bias, out, given, form, add, self.normed, next(ahead))
 
         for block, layer in zip(gpt.blocks, self.layers, strict=True):
             linear(x, block.qkv, self.qkv, block.norm1)

@@ -18,6 +18,7 @@ from tinygrad_llm.kernels.step import CHUNK, FEW
 FORMS = (None, "gelu", "gelu_tanh", "silu")  # by the numbers that the kernel knows them by
 WARPS = 8  # of a block of few_rows or many_rows
 FEATURES = {1: 1, 2: 1, 4: 2, 8: 2}  # rows of the weight that a warp takes, by the rows of x
+AHEAD = 16 * 2**20  # bytes of a later weight that are brought to the level-2 cache, which has 40 MB and more
 BUSY = 2048  # warps that keep a GPU's memory busy
 BLOCKS = 96  # that are worth reading a weight more than once for
 SHARED = 96 * 1024  # bytes for rows that were normalised, which every GPU since 2020 has
@@ -41,7 +42,7 @@ def penalize(x: Any, seen: Any, penalty: float) -> None:
 
 def linear_step(
     x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
-    room: Any = None,
+    room: Any = None, ahead: Any = None,
 ) -> None:  # fmt: skip
     """out = f(W norm(x) + b), or added to it: for many rows of 16 bits on the tensor cores, by cublasLt or by ours."""
     (rows, k), n, vec = x.shape, len(weight), _vec(x.shape[1], weight, x)
@@ -63,7 +64,7 @@ def linear_step(
     grid = blocks_of(n, features * (WARPS // split)), groups
     launch(
         "step_linear", "few_rows", grid, (32 * WARPS,), x, *options, weight, bias, out, FORMS.index(form), add, rows, n,
-        k, split, shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once, FEATURES=features,
+        k, split, ahead, 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize), shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once, FEATURES=features,
         **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
 

@@ -6,12 +6,18 @@
 // Bytes moved: W once, n k of them, each read in 16 bytes; with more than ROWS rows the level-2 cache gives W again.
 // What else there is, the rows, is small. The norm and the activation are here because a launch of their own would cost
 // more than they do.
+// A launch takes a few microseconds, in which an answer of memory takes a third: what limits it is how many loads wait
+// for one another. So all that does not depend on x (W, bias, what a norm scales by) is asked for before x is looked at.
 // Layout: few_rows, a warp for FEATURES rows of W and ROWS rows of x; `split` warps of a block share the columns, so
 // that all multiprocessors have something to read. A thread asks for AHEAD packs of each row of W before it looks at
-// one, and has all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th.
-// many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of x. A thread loads 8
-// neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart: the columns are taken in another
-// order, the same for both factors, which changes no sum. norm_rows, a warp a row.
+// one, and has all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th. All warps
+// of a block normalise its rows. And while a launch computes and the next one starts, memory is idle: `next`, which a
+// launch soon after reads, is brought to the level-2 cache meanwhile.
+// many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of x; `split` warps of a block
+// share the columns. A thread loads 8 neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart:
+// the columns are taken in another order, the same for both factors, which changes no sum. AHEAD packs of W are always
+// on their way; the rows of x come from the level-2 or the first cache, which with many rows of W, as a vocabulary has,
+// sets the pace beside memory. norm_rows, a block a row.
 
 #include "common.cuh"
 
@@ -96,7 +102,8 @@ template <int n> __device__ float sum_by_lane(float *x)
 // normed: h is norm(x), for which a block has shared memory of ROWS x k floats; else x.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 few_rows(const float *x, const real *scale, const real *shift, float eps, int normed, const real *weight,
-         const param *bias, float *y, int form, int add, int rows, int n, int k, int split)
+         const param *bias, float *y, int form, int add, int rows, int n, int k, int split, const real *next,
+         long long next_count)
 {
     constexpr int SUMS = FEATURES * ROWS, AHEAD = ROWS <= 2 ? 4 : ROWS == 4 ? 2 : 1;
     extern __shared__ float4 memory[];
@@ -118,6 +125,9 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
     };
     int start = (part * 32 + lane) * VEC;
     fetch(start);  // and while it is on its way the rows are normalised
+    long long block = blockIdx.y * (long long)gridDim.x + blockIdx.x, blocks = gridDim.x * (long long)gridDim.y;
+    for (long long i = (block * THREADS + threadIdx.x) * LINE; i < next_count; i += blocks * THREADS * LINE)
+        expect(next + i);
     int group = threadIdx.x / SUMS, which = threadIdx.x % SUMS, row = first_row + which % ROWS;
     int feature = (blockIdx.x * (WARPS / split) + group) * FEATURES + which / ROWS;
     bool ends = group < WARPS / split && feature < n && row < rows;  // whether this thread will have a result
