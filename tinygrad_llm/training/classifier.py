@@ -107,7 +107,7 @@ def _batches(rows: Sequence[Row], batch: int) -> Iterator[LabelledBatch]:
         yield classification_batch(rows[start : start + batch], 0)
 
 
-def _next_tokens(given: LabelledBatch) -> np.ndarray:
+def next_tokens(given: LabelledBatch) -> np.ndarray:
     """The targets (B, T) of the real tokens of some texts, one ahead."""
     targets = np.full_like(given.ids, IGNORED)
     real = np.arange(1, given.ids.shape[1]) <= given.last[:, None]
@@ -157,7 +157,7 @@ class ClassifierTrainer(EpochTrainer[Row]):
         hidden[np.arange(len(rows)), given.last] = False  # there is what is judged
         length = self.length(given.ids.shape[1], self.model.config.context_length)
         batch = [widened(np.where(hidden, 0, given.ids), length, 0), given.last, given.labels]
-        return batch if self.language_head is None else [*batch, widened(_next_tokens(given), length, IGNORED)]
+        return batch if self.language_head is None else [*batch, widened(next_tokens(given), length, IGNORED)]
 
     def loss_of(self, batch: Sequence[Tensor]) -> Tensor:
         """The loss of the classes, and perhaps of the next tokens."""
@@ -165,10 +165,12 @@ class ClassifierTrainer(EpochTrainer[Row]):
         features = self.model.features(ids)  # (B, T, C)
         at_last = features[arange(len(ids), device=self.device), last]
         loss = F.cross_entropy(self.model.out_head(at_last), labels)
-        if self.language_head is not None:
-            logits = self.language_head(features).flatten(0, 1)
-            loss = loss + self.recipe.language * F.cross_entropy(logits, following[0].flatten())
-        return loss
+        return loss + self.recipe.language * self._language_loss(features, *following) if following else loss
+
+    def _language_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The next token's loss at the real tokens."""
+        assert self.language_head is not None
+        return F.cross_entropy(self.language_head(features).flatten(0, 1), targets.flatten())
 
     def judge(self) -> dict[str, Any]:
         """Loss and accuracy on the validation texts, and on as many of the others."""
