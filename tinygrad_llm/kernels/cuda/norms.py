@@ -17,7 +17,7 @@ MOST_COLUMNS = 32  # that a thread of a norm's backward keeps in registers
 MOST_WARPS = 8  # that share a row there
 ROWS = 4  # of a block, each of which a warp has for itself
 MULTIPROCESSORS = 132  # of an H100
-RESIDENT = {96: 16, 136: 12}  # warps that a multiprocessor has at once, by the registers that numbers take in a thread
+RESIDENT = {96: 16, 130: 12}  # warps that a multiprocessor has at once, by the registers that numbers take in a thread
 PHILOX = 24  # registers for masks
 MOST_OF_A_ROW = 64  # numbers that a thread keeps of the sum whose norm is taken
 
