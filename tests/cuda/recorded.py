@@ -261,6 +261,7 @@ class Stream:
         from tests.cuda import pretend
 
         pretend.wait("synchronize")
+        arrived(self)
 
     done = True
 
@@ -275,13 +276,52 @@ class Event:
     done = True
     recorded = False
 
-    def __init__(self, disable_timing: bool = True): ...
+    def __init__(self, disable_timing: bool = True):
+        self._before: list[weakref.ref[PinnedMemoryPointer]] = []
 
     def record(self, stream: Stream | None = None) -> None:
         self.recorded = True
+        self._before = on_the_way(_current[-1] if stream is None else stream)
 
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:
+        for memory in filter(None, (reference() for reference in self._before)):
+            memory.stream = None
 
 
 class PinnedMemoryPointer(bytearray):
-    """Main memory that stays where it is."""
+    """Main memory that stays where it is; a copy from it or to it is under way until somebody has waited for it."""
+
+    stream: Stream | None = None  # that copies
+
+    def __del__(self) -> None:
+        if self.stream is not None:
+            too_early.append(len(self))
+
+    def copies(self) -> None:
+        """The current stream is given a copy from it or to it."""
+        self.stream = _current[-1]
+        _moving.append(weakref.ref(self))
+
+
+too_early: list[int] = []  # bytes of memory that others could have got while it was being copied
+_moving: list[weakref.ref[PinnedMemoryPointer]] = []
+
+
+def on_the_way(stream: Stream | None = None) -> list[weakref.ref[PinnedMemoryPointer]]:
+    """What is being copied, by a stream or by any."""
+    _moving[:] = [reference for reference in _moving if (memory := reference()) and memory.stream is not None]
+    return [reference for reference in _moving if stream in (None, reference().stream)]  # type: ignore[union-attr]
+
+
+def arrived(stream: Stream | None = None) -> None:
+    """What a stream, or any, was given has been waited for."""
+    for memory in filter(None, (reference() for reference in on_the_way(stream))):
+        memory.stream = None
+
+
+def copying(array: np.ndarray) -> None:
+    """A copy of an array, or to it, begins, for which nobody waits."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, PinnedMemoryPointer):
+        array.copies()

@@ -130,6 +130,8 @@ class CapturedStep(Step):
     def update(self) -> None:
         """As of an ordinary step."""
         if not self._at_work:
+            if not self.optimizer.state:  # moments in pieces of what activations left would keep all of that
+                cuda.empty_cache()
             super().update()
             return
         assert self._update is not None

@@ -28,6 +28,7 @@ class Capture:
         cupy, self._number = devices.module_of(devices.device("cuda")), devices.current()
         self._there = cupy.empty(PLACES, np.int64)
         self._rows = [(devices.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
+        devices.outlasts(self, *self._rows)
         self._turn = self._used = 0
         self._fills: list[tuple[slice, np.dtype, Callable[[], Sequence[float]]]] = []
         self._tables: list[tuple[Any, np.ndarray]] = []

@@ -16,6 +16,7 @@ class Mail:
     def __init__(self, array: Any) -> None:
         self._array = array
         self._places = [(devices.pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
+        devices.outlasts(self, *self._places)
 
     def wait(self) -> None:
         """Until no copy is under way: before that its place must not be let go of, for somebody may be given it."""
