@@ -13,20 +13,20 @@ from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, v
 from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
-WIDE = 2048  # numbers of a row where there is no bias
+WIDE = 2048  # numbers of a row where columns do not matter
 MOST_BLOCKS = 4096  # of dropout: a thread takes several packs where there are more
 
 
 class _Layout:
     """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down.
 
-    Without a bias rows are WIDE, or half or a quarter of it, so that a thread takes many; where the size does not allow
-    that, all is one row.
+    Where columns do not matter rows are WIDE, or half or a quarter of it, so that a thread takes many; where the size
+    does not allow that, all is one row.
     """
 
-    def __init__(self, bias: Any, *arrays: Any):
+    def __init__(self, by_column: bool, bias: Any, *arrays: Any):
         self.n, self.c = as_rows(arrays[0]).shape
-        if bias is None:
+        if not by_column:
             size = arrays[0].size
             wide = math.gcd(size, WIDE)
             self.c = wide if 4 * wide >= WIDE else size
@@ -48,7 +48,7 @@ def _defined(form: str) -> Any:
 def activate(x: Any, bias: Any, form: str) -> Any:
     """f(x + bias)."""
     y = np.empty_like(x)
-    at = _Layout(bias, x, y)
+    at = _Layout(bias is not None, bias, x, y)
     options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
     launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, **options)
     return y
@@ -60,7 +60,7 @@ def activate_backward(
 ) -> tuple[Any, Any]:
     """dx and dbias: the chunks' sums of columns come first, one row each."""
     dx = np.empty_like(x) if into is None and needs[0] else into
-    at = _Layout(bias, *(a for a in (g, x, dx, y) if a is not None))
+    at = _Layout(bias is not None or needs[1], bias, *(a for a in (g, x, dx, y) if a is not None))
     dbias = np.empty_like(x, np.float32, shape=(at.launch[0][1], at.c)) if needs[1] else None
     arrays = (g, x, bias, dx, y, dbias)
     options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}

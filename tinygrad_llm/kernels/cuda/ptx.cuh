@@ -89,6 +89,9 @@ __device__ void copy_8(void *to, const void *from, bool there)
 
 __device__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// What an address points to will be read soon: it is brought from memory to the level-2 cache, and nobody waits.
+__device__ void expect(const void *there) { asm volatile("prefetch.global.L2 [%0];" :: "l"(there)); }
+
 // Four matrices of 8 x 8 numbers of 16 bits from shared memory. Thread 8 i + j of the warp gives the address of row j of
 // matrix i; thread 4 g + t gets of each matrix the numbers 2 t and 2 t + 1 of row g, or, transposed, of column g.
 __device__ void load_matrices(unsigned r[4], const void *row)
