@@ -68,9 +68,9 @@ def _workspace(number: int, stream: int) -> Any:
 def run(task: Plan, number: int, add: bool, epilogue: str, bias: Any, aux: Any) -> bool:
     """Compute a product on a GPU; False where there is no algorithm for it, or it is refused all the same.
 
-    epilogue: DEFAULT; BIAS adds bias, of the result's dtype, to each row; GELU, GELU_BIAS apply GELU by tanh after
-    that, GELU_AUX, GELU_AUX_BIAS too, and keep in aux what they are applied to; DGELU_BGRAD multiplies by GELU's slope at aux and sums the columns into bias; BGRADB sums the
-    columns of the first factor's transpose, a gradient, into bias.
+    epilogue: DEFAULT; BIAS adds bias, of the result's dtype, to each row; GELU, GELU_BIAS apply GELU by tanh after that;
+    GELU_AUX, GELU_AUX_BIAS do so, too, and keep in aux what they are applied to; DGELU_BGRAD multiplies by GELU's slope
+    at aux and sums the columns into bias; BGRADB sums the columns of the first factor's transpose, a gradient, into bias.
     """
     library = _library()
     arrays = (task.first.array, task.second.array, task.out.array)

@@ -62,10 +62,11 @@ def linear_step(
     features, groups = FEATURES[at_once], blocks_of(rows, at_once)
     split = _split(blocks_of(n, features) * groups, k, 32 * vec, WARPS)
     grid = blocks_of(n, features * (WARPS // split)), groups
+    fetched = 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize)
     launch(
         "step_linear", "few_rows", grid, (32 * WARPS,), x, *options, weight, bias, out, FORMS.index(form), add, rows, n,
-        k, split, ahead, 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize), shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once, FEATURES=features,
-        **kinds(REAL=[weight], PARAM=[bias]),
+        k, split, ahead, fetched, shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once,
+        FEATURES=features, **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
 
 
