@@ -78,7 +78,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         memory = Peer({"peer": "bandwidth", "threads": args.threads, "bytes": size} | where)
         running["bandwidth"] = memory
         speeds: dict[str, list[float]] = {}
-        bandwidths, launches, counts = [], {}, {}
+        launches: dict[int, int] = {}
+        bandwidths, counts = [], {}
         memory.ask({})
         for batch in args.batch:
             slowest = []

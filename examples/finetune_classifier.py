@@ -33,7 +33,7 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
-from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochTrainer
 from tinygrad_llm.training.out_folder import check_out
@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="runs/classifier", metavar="FOLDER", help="for the files [runs/classifier]")
     run.add_argument("--predict", metavar="TEXT", help="classify a text, each line of a file, or of standard input (-)")
     add_device_flags(run)
+    add_graph_flag(run)
     add_dtype_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how it learns, in brackets the values without and with --model")
@@ -200,7 +201,8 @@ def prepare(args: argparse.Namespace) -> Run:
     rows = [encode(part, tokenizer, context) for part in parts]
     checkpoints = checkpoints_of(args, origin(rows, model))
     head = language_head_of(model) if args.language else None
-    trainer = ClassifierTrainer(model, recipe, rows[0], rows[1], len(found.classes), head, args.device)
+    about = model, recipe, rows[0], rows[1], len(found.classes), head, args.device
+    trainer = ClassifierTrainer(*about, graph=args.graph, warn=warner(PROGRAM))
     return Run(model, tokenizer, trainer, checkpoints, rows[2], found.classes, context, counts)
 
 

@@ -19,7 +19,7 @@ from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch,
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import StopOnInterrupt, check_out, console
-from tinygrad_llm.training.cli import RESUMING, add_resume_flags, check_run_flags
+from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 from tinygrad_llm.training.preference_plots import plot_preferences
@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--style", choices=tuple(STYLES), help="of the prompts [phi3, with --data alpaca]")
     run.add_argument("--out", default="runs/preferences", metavar="FOLDER", help="for the files [runs/preferences]")
     add_device_flags(run)
+    add_graph_flag(run)
     add_resume_flags(run)
     how = page.add_argument_group("how preferences are learned")
     how.add_argument("--beta", type=float, metavar="X", help="how strongly the model stays as it was [1; --model 0.1]")
@@ -220,7 +221,8 @@ def learn_to_answer(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -
         [p.chosen for p in part] + ([p.rejected for p in part] if args.answers == "both" else [])
         for part in run.pairs[:2]
     )
-    out, trainer = Path(args.out, BASE), AnswerTrainer(run.model, answer_recipe(args), train, validation, run.end)
+    out, graphs = Path(args.out, BASE), {"graph": args.graph, "warn": warner(PROGRAM)}
+    trainer = AnswerTrainer(run.model, answer_recipe(args), train, validation, run.end, **graphs)
     print(f"first      {len(train):,} answers, {args.answer_epochs} times: what an answer looks like", flush=True)
     with open_run(PROGRAM, args, checkpoints_of(args, run.about, out), trainer) as folder:
 
@@ -259,7 +261,8 @@ def tune(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> Preferenc
     print(f"model      {trainable(run.model)}", flush=True)
     before = own_answers(run, args)
     referred = refer(run.model, run.pairs[2], run.end)
-    trainer = PreferenceTrainer(run.model, recipe_of(args), run.pairs[0], run.pairs[1], run.end)
+    graphs = {"graph": args.graph, "warn": warner(PROGRAM)}
+    trainer = PreferenceTrainer(run.model, recipe_of(args), run.pairs[0], run.pairs[1], run.end, **graphs)
     with open_run(PROGRAM, args, checkpoints_of(args, run.about), trainer) as folder:
 
         def on_record(trainer: EpochTrainer[Referred], record: dict[str, Any]) -> None:

@@ -231,11 +231,29 @@ def test_attention_prints_a_row_a_side_and_size(tmp_path):
     assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
 
 
+def test_a_side_of_attention_that_cannot_do_it_is_left_out(monkeypatch, capsys):
+    attention, shape = script(monkeypatch, "attention"), (2, 2, 6, 8)
+    sides, ours = {"ours": attention.tg} | dict.fromkeys(attention.OF_CUDNN, attention.tg), attention.ours
+    seen = []
+
+    def some(where, shape, name):
+        with attention.allowed(name):
+            seen.append((attention.cudnn.deterministic, attention.tg.backends.cuda.cudnn_sdp_enabled()))
+        if name == "cuDNN":
+            raise RuntimeError("no plan")
+        return ours(where, shape, "ours")
+
+    monkeypatch.setattr(attention, "ours", some)
+    found = attention.compare(sides, {"device": "cpu", "dtype": "float32"}, shape, 1, 1)
+    assert list(found) == ["ours", "cuDNN, any order"] and seen == [(True, False), (True, True), (False, True)]
+    assert attention.cudnn.deterministic and "cuDNN is left out at (2, 2, 6, 8): no plan" in capsys.readouterr().err
+
+
 @pytest.mark.torch
 def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
     torch = pytest.importorskip("torch")
     attention, where, shape = script(monkeypatch, "attention"), {"device": "cpu", "dtype": "float32"}, (2, 2, 6, 8)
-    ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
+    ours, theirs = attention.ours(where, shape, "ours"), attention.theirs(torch, where, shape)
     seen = attention.kernels.of(np.zeros(1)).attention
     q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
     y, _ = seen(q, k, v, None, True, 8**-0.5, None, 0.0)
@@ -344,7 +362,8 @@ case "$*" in *float16*) case "$*" in *bfloat16*) ;; *) exit 7;; esac;; esac
     assert done.returncode == 1
     summary = (tmp_path / "out" / "summary-right.txt").read_text()
     assert "FAILED (7): losses-f16" in summary and "SOMETHING FAILED" in summary
-    assert summary.index("== tests: ") < summary.index("== losses-f16: ") < summary.index("== classify: ")
+    assert summary.index("== compile: ") < summary.index("== tests: ")
+    assert summary.index("== losses-bf16: ") < summary.index("== losses-f16: ")
     assert "    last line of examples/generate.py" in summary
     assert "line one of benchmarks/losses.py" in (tmp_path / "out" / "log-right.txt").read_text()
     with tarfile.open(tmp_path / "out" / "json-right.tar.gz") as numbers:
@@ -375,27 +394,33 @@ def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
 
     class Peer:
         def __init__(self, order):
-            self.name, self.parameters, self.turns, self.ms = order["peer"], 3, 0, [[1.0]]
+            self.name, self.parameters, self.turns, self.ms = order["peer"], 0, 0, [[1.0]]
+
+        def ready(self):
             if self.name == bad:
                 raise RuntimeError("a peer ended with exit code 1")
+            self.parameters = 3
 
         def train(self, steps, measured=True):
             self.turns += steps
 
         def ask(self, line):
+            if (self.name, line) == ("torch-compile", "inspect"):
+                raise RuntimeError("a tracer failed")
             return {"product_gflops": 1.0}
 
         def result(self):
-            return {"turns": self.turns}
+            return {"turns": self.turns, "rate": self.product_gflops}
 
         def close(self):
             pass
 
     monkeypatch.setattr(train_step, "Peer", Peer)
     bad = "torch"
-    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3)
-    assert found == {"ours": {"turns": 13}, "torch-compile": {"turns": 13}}
-    assert "torch is left out: a peer ended" in capsys.readouterr().err
+    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3, inspect=True)
+    assert found == {name: {"turns": 13, "rate": 1.0} for name in ("ours", "torch-compile")}
+    said = capsys.readouterr().err
+    assert "torch is left out: a peer ended" in said and "a step of torch-compile is not inspected: a tracer" in said
     bad = "ours"
     with pytest.raises(RuntimeError, match="ended"):
         train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)

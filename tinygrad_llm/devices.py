@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -178,6 +179,19 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array in main memory that stays where it is, so that a GPU copies from and to it by itself."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.ndarray(shape, dtype, module_of(device("cuda")).cuda.alloc_pinned_memory(max(1, size)))
+
+
+def outlasts(owner: Any, *copies: tuple[Any, Any]) -> None:
+    """Let memory that an owner holds be given to others only when copies from or to it are done: (memory, event) each.
+
+    The owner may go while they are under way: then their events are waited for.
+    """
+    weakref.finalize(owner, _waited_for, copies).atexit = False  # a process that ends gives nothing to anybody
+
+
+def _waited_for(copies: Iterable[tuple[Any, Any]]) -> None:
+    for _, event in copies:
+        event.synchronize()
 
 
 def is_pinned(array: Any) -> bool:

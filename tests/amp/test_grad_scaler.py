@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_llm as tg
+from tests.cuda import emulated, pretend
 from tests.cuda.kinds import each_gpu, gpu
+from tinygrad_llm.kernels.cuda import launch
 from tinygrad_llm.nn.utils import clip_grad_norm_
 
 VALUES = st.sampled_from([1.0, -0.5, 3e-5, 7e4, math.inf, -math.inf, math.nan, 1e38])
@@ -61,6 +63,29 @@ def test_a_step_that_overflows_is_left_out(kind):
             scaler.update()
             assert (p.tolist() == before) == stays
         assert scaler.get_scale() == 2.0**15
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_gpu_divides_all_and_looks_at_all_in_one_launch(data):
+    """And is waited for when it is asked about: an element that is no number, or infinite, anywhere; squares may be."""
+    sizes = data.draw(st.lists(st.sampled_from([1, 3, 4, 700, 32_768, 32_771, 70_000]), min_size=1, max_size=3))
+    which, value = data.draw(st.integers(0, len(sizes) - 1)), data.draw(st.sampled_from([1e30, -3e38, np.inf, np.nan]))
+    place = data.draw(st.integers(0, sizes[which] - 1))
+    gradients = [np.random.default_rng(n).standard_normal(n).astype(np.float32) for n in sizes]
+    gradients[which][place] = value
+    with emulated.gpu(), launch.counted() as launches:
+        parameters = [tg.zeros(n, device="cuda", requires_grad=True) for n in sizes]
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = tg.from_numpy(g).cuda()
+        optimizer, scaler = tg.optim.SGD(parameters, lr=1.0), tg.amp.GradScaler(init_scale=2.0**10)
+        pretend.waits.clear()
+        scaler.unscale_(optimizer)
+        assert pretend.waits == [] and launches == {"unscale": 1}
+        assert scaler.overflowed(optimizer) == scaler.overflowed(optimizer) == (not np.isfinite(value))
+        assert pretend.waits == ["bool"]
+        for p, g in zip(parameters, gradients, strict=True):
+            np.testing.assert_array_equal(p.grad.cpu().numpy(), g / np.float32(2.0**10))
 
 
 def test_clipping_stands_between_unscale_and_step():

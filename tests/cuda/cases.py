@@ -24,6 +24,7 @@ from tests.kernels.test_kernels import (
     ints,
     layer_norm_backward,
     rms_norm_backward,
+    unscale,
 )
 from tinygrad_llm.kernels import check_index
 
@@ -149,6 +150,7 @@ def of_rows(n: int, c: int) -> dict[str, Call]:
         "keep_mask": (lambda k, x: k.keep_mask(KEY, 0.3, x.shape, x).astype(x.dtype), [x]),
         "adamw": (lambda k, p, g: adamw(k, p, g, 0.1), [x, g]),
         "sum_squares": (lambda k, x: k.sum_squares(x), [x]),
+        "unscale": (unscale, [x, weight, g]),
         "clip": (clip, [x, weight, g]),
         "add_at": (add_at, [floats(300, c), g, ints(n, 300)]),
         "add_at, one row": (add_at, [floats(3, c), g, 0 * ints(n, 3)]),

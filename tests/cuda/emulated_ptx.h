@@ -13,7 +13,9 @@ inline float tf32(float x)  // to the nearest of 10 bits, ties away from 0
     return isnan(x) || isinf(x) ? x : __uint_as_float(bits + 0x1000 & ~0x1fffu);
 }
 
-inline float exp2_fast(float x) { return exp2f(x); }
+inline float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? 0.0f * x : x; }
+inline float exp2_fast(float x) { return flushed(exp2f(x)); }
+inline float reciprocal_fast(float x) { return flushed(1 / x); }
 inline unsigned pack_f16(float low, float high) { return to_f16(low) | unsigned(to_f16(high)) << 16; }
 inline unsigned pack_bf16(float low, float high) { return to_bf16(low) | unsigned(to_bf16(high)) << 16; }
 

@@ -36,6 +36,7 @@ def wait(name: str) -> None:
     """Somebody asked for what the GPU must first have computed."""
     if recorded.recording is not None:
         raise RuntimeError(f"{recorded.NOT_WHILE_CAPTURING}: {name}")
+    recorded.arrived(recorded._current[-1])
     waits.append(name)
 
 
@@ -161,6 +162,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         if out is None:
             return self._array.copy()
         out[...] = self._array
+        recorded.copying(out)
         return out
 
     def set(self, array: np.ndarray) -> None:
@@ -169,6 +171,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
         assert array.dtype == self.dtype and array.shape == self.shape
         self._array[...] = array
+        recorded.copying(array)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(NOT_ON_THE_GPU)
@@ -341,6 +344,8 @@ class _CuPy(types.ModuleType):
             raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
         if blocking:
             wait("asarray")
+        if isinstance(a, np.ndarray) and not blocking:
+            recorded.copying(a)
         a = np.array(a, dtype)
         return ndarray(a) if a.ndim else compute(np.full, (), a[()])  # a number is filled in
 
@@ -359,12 +364,13 @@ def module(gpus: int = 1) -> Any:
     """The pretended CuPy, on a machine with so many GPUs."""
     cupy = _CuPy("cupy")
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: gpus, getDevice=lambda: DEVICES[-1].id, deviceSynchronize=lambda: None,
+        getDeviceCount=lambda: gpus, getDevice=lambda: DEVICES[-1].id, deviceSynchronize=recorded.arrived,
         memGetInfo=lambda: (2**34, 2**35), getDeviceProperties=lambda number: {"major": 9, "minor": 0},
     )  # fmt: skip
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime, Device=_Device, Stream=recorded.Stream, Event=recorded.Event,
-        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
+        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator, Memory=recorded.Memory,
+        MemoryPointer=lambda memory, offset: types.SimpleNamespace(mem=memory),
         alloc_pinned_memory=recorded.PinnedMemoryPointer, get_cublas_handle=lambda: 1,
         get_current_stream=lambda number=None: recorded._current[-1],
     )  # fmt: skip
@@ -400,8 +406,10 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     patch.setattr(cublaslt, "_library", lambda: library)
     patch.setattr(products, "works", lambda number: True)
     forget_products()
+    recorded.too_early.clear()
     try:
         yield
+        assert not recorded.too_early, "memory in use by a copy was given to others"
     finally:
         patch.undo()
         forget_products()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tests.cuda import emulated, recorded
+from tests.cuda import emulated, pretend, recorded
 from tests.cuda.kinds import gpu as either
-from tinygrad_llm import nn
+from tinygrad_llm import devices, nn
 from tinygrad_llm.data import Windows
 from tinygrad_llm.data.packing import PackedBatch
-from tinygrad_llm.kernels.cuda import products
+from tinygrad_llm.kernels.cuda import memory, products
+from tinygrad_llm.kernels.cuda.mail import Mail
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.training import PRESETS, Trainer
-from tinygrad_llm.training.ahead import LookAhead
+from tinygrad_llm.training.ahead import Courier, LookAhead
 from tinygrad_llm.training.captured import WARM_UP, CapturedStep
 
 RECIPE = PRESETS["shakespeare-char"].recipe.replace(
@@ -185,6 +187,42 @@ def test_memory_that_a_gpu_copies_from(kind):
             z.pin_memory()
         loader = tg.utils.data.DataLoader(tg.utils.data.TensorDataset(x), batch_size=1, pin_memory=True)
         assert all(batch[0].is_pinned() for batch in loader)
+
+
+def test_pinned_memory_outlasts_what_is_copied(gpu):
+    """A graph, numbers on their way or a batch that is dropped in the middle: the copy is waited for, and only then."""
+    x, graph = tg.ones(3, device="cuda"), tg.cuda.CUDAGraph()
+    with tg.cuda.graph(graph):
+        nn.functional.dropout(x, 0.5)
+    graph.replay()
+    mail, courier = Mail(x.array), Courier("cuda")
+    read, room = mail.send(), courier.send([np.ones((2, 2))])
+    assert len(recorded.on_the_way()) == 3
+    pretend.waits.clear()
+    del graph, mail, room
+    gc.collect()
+    assert not recorded.on_the_way() and not recorded.too_early and not pretend.waits
+    assert read().tolist() == [1.0] * 3
+
+
+def test_pinned_memory_that_goes_too_early_is_seen():
+    with pytest.raises(AssertionError, match="given to others"), pretend.gpu():
+        place = devices.pinned((3,), np.float32)
+        tg.ones(3, device="cuda").array.get(out=place, blocking=False)
+        del place
+
+
+def test_moments_lie_in_memory_of_their_own(gpu, monkeypatch):
+    """What activations left goes back before they are made, and before each capture, to which it would be lost."""
+    given_back: list[tuple[int, bool]] = []
+    parts: Any = None
+    monkeypatch.setattr(memory, "free_unused", lambda: given_back.append((parts.step, bool(parts.optimizer.state))))
+    tg.manual_seed(0)
+    windows, model = Windows(IDS, RECIPE.context), GPTModel(RECIPE.model_config(11)).cuda()
+    parts = Trainer(model, RECIPE, windows, windows, np.random.default_rng(0), "cuda")
+    for _ in range(WARM_UP + 2):
+        parts.train_step()
+    assert given_back == [(0, False), *[(WARM_UP, True)] * 3]
 
 
 @pytest.mark.cuda

@@ -30,6 +30,8 @@ HALF = {
     **half_calls(3, 64, "float16"),
     **{f"sample, {name}": (lambda k, x: k.sample(x, np.full((2, 1), 0.5), 1.0, 3, 0.9, 0.1), [np.ones((2, 9), dtype)])
        for name, dtype in DTYPES.items()},
+    **{f"cast, {name}": (lambda k, *xs, dtype=dtype: k.cast(list(xs), dtype), [np.ones(9, np.float32)] * 2)
+       for name, dtype in DTYPES.items()},
 }  # fmt: skip
 Launch = tuple[str, str, tuple[tuple[str, int], ...]]  # file, kernel, definitions
 MOST: Counter[Launch] = Counter()  # threads of a block, the most that a kernel was given

@@ -20,6 +20,7 @@ from tinygrad_llm.training.classifier import (
     encode,
     language_head_of,
     measure,
+    next_tokens,
     probabilities,
 )
 
@@ -201,7 +202,7 @@ def test_the_next_tokens_loss_is_that_of_the_language_model():
     from tinygrad_llm.data import classification_batch
 
     given = classification_batch([([1, 2, 3, 4], 0), ([5, 6], 1)], 0)
-    found = trainer._language_loss(model.features(tg.tensor(given.ids)), given).item()
+    found = trainer._language_loss(model.features(tg.tensor(given.ids)), tg.tensor(next_tokens(given))).item()
     logp = (head(model.features(tg.tensor(given.ids)))).log_softmax(-1).detach().array
     pairs = [(0, 0, 2), (0, 1, 3), (0, 2, 4), (1, 0, 6)]
     assert found == pytest.approx(-np.mean([logp[b, t, target] for b, t, target in pairs]), abs=1e-5)

@@ -53,7 +53,7 @@ class GradScaler:
         self._enabled, self._scale = enabled, float(init_scale)
         self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
         self._growth_interval, self._growth_tracker = growth_interval, 0
-        self._stages: dict[int, tuple[str, bool]] = {}  # by optimizer: how far it is, whether a gradient overflowed
+        self._stages: dict[int, tuple[str, list[Any]]] = {}  # by optimizer: how far it is, what is not 0 on overflow
 
     def scale(self, outputs: Any) -> Any:
         """The factor times a tensor, or times each in a list or tuple."""
@@ -69,16 +69,32 @@ class GradScaler:
         """Divide the gradients of an optimizer's parameters by the factor, in place."""
         if not self._enabled:
             return
-        stage = self._stages.get(id(optimizer), (READY, False))[0]
+        stage = self._stage(optimizer)
         if stage == UNSCALED:
             raise RuntimeError("unscale_() has already been called on this optimizer since the last update().")
         if stage == STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
+        self.was_unscaled(optimizer, self.divided(optimizer))
+
+    def divided(self, optimizer: Optimizer) -> list[Any]:
+        """Divide the gradients, which can be captured: numbers or 0-d arrays, one not 0 where a gradient overflowed."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         assert gradients, "No inf checks were recorded for this optimizer."
         if any(g.dtype is dtypes.float16 for g in gradients):
             raise ValueError("Attempting to unscale FP16 gradients.")
-        self._stages[id(optimizer)] = UNSCALED, _divide(gradients, self._scale)
+        by_device: dict[Any, list[Any]] = {}
+        for gradient in gradients:
+            by_device.setdefault(gradient.device, []).append(gradient.array)
+            note_write(gradient.array)
+        with np.errstate(over="ignore"):
+            return [
+                devices.run(kernels.of(arrays[0]).unscale, arrays[:1], arrays, lambda: 1 / self._scale)
+                for arrays in by_device.values()
+            ]
+
+    def was_unscaled(self, optimizer: Optimizer, found: list[Any]) -> None:
+        """Take for done what `divided` does, for instance in a graph that was replayed; found: what it returned."""
+        self._stages[id(optimizer)] = UNSCALED, found
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """optimizer.step(), after unscale_ unless that was done; None without a step where a gradient overflowed."""
@@ -86,12 +102,12 @@ class GradScaler:
             return optimizer.step(*args, **kwargs)
         if "closure" in kwargs:
             raise RuntimeError("Closure use is not currently supported if GradScaler is enabled.")
-        if self._stages.get(id(optimizer), (READY, False))[0] == STEPPED:
+        if self._stage(optimizer) == STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
         if id(optimizer) not in self._stages:
             self.unscale_(optimizer)
-        overflowed = self._stages[id(optimizer)][1]
-        self._stages[id(optimizer)] = STEPPED, overflowed
+        overflowed = self.overflowed(optimizer)
+        self._stages[id(optimizer)] = STEPPED, [overflowed]
         return None if overflowed else optimizer.step(*args, **kwargs)
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
@@ -102,7 +118,7 @@ class GradScaler:
             self._scale = float(new_scale)
         else:
             assert self._stages, "No inf checks were recorded prior to update."
-            if any(overflowed for _, overflowed in self._stages.values()):
+            if any(_any(found) for _, found in self._stages.values()):
                 self._scale, self._growth_tracker = self._scale * self._backoff_factor, 0
             else:
                 self._growth_tracker += 1
@@ -112,8 +128,18 @@ class GradScaler:
         self._stages.clear()
 
     def overflowed(self, optimizer: Optimizer) -> bool:
-        """Whether the gradients that unscale_ last saw of an optimizer hold inf or nan, so that step leaves it out."""
-        return self._stages.get(id(optimizer), (READY, False))[1]
+        """Whether the gradients that unscale_ last saw of an optimizer hold inf or nan, so that step leaves it out.
+
+        A GPU is waited for when this is asked, by `step` at the latest, and once.
+        """
+        if id(optimizer) not in self._stages:
+            return False
+        stage, found = self._stages[id(optimizer)]
+        self._stages[id(optimizer)] = stage, [_any(found)]
+        return self._stages[id(optimizer)][1][0]
+
+    def _stage(self, optimizer: Optimizer) -> str:
+        return self._stages.get(id(optimizer), (READY, []))[0]
 
     def get_scale(self) -> float:
         """The factor; 1 where scaling is disabled."""
@@ -177,21 +203,6 @@ class GradScaler:
         self._growth_interval = int(state_dict["growth_interval"])
 
 
-def _divide(gradients: list[Tensor], scale: float) -> bool:
-    """Divide gradients in place; returns whether one of their elements is inf or nan."""
-    by_device: dict[Any, list[Any]] = {}
-    for gradient in gradients:
-        by_device.setdefault(gradient.device, []).append(gradient.array)
-    finite = [devices.run(_divided, arrays[:1], arrays, scale) for arrays in by_device.values()]
-    return not all(finite)
-
-
-def _divided(arrays: list[Any], scale: float) -> bool:
-    """Divide arrays of one device in place; returns whether all elements are finite."""
-    for array in arrays:
-        with np.errstate(over="ignore"):
-            array *= 1 / scale
-        note_write(array)
-    if isinstance(arrays[0], np.ndarray):
-        return all(np.isfinite(array).all() for array in arrays)
-    return math.isfinite(kernels.of(arrays[0]).clip(arrays, math.inf))  # changes nothing: the norm of all is wanted
+def _any(found: list[Any]) -> bool:
+    """Whether one of some numbers and 0-d arrays is not 0."""
+    return any(devices.waited(bool(number)) for number in found)

@@ -9,6 +9,7 @@ tokens, reaches the weight without being rounded to 16 bits in between, as it is
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
+from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd import graph
 from tinygrad_llm.autograd.tensor import Tensor, public_name, wrap
 from tinygrad_llm.kernels.cuda import capture
@@ -61,20 +62,34 @@ regions = 0  # that are open, in all threads: while there is none, a listed func
 _lock = threading.Lock()
 
 
+Leaf = weakref.ref[Tensor]
+Kept = tuple[tuple[Any, np.dtype, Any], int, Any]  # the array that was cast, to what, in which capture; when; the cast
+
+
 class State(threading.local):
-    """What holds in this thread: the narrow dtype of each kind of device that is in a region, and the casts kept."""
+    """What holds in this thread: the narrow dtype of each kind of device that is in a region, and the casts kept.
+
+    Leaves on a GPU are cast in one launch: the first that a region asks for brings along all that were asked for in
+    the last region that began with it.
+    """
 
     def __init__(self) -> None:
         self.narrow: dict[str, dtypes.dtype] = {}
         self.cache_enabled = True
-        self.kept: dict[graph.Node, tuple[Any, int, Any]] = {}  # leaf -> what was cast, when, the cast
+        self.kept: dict[graph.Node, Kept] = {}
+        self.ahead: dict[graph.Node, Kept] = {}  # of leaves that were brought along, until they are asked for
+        self.asked: dict[graph.Node, Leaf] = {}  # on a GPU in this region, in this order
+        self.again = False  # whether the outermost region is one that computes a part again, and has few of the leaves
+        self.together: tuple[weakref.WeakKeyDictionary[graph.Node, list[Leaf]], ...] = (
+            weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
+        )  # first leaf -> all, of regions that compute for the first time, and again  # fmt: skip
 
 
 state = State()
 
 
 @contextmanager
-def region(narrow: dict[str, dtypes.dtype], cache_enabled: bool) -> Iterator[None]:
+def region(narrow: dict[str, dtypes.dtype], cache_enabled: bool, again: bool = False) -> Iterator[None]:
     """Inside, these kinds of device compute listed functions in these dtypes; casts go when the outermost is left."""
     global regions
     before = state.narrow, state.cache_enabled
@@ -82,20 +97,29 @@ def region(narrow: dict[str, dtypes.dtype], cache_enabled: bool) -> Iterator[Non
     with _lock:
         regions += 1
     state.narrow, state.cache_enabled = narrow, cache_enabled
+    if outermost:
+        state.again = again
     try:
         yield
     finally:
         state.narrow, state.cache_enabled = before
         if outermost:
-            state.kept = {}
+            _forget()
         with _lock:
             regions -= 1
+
+
+def _forget() -> None:
+    """Let the casts go, and remember which there were."""
+    if state.asked:
+        state.together[state.again][next(iter(state.asked))] = list(state.asked.values())
+    state.kept, state.ahead, state.asked = {}, {}, {}
 
 
 def again() -> Callable[[], Any]:
     """What opens this thread's region once more: in another thread, or for a part that backward computes again."""
     narrow, cache_enabled = state.narrow, state.cache_enabled
-    return lambda: region(narrow, cache_enabled) if narrow or regions else nullcontext()
+    return lambda: region(narrow, cache_enabled, again=True) if narrow or regions else nullcontext()
 
 
 # --- the casts ---
@@ -184,13 +208,38 @@ def cast(x: Tensor, to: np.dtype) -> Tensor:
         return _at(node, _as(array, to))
     now = array, to, capture.at_work()
     found = state.kept.get(node)
-    if (
-        found is None
-        or any(a is not b for a, b in zip(found[0], now, strict=True))
-        or graph.written_since(array, found[1])
-    ):
-        found = state.kept[node] = now, next(graph.clock), _as(array, to)
+    if found is None or _is_stale(found, now):
+        found = state.kept[node] = _kept(x, node, now)
     return _at(node, found[2])
+
+
+def _is_stale(found: Kept, now: tuple[Any, np.dtype, Any]) -> bool:
+    return any(a is not b for a, b in zip(found[0], now, strict=True)) or graph.written_since(now[0], found[1])
+
+
+def _kept(x: Tensor, node: graph.Node, now: tuple[Any, np.dtype, Any]) -> Kept:
+    """The cast of a leaf."""
+    array, to, capturing = now
+    if isinstance(array, np.ndarray):
+        return now, next(graph.clock), _as(array, to)
+    state.asked.setdefault(node, weakref.ref(x))
+    found = state.ahead.pop(node, None)
+    if found is not None and not _is_stale(found, now):
+        return found
+    arrays = {node: array}
+    for leaf in state.together[state.again].get(node, ()):
+        y = leaf()
+        if y is not None and y.node is not None and y.node.op is None and _is_like(y.array, array):
+            arrays[y.node] = y.array
+    date, casts = next(graph.clock), devices.run(kernels.of(array).cast, [array], list(arrays.values()), to)
+    for (key, a), cast in zip(arrays.items(), casts, strict=True):
+        state.ahead[key] = (a, to, capturing), date, cast
+    return state.ahead.pop(node)
+
+
+def _is_like(array: Any, other: Any) -> bool:
+    """Whether an array has another's dtype, and lives where it does."""
+    return array.dtype == other.dtype and devices.of(array) == devices.of(other)
 
 
 def _as(array: Any, to: np.dtype) -> Any:

@@ -13,6 +13,7 @@
 What a step draws or counts in Python is drawn and counted for each replay as an ordinary step would: keys of dropout's
 masks, the learning rate and step of Adam and AdamW. All other numbers are those of the capture. What must be known in
 Python on the way (`item()`, an `if` on a tensor, a mask as an index, a copy from or to main memory) cannot be captured.
+While one thread captures, no other may wait for the GPU: CUDA then gives the capture up.
 """
 
 from __future__ import annotations

@@ -61,8 +61,6 @@ class Kernels:
     """
     linear_activate: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
-    linear_activate_backward: Callable[..., Any]
-    """(g (N, L), weight (L, M), h (N, M), form) -> dh = (g weight) f'(h) (N, M), the sums of its columns (M,)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -70,8 +68,8 @@ class Kernels:
     activate_backward: Callable[..., Any]
     """(g, x (..., C), bias|None, form, needs of x and bias, y=None, into=None) -> dx, dbias; None if not needed.
 
-    y: an array in order in memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be
-    g itself.
+    dbias, the sums of dx over all rows, may be needed without a bias: of one that x has in it. y: an array in order in
+    memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be g itself.
     """
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
@@ -143,12 +141,19 @@ class Kernels:
     p, g, m and v are lists of arrays, of equal shapes: one call for all parameters of a group. While a graph is
     captured it is (p, g, m, v, *, each_time) with a function that returns the options anew for each replay.
     """
+    cast: Callable[..., list[Any]]
+    """(list of arrays, dtype) -> the same numbers in another floating dtype, each in an array of its own."""
     sum_squares: Callable[..., Any]
     """(x (...)) -> the sum of squares as a 0-d array or scalar of x's dtype."""
     clip: Callable[..., Any]
     """(list of arrays, max_norm) -> their norm as one vector, a 0-d array or scalar of float64.
 
     In place every array times max_norm / (norm + 1e-6) where that is below 1, or nan.
+    """
+    unscale: Callable[..., Any]
+    """(list of arrays, factor) -> not 0 where an element is no finite number then: a number or 0-d array.
+
+    In place every array times factor(), which is called anew for each replay of a graph.
     """
     column_sums: Callable[..., Any]
     """(x (N, C)) -> the sums over the rows (C,)."""

@@ -6,6 +6,7 @@ They run on NumPy and CuPy arrays alike, since NumPy's functions hand CuPy array
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from tinygrad_llm.devices import array_module, special
 from tinygrad_llm.kernels import INT8_BLOCK, Kernels, as_rows, of, philox
 from tinygrad_llm.kernels import attention_forms as forms
-from tinygrad_llm.kernels.half import takes_half
+from tinygrad_llm.kernels.half import takes_half, wide
 from tinygrad_llm.kernels.philox import is_key, keep_mask
 from tinygrad_llm.kernels.reductions import largest
 from tinygrad_llm.kernels.sampling import sample
@@ -48,12 +49,6 @@ def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any
     """h = x weight^T + bias and f(h)."""
     h = linear(x, weight, bias)
     return h, activate(h, None, form)
-
-
-def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[Any, Any]:
-    """dh = (g weight) f'(h) and the sums of its columns."""
-    dh = activate_backward(np.matmul(g, weight), h, None, form, (True, False))[0]
-    return dh, dh.sum(axis=0)
 
 
 def erf(x: Any) -> Any:
@@ -246,7 +241,11 @@ def linear_cross_entropy(x: Any, weight: Any, targets: Any, g: Any, needs: tuple
 
 def add_at(buffer: Any, index: Any, values: Any) -> None:
     """buffer[index] += values, adding up repeated places."""
-    array_module(buffer).add.at(buffer, index, values)
+    xp = array_module(buffer)
+    total = buffer if xp is np else wide(buffer)  # CuPy adds no bfloat16 at places
+    xp.add.at(total, index, values.astype(total.dtype, copy=False))
+    if total is not buffer:
+        buffer[...] = total
 
 
 def adamw(
@@ -268,6 +267,11 @@ def adamw(
         p -= (lr / (1 - beta1**step)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
 
 
+def cast(arrays: list[Any], dtype: Any) -> list[Any]:
+    """Rounded to the nearest."""
+    return [x.astype(dtype) for x in arrays]
+
+
 def sum_squares(x: Any) -> Any:
     """sum x^2."""
     return (x * x).sum()
@@ -282,6 +286,14 @@ def clip(arrays: list[Any], max_norm: float) -> Any:
     for x in arrays:
         x *= np.minimum(max_norm / (norm + 1e-6), 1.0).astype(x.dtype)
     return norm
+
+
+def unscale(arrays: list[Any], factor: Callable[[], float]) -> Any:
+    """x *= factor(); how many arrays then have an element that is infinite or no number."""
+    number = factor()
+    for x in arrays:
+        x *= number
+    return sum(~np.isfinite(x).all() for x in arrays)
 
 
 def column_sums(x: Any) -> Any:
@@ -313,7 +325,6 @@ KERNELS = Kernels(
     linear=linear,
     linear_gradients=linear_gradients,
     linear_activate=linear_activate,
-    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,
@@ -334,8 +345,10 @@ KERNELS = Kernels(
     linear_cross_entropy=linear_cross_entropy,
     add_at=add_at,
     adamw=adamw,
+    cast=cast,
     sum_squares=sum_squares,
     clip=clip,
+    unscale=unscale,
     column_sums=column_sums,
     int8_pack=int8_pack,
     int8_unpack=int8_unpack,

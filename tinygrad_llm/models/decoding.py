@@ -197,7 +197,7 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
                 work()
             finally:
                 graph.capture_end()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         warnings.warn(f"generate: a step cannot be recorded and is given launch by launch ({error})", stacklevel=2)
         return None
     cuda.current_stream().wait_stream(stream)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import cuda
+from tinygrad_llm import cuda, devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import empty, from_numpy
 from tinygrad_llm.data.stream import Stream
@@ -49,6 +49,7 @@ class Sent:
         self.here = [from_numpy(array).pin_memory() for array in batch]
         self.there = [empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in self.here]
         self.copied, self.used = cuda.Event(), cuda.Event()
+        devices.outlasts(self, ([*self.here, *self.there], self.copied._event))
         self.used.record()  # the room is filled with zeros first, which may be after all that was given before
 
 

@@ -1,10 +1,12 @@
 """A trainer's steps on a GPU as CUDA graphs: recorded when they have been taken a few times, and then repeated.
 
 A step is three pieces of work, since Python looks at the loss and at the norm before the weights change: forward and
-backward of a batch, a graph for each shape; the clipping; the update. They share memory. Every number is that of an
-ordinary step, to the last bit.
+backward of a batch, a graph for each shape; the clipping; the update. In float16 there is one more before the clipping,
+which divides the gradients by what the loss was scaled by, and tells whether they overflowed. They share memory. Every
+number is that of an ordinary step, to the last bit.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ class Pass(NamedTuple):
     graph: cuda.CUDAGraph
     inputs: list[Tensor]
     share: Tensor
+    scale: Tensor
     loss: Tensor
 
 
@@ -41,9 +44,9 @@ class CapturedStep(Step):
 
     def __init__(
         self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision,
-        warn: Callable[[str], None],
+        parameters: Sequence[Tensor] | None = None, warn: Callable[[str], None] = warnings.warn,
     ):  # fmt: skip
-        super().__init__(model, optimizer, loss, clip, device, precision)
+        super().__init__(model, optimizer, loss, clip, device, precision, parameters)
         self.warn, self.possible = warn, True
         self._seen: Counter[Any] = Counter()
         self._courier: Courier | None = None
@@ -54,6 +57,7 @@ class CapturedStep(Step):
         """Give up all graphs and their memory."""
         self._passes: dict[Any, Pass] = {}
         self._gradients: list[tuple[Tensor, Tensor]] = []  # of each parameter, where the graphs leave it
+        self._unscale: tuple[cuda.CUDAGraph, list[Any]] | None = None  # in float16
         self._clip: tuple[cuda.CUDAGraph, Tensor] | None = None
         self._update: cuda.CUDAGraph | None = None
         self._pool: Any = None
@@ -67,6 +71,7 @@ class CapturedStep(Step):
         super().begin(batches)
         keys = [(shapes(batch), i == 0) for i, batch in enumerate(batches)]
         self._at_work = self.possible and bool(batches) and all(self._seen[shape] >= WARM_UP for shape, _ in keys)
+        self._at_work = self._at_work and bool(self.optimizer.state)  # no step may have been taken yet in float16
         if self._at_work and self._moved():
             self._forget()
             self._at_work = True
@@ -89,6 +94,8 @@ class CapturedStep(Step):
         _, room = self._sent.pop(id(batch), (None, None))
         self._courier.deliver(room or self._courier.send(batch), recorded.inputs)
         recorded.share.fill_(share)
+        if self.precision.scaler.is_enabled():
+            recorded.scale.fill_(self.precision.scaler.get_scale())
         recorded.graph.replay()
         self._hand_over()
         if not self._left:
@@ -99,6 +106,17 @@ class CapturedStep(Step):
         """Nothing, where it is captured: see forward."""
         if not self._at_work:
             super().backward()
+
+    def ready(self) -> bool:
+        """As of an ordinary step."""
+        if not self._at_work:
+            return super().ready()
+        if self._unscale is None:
+            return True
+        graph, found = self._unscale
+        graph.replay()
+        self.precision.scaler.was_unscaled(self.optimizer, found)
+        return self.precision.settled(self.optimizer)
 
     def clip(self) -> float:
         """As of an ordinary step."""
@@ -112,10 +130,13 @@ class CapturedStep(Step):
     def update(self) -> None:
         """As of an ordinary step."""
         if not self._at_work:
+            if not self.optimizer.state:  # moments in pieces of what activations left would keep all of that
+                cuda.empty_cache()
             super().update()
             return
         assert self._update is not None
         self._update.replay()
+        self.precision.stepped()
 
     def send(self, batches: Sequence[Sequence[np.ndarray]]) -> None:
         """Start to copy the batches of the next step, where this one is captured."""
@@ -142,9 +163,9 @@ class CapturedStep(Step):
         )
 
     def _places(self) -> list[Any]:
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        every = {id(p): p for p in (*self.model.parameters(), *self.parameters())}.values()
         moments = [s[name].array for s in self.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
-        return [p.array for p in trained] + moments
+        return [p.array for p in every] + [p.requires_grad for p in every] + moments
 
     def _capture_missing(self, keys: dict[Any, None]) -> bool:
         """Capture the passes of these shapes, and the rest of the step. Returns whether that was possible."""
@@ -173,26 +194,33 @@ class CapturedStep(Step):
     def _capture_pass(self, shape: Any, first: bool) -> Pass:
         """Forward and backward of a batch. The first of a step makes the gradients, the others add to them."""
         inputs = [empty(size, dtype=_dtype(name), device=self.device) for size, name in shape]
-        share = full((), 1.0, dtype=dtypes.float64, device=self.device)
+        share, scale = (full((), 1.0, dtype=dtypes.float64, device=self.device) for _ in range(2))
         graph = cuda.CUDAGraph()
         for parameter, gradient in self._gradients:
             parameter.grad = None if first else gradient
         with fast_masks(), cuda.graph(graph, pool=self._pool):
             with self.precision.region():
                 loss = self.loss(self.model, inputs)
-            (loss * share.to(loss.dtype)).backward()
+            part = loss * share.to(loss.dtype)
+            if self.precision.scaler.is_enabled():
+                part = part * scale.to(part.dtype)
+            part.backward()
             if first and self._gradients:  # where those of the first shape lie
                 for parameter, gradient in self._gradients:
                     gradient.copy_(parameter.grad)
         if not self._gradients:
-            self._gradients = [(p, p.grad) for p in self.model.parameters() if p.grad is not None]
+            self._gradients = [(p, p.grad) for p in self.parameters() if p.grad is not None]
         self._hand_over()
-        return Pass(graph, inputs, share, loss.detach())
+        return Pass(graph, inputs, share, scale, loss.detach())
 
     def _capture_rest(self) -> None:
-        clip, update = cuda.CUDAGraph(), cuda.CUDAGraph()
+        unscale, clip, update = (cuda.CUDAGraph() for _ in range(3))
+        if self.precision.scaler.is_enabled():
+            with cuda.graph(unscale, pool=self._pool):
+                found = self.precision.scaler.divided(self.optimizer)
+            self._unscale = unscale, found
         with cuda.graph(clip, pool=self._pool):
-            norm = clip_grad_norm_(self.model.parameters(), self.largest_norm)
+            norm = clip_grad_norm_(self.parameters(), self.largest_norm)
         with cuda.graph(update, pool=self._pool):
             self.optimizer.step()
         self._clip, self._update = (clip, norm), update

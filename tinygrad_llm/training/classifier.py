@@ -1,7 +1,8 @@
 """Training a GPT to classify texts: batches, the loss, its measures, and the model of the best epoch."""
 
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +11,13 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import arange, from_numpy
 from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch
+from tinygrad_llm.data.instructions import IGNORED
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.text import Tokenizer
-from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
+from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer, widened
 
 Row = tuple[list[int], int]  # ids of a text, number of its class
 
@@ -105,6 +107,14 @@ def _batches(rows: Sequence[Row], batch: int) -> Iterator[LabelledBatch]:
         yield classification_batch(rows[start : start + batch], 0)
 
 
+def next_tokens(given: LabelledBatch) -> np.ndarray:
+    """The targets (B, T) of the real tokens of some texts, one ahead."""
+    targets = np.full_like(given.ids, IGNORED)
+    real = np.arange(1, given.ids.shape[1]) <= given.last[:, None]
+    targets[:, :-1] = np.where(real, given.ids[:, 1:], IGNORED)
+    return targets
+
+
 class ClassifierTrainer(EpochTrainer[Row]):
     """Trains what of a model learns, and keeps the weights of the epoch that was best on the validation texts.
 
@@ -120,9 +130,11 @@ class ClassifierTrainer(EpochTrainer[Row]):
         classes: int,
         language_head: Module | None = None,
         device: str = "cpu",
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         own = list(model.parameters()) + (list(language_head.parameters()) if language_head is not None else [])
-        super().__init__(model, own, recipe, train)
+        super().__init__(model, own, recipe, train, graph=graph, warn=warn)
         self.model: GPTModel = model
         self.recipe, self.classes, self.device = recipe, classes, device
         self.train, self.validation, self.language_head = train, validation, language_head
@@ -138,28 +150,27 @@ class ClassifierTrainer(EpochTrainer[Row]):
         """One a text."""
         return len(rows)
 
-    def loss(self, rows: Sequence[Row]) -> Tensor:
-        """The loss of the classes, and perhaps of the next tokens, of some texts."""
+    def arrays(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Ids (B, T), the place of each text's last token, its class; next tokens (B, T) where there is a head."""
         given = classification_batch(rows, 0)
         hidden = self.rng.random(given.ids.shape) < self.recipe.drop_tokens
         hidden[np.arange(len(rows)), given.last] = False  # there is what is judged
-        ids = from_numpy(np.where(hidden, 0, given.ids)).to(self.device)
-        last = from_numpy(given.last).to(self.device)
-        features = self.model.features(ids)  # (B, T, C)
-        at_last = features[arange(len(rows), device=self.device), last]
-        loss = F.cross_entropy(self.model.out_head(at_last), from_numpy(given.labels).to(self.device))
-        if self.language_head is not None:
-            loss = loss + self.recipe.language * self._language_loss(features, given)
-        return loss
+        length = self.length(given.ids.shape[1], self.model.config.context_length)
+        batch = [widened(np.where(hidden, 0, given.ids), length, 0), given.last, given.labels]
+        return batch if self.language_head is None else [*batch, widened(next_tokens(given), length, IGNORED)]
 
-    def _language_loss(self, features: Tensor, given: LabelledBatch) -> Tensor:
+    def loss_of(self, batch: Sequence[Tensor]) -> Tensor:
+        """The loss of the classes, and perhaps of the next tokens."""
+        ids, last, labels, *following = batch
+        features = self.model.features(ids)  # (B, T, C)
+        at_last = features[arange(len(ids), device=self.device), last]
+        loss = F.cross_entropy(self.model.out_head(at_last), labels)
+        return loss + self.recipe.language * self._language_loss(features, *following) if following else loss
+
+    def _language_loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """The next token's loss at the real tokens."""
         assert self.language_head is not None
-        T = given.ids.shape[1]
-        targets = np.full_like(given.ids, -100)
-        targets[:, :-1] = np.where(np.arange(1, T) <= given.last[:, None], given.ids[:, 1:], -100)
-        logits = self.language_head(features).flatten(0, 1)
-        return F.cross_entropy(logits, from_numpy(targets).flatten().to(self.device))
+        return F.cross_entropy(self.language_head(features).flatten(0, 1), targets.flatten())
 
     def judge(self) -> dict[str, Any]:
         """Loss and accuracy on the validation texts, and on as many of the others."""

@@ -43,7 +43,7 @@ def add_run_flags(group: Any, out: str) -> None:
 
 
 def add_graph_flag(group: Any) -> None:
-    """Whether a Trainer's steps are captured on a GPU."""
+    """Whether steps are captured on a GPU."""
     about = "on a GPU, record steps as CUDA graphs and repeat them [yes]"
     group.add_argument("--graph", action=argparse.BooleanOptionalAction, default=True, help=about)
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,18 +10,21 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.creation import from_numpy
 from tinygrad_llm.nn import Module
-from tinygrad_llm.nn.utils import clip_grad_norm_
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
-from tinygrad_llm.random import fast_masks
+from tinygrad_llm.training.captured import CapturedStep
 from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import check_dtype, flag
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import NonFiniteLoss
+from tinygrad_llm.training.step import Step
 
 Row = TypeVar("Row")
+LENGTHS = 32  # tokens; what a few more cost a GPU is less than giving it a step launch by launch
 COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
 
 
@@ -57,8 +61,9 @@ class EpochRecipe:
 class EpochTrainer(Resumable, Generic[Row]):
     """AdamW with a short warm-up and a cosine down to 0 over all epochs; the best weights that were judged are kept.
 
-    A subclass gives the loss of some rows, how the model is judged, and what a judgement is worth. judgements: in an
-    epoch, evenly. at_start: judge before the first step, too. Two runs with the same model, rows and recipe give the
+    A subclass gives the batch of some rows and its loss, how the model is judged, and what a judgement is worth.
+    judgements: in an epoch, evenly. at_start: judge before the first step, too. graph: on a GPU repeat steps as CUDA
+    graphs; warn: told why where that cannot be. Two runs with the same model, rows and recipe give the
     same weights to the last bit, and so does one that was saved and restored in between (`Checkpoints`).
     """
 
@@ -70,6 +75,8 @@ class EpochTrainer(Resumable, Generic[Row]):
         rows: Sequence[Row],
         judgements: int = 1,
         at_start: bool = False,
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         super().__init__()
         self.model, self.rows = model, rows
@@ -79,9 +86,13 @@ class EpochTrainer(Resumable, Generic[Row]):
             {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
             {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        self.precision = Precision(recipe.dtype, str(self.parameters[0].device) if self.parameters else "cpu")
+        self.device = str(self.parameters[0].device) if self.parameters else "cpu"
+        self.precision = Precision(recipe.dtype, self.device)
         self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
-        self.epochs, self.batch, self.clip, self.at_start = recipe.epochs, recipe.batch, recipe.clip, at_start
+        about = model, self.optimizer, self._loss, recipe.clip, self.device, self.precision, self.parameters
+        self.on_gpu = devices.device(self.device).type == "cuda"
+        self.parts = CapturedStep(*about, warn=warn) if graph and self.on_gpu else Step(*about)
+        self.epochs, self.batch, self.at_start = recipe.epochs, recipe.batch, at_start
         self.per_epoch = -(-len(rows) // recipe.batch)  # steps
         self.due = {-(-self.per_epoch * (n + 1) // judgements) for n in range(judgements)}  # steps of an epoch
         self.factor = warmup_cosine(min(50, self.steps // 10), self.steps, 0.0)
@@ -112,8 +123,23 @@ class EpochTrainer(Resumable, Generic[Row]):
         return self.best["step"] if self.best else None
 
     @abstractmethod
+    def arrays(self, rows: Sequence[Row]) -> Sequence[np.ndarray]:
+        """The batch of some rows, in main memory."""
+
+    @abstractmethod
+    def loss_of(self, batch: Sequence[Tensor]) -> Tensor:
+        """What is to become small, of a batch where the model is -> ()."""
+
     def loss(self, rows: Sequence[Row]) -> Tensor:
-        """What is to become small, of some rows -> ()."""
+        """That of some rows."""
+        return self.loss_of([from_numpy(array).to(self.device) for array in self.arrays(rows)])
+
+    def _loss(self, model: Module, batch: Sequence[Tensor]) -> Tensor:
+        return self.loss_of(batch)
+
+    def length(self, longest: int, most: int) -> int:
+        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, so that few shapes come."""
+        return min(-(-longest // LENGTHS) * LENGTHS, most) if self.on_gpu else longest
 
     @abstractmethod
     def targets(self, rows: Sequence[Row]) -> int:
@@ -175,22 +201,23 @@ class EpochTrainer(Resumable, Generic[Row]):
 
     def train_step(self, rows: Sequence[Row]) -> float:
         """One step on some rows; returns their loss. Raises: NonFiniteLoss, before the parameters are touched."""
-        start = time.perf_counter()
-        self.model.train()
+        with devices.on(devices.device(self.device)):
+            return self._train_step(rows)
+
+    def _train_step(self, rows: Sequence[Row]) -> float:
+        start, batch = time.perf_counter(), self.arrays(rows)
         while True:
-            with fast_masks(), self.precision.region():
-                loss = self.loss(rows)
-            value = loss.item()
+            self.parts.begin([batch])
+            value = self.parts.forward(batch, 1.0)
             if not math.isfinite(value):
                 raise NonFiniteLoss(f"the loss is {value} at step {self.step + 1}; lower --lr")
-            self.optimizer.zero_grad()
-            self.precision.backward(loss)
-            if self.precision.ready(self.optimizer):
+            self.parts.backward()
+            if self.parts.ready():
                 break
-        norm = clip_grad_norm_(self.parameters, self.clip or math.inf).item()
+        norm = self.parts.clip()
         if not math.isfinite(norm):
             raise NonFiniteLoss(f"the norm of the gradient is {norm} at step {self.step + 1}; lower --lr")
-        self.precision.step(self.optimizer)
+        self.parts.update()
         self.schedule.step()
         self.step += 1
         self.tokens += self.targets(rows)
@@ -248,3 +275,8 @@ class EpochTrainer(Resumable, Generic[Row]):
 
     def _facts(self) -> dict[str, int]:
         return {"rows": len(self.rows), "batch": self.batch, "epochs": self.epochs}
+
+
+def widened(batch: np.ndarray, length: int, padding: int) -> np.ndarray:
+    """(B, T) -> (B, length): rows that end with padding."""
+    return np.pad(batch, ((0, 0), (0, length - batch.shape[1])), constant_values=padding)

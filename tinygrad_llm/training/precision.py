@@ -50,6 +50,10 @@ class Precision:
         Raises: NonFiniteLoss where a smaller factor would help no more.
         """
         self.scaler.unscale_(optimizer)
+        return self.settled(optimizer)
+
+    def settled(self, optimizer: Optimizer) -> bool:
+        """As ready, of gradients that have been divided."""
         if not self.scaler.overflowed(optimizer):
             return True
         self.scaler.step(optimizer)  # which it leaves out
@@ -62,6 +66,10 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         """Take the step of gradients that are ready."""
         self.scaler.step(optimizer)
+        self.stepped()
+
+    def stepped(self) -> None:
+        """Adapt the factor after a step."""
         if self.scaler.is_enabled():
             self.scaler.update()
 

@@ -12,7 +12,8 @@ Source: Rafailov et al., Direct preference optimization: your language model is 
 """
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,7 +26,7 @@ from tinygrad_llm.data.preferences import Pair
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
+from tinygrad_llm.training.epochs import LENGTHS, EpochRecipe, EpochTrainer, widened
 
 
 def sequence_log_probabilities(model: GPTModel, batch: InstructionBatch) -> Tensor:
@@ -34,11 +35,22 @@ def sequence_log_probabilities(model: GPTModel, batch: InstructionBatch) -> Tens
     The head is computed at these alone.
     """
     device = model.tok_emb.weight.device
+    inputs, *learned = (from_numpy(part).to(device) for part in (batch.inputs, *_learned(batch)))
+    return _log_probabilities(model, inputs, *learned)
+
+
+def _learned(batch: InstructionBatch, multiple: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and values of the targets that are not ignored, (N,) each; then as many that are as N asks for."""
     rows, columns = np.nonzero(batch.targets != IGNORED)
-    features = model.features(from_numpy(batch.inputs).to(device))[rows, columns]  # (N, C)
-    targets = from_numpy(batch.targets[rows, columns]).to(device)
+    more = 0, -len(rows) % multiple
+    targets = np.pad(batch.targets[rows, columns], more, constant_values=IGNORED)
+    return np.pad(rows, more), np.pad(columns, more), targets
+
+
+def _log_probabilities(model: GPTModel, inputs: Tensor, rows: Tensor, columns: Tensor, targets: Tensor) -> Tensor:
+    features = model.features(inputs)[rows, columns]  # (N, C)
     logp = -F.cross_entropy(model.out_head(features), targets, reduction="none")  # (N,)
-    return zeros(len(batch.inputs), dtype=logp.dtype, device=device).index_add(0, from_numpy(rows).to(device), logp)
+    return zeros(len(inputs), dtype=logp.dtype, device=inputs.device).index_add(0, rows, logp)
 
 
 class DPOLoss(NamedTuple):
@@ -114,9 +126,12 @@ class PreferenceTrainer(EpochTrainer[Referred]):
         validation: Sequence[Pair],
         pad_id: int,
         judgements: int = 8,
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.beta, self.pad_id = recipe.beta, pad_id
-        super().__init__(model, model.parameters(), recipe, refer(model, train, pad_id), judgements, at_start=True)
+        own, referred = model.parameters(), refer(model, train, pad_id)
+        super().__init__(model, own, recipe, referred, judgements, at_start=True, graph=graph, warn=warn)
         self.model: GPTModel = model
         self.validation = refer(model, validation, pad_id)
 
@@ -124,9 +139,17 @@ class PreferenceTrainer(EpochTrainer[Referred]):
         """The tokens of both answers, with their ends."""
         return _answered([example for row in rows for example in row.pair])
 
-    def loss(self, rows: Sequence[Referred]) -> Tensor:
-        """That of some pairs."""
-        return _loss_of(self.model, rows, self.pad_id, self.beta).loss
+    def arrays(self, rows: Sequence[Referred]) -> list[np.ndarray]:
+        """Ids (2 B, T), what of them is learned, (N,) each, and ln p by the reference (B, 2)."""
+        batch = _answers([row.pair for row in rows], self.pad_id)
+        length = self.length(batch.inputs.shape[1], self.model.config.context_length)
+        learned = _learned(batch, LENGTHS if self.on_gpu else 1)
+        return [widened(batch.inputs, length, self.pad_id), *learned, _reference(rows)]
+
+    def loss_of(self, batch: Sequence[Tensor]) -> Tensor:
+        """The loss of the pairs."""
+        *answers, reference = batch
+        return _of_both(_log_probabilities(self.model, *answers), reference, self.beta).loss
 
     def judge(self) -> dict[str, Any]:
         """Loss, reward accuracy, margin and rewards on the validation pairs, and on as many of the others."""
@@ -171,8 +194,17 @@ def measure_pairs(model: GPTModel, rows: Sequence[Referred], pad_id: int, beta: 
 def _loss_of(model: GPTModel, rows: Sequence[Referred], pad_id: int, beta: float) -> DPOLoss:
     """Both answers of all pairs go through the model at once."""
     logp = sequence_log_probabilities(model, _answers([row.pair for row in rows], pad_id))
-    reference = from_numpy(np.array([[row.chosen, row.rejected] for row in rows])).to(logp)
-    return dpo_loss(logp[: len(rows)], logp[len(rows) :], reference[:, 0], reference[:, 1], beta)
+    return _of_both(logp, from_numpy(_reference(rows)), beta)
+
+
+def _reference(rows: Sequence[Referred]) -> np.ndarray:
+    return np.array([[row.chosen, row.rejected] for row in rows])
+
+
+def _of_both(logp: Tensor, reference: Tensor, beta: float) -> DPOLoss:
+    """Of ln p of all chosen answers, then of all rejected ones (2 N,), and by the reference (N, 2)."""
+    n, reference = len(reference), reference.to(logp)
+    return dpo_loss(logp[:n], logp[n:], reference[:, 0], reference[:, 1], beta)
 
 
 def _answers(pairs: Sequence[Pair], pad_id: int) -> InstructionBatch:
@@ -189,9 +221,16 @@ class AnswerTrainer(EpochTrainer[Example]):
     """Teaches a model to give answers at all, by the next token's loss on them; it comes before preferences."""
 
     def __init__(
-        self, model: GPTModel, recipe: EpochRecipe, train: Sequence[Example], validation: Sequence[Example], pad_id: int
+        self,
+        model: GPTModel,
+        recipe: EpochRecipe,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        pad_id: int,
+        graph: bool = True,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
-        super().__init__(model, model.parameters(), recipe, train)
+        super().__init__(model, model.parameters(), recipe, train, graph=graph, warn=warn)
         self.model: GPTModel = model
         self.validation, self.pad_id = validation, pad_id
 
@@ -199,10 +238,15 @@ class AnswerTrainer(EpochTrainer[Example]):
         """The tokens of the answers, with their ends."""
         return _answered(rows)
 
-    def loss(self, rows: Sequence[Example]) -> Tensor:
+    def arrays(self, rows: Sequence[Example]) -> list[np.ndarray]:
+        """Ids and targets (B, T)."""
+        ids, targets = instruction_batch(rows, self.pad_id, mask_prompt=True)
+        length = self.length(ids.shape[1], self.model.config.context_length)
+        return [widened(ids, length, self.pad_id), widened(targets, length, IGNORED)]
+
+    def loss_of(self, batch: Sequence[Tensor]) -> Tensor:
         """Nats a token of the answers."""
-        device = self.model.tok_emb.weight.device
-        ids, targets = (from_numpy(part).to(device) for part in instruction_batch(rows, self.pad_id, mask_prompt=True))
+        ids, targets = batch
         return self.model.loss(ids, targets)
 
     def judge(self) -> dict[str, Any]:

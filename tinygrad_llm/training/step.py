@@ -18,19 +18,28 @@ Loss = Callable[[Module, Sequence[Tensor]], Tensor]
 
 
 class Step:
-    """The parts of a step, in the order of their calls: begin; forward and backward for each batch; clip; update.
+    """The parts of a step, in this order: begin; forward and backward for each batch; ready; clip; update.
 
-    loss: of a batch's tensors, the mean over its targets. clip: the largest norm of the gradient; 0 = no limit.
-    meanwhile: called where a GPU has been given all batches and Python would wait for it next.
+    Where ready says no, it begins anew. loss: of a batch's tensors, the mean over its targets. clip: the largest norm
+    of the gradient; 0 = no limit. parameters: of which it is the gradient, by default the model's. meanwhile: called
+    where a GPU has been given all batches and Python would wait for it next.
     """
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision):
+    def __init__(
+        self, model: Module, optimizer: Optimizer, loss: Loss, clip: float, device: Any, precision: Precision,
+        parameters: Sequence[Tensor] | None = None,
+    ):  # fmt: skip
         self.model, self.optimizer, self.loss = model, optimizer, loss
+        self._given = parameters
         self.device, self.precision = device, precision
         self.largest_norm = clip or math.inf
         self._part: Tensor | None = None
+
+    def parameters(self) -> list[Tensor]:
+        """Those that learn, and perhaps others."""
+        return list(self.model.parameters() if self._given is None else self._given)
 
     def begin(self, batches: Sequence[Sequence[np.ndarray]]) -> None:
         """Forget the gradients of the step before; the batches are those that forward will be given."""
@@ -50,9 +59,16 @@ class Step:
         assert part is not None
         self.precision.backward(part)
 
+    def ready(self) -> bool:
+        """Make the gradients what they are; False where they overflowed and are to be computed again.
+
+        Raises: NonFiniteLoss where that would help no more.
+        """
+        return self.precision.ready(self.optimizer)
+
     def clip(self) -> float:
         """Shorten the gradient to the largest norm; returns what it was."""
-        return clip_grad_norm_(self.model.parameters(), self.largest_norm).item()  # one over all parameters
+        return clip_grad_norm_(self.parameters(), self.largest_norm).item()  # one over all parameters
 
     def update(self) -> None:
         """Take the step."""

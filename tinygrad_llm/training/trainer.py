@@ -158,9 +158,9 @@ class Trainer(Resumable):
         self.optimizer = adamw(model, recipe)
         about = model, self.optimizer, loss_of, recipe.clip, device, self.precision
         self.parts = Step(*about)
-        if graph and devices.device(device).type == "cuda" and recipe.dtype != "float16":  # whose factor is Python's
+        if graph and devices.device(device).type == "cuda":
             self.stream = LookAhead(stream)
-            self.parts = CapturedStep(*about, warn)
+            self.parts = CapturedStep(*about, warn=warn)
             self.parts.meanwhile = self._look_ahead
         self.schedule = LambdaLR(self.optimizer, rate_factor(recipe))
         self.guard = SpikeGuard(recipe.spike)
@@ -227,7 +227,7 @@ class Trainer(Resumable):
         while True:
             loss = self._gradients(batches, total)
             self.guard.check(loss, self.step + 1)
-            if not total or self.precision.ready(self.optimizer):
+            if not total or self.parts.ready():
                 break
         norm = self.parts.clip()
         self._check_finite("the norm of the gradient", norm, self.step + 1)

@@ -28,9 +28,11 @@ class Capture:
         cupy, self._number = devices.module_of(devices.device("cuda")), devices.current()
         self._there = cupy.empty(PLACES, np.int64)
         self._rows = [(devices.pinned((PLACES,), np.int64), devices.event(timing=False)) for _ in range(TURNS)]
+        devices.outlasts(self, *self._rows)
         self._turn = self._used = 0
         self._fills: list[tuple[slice, np.dtype, Callable[[], Sequence[float]]]] = []
         self._tables: list[tuple[Any, np.ndarray]] = []
+        self.held: list[Any] = []  # arrays that the graph reads, and that may be nobody's otherwise
         self.keys: list[Any] = []  # of masks, in the order in which they were drawn
         self._key_again: int | None = None
 
@@ -74,7 +76,7 @@ class Capture:
     def check_here(self, arrays: Sequence[Any]) -> None:
         """Raise where a launch with these arguments goes to another GPU's stream, which is not captured."""
         for a in arrays:
-            if hasattr(a, "data") and hasattr(a, "device") and a.device.id != self._number:
+            if hasattr(a, "data") and not isinstance(a, np.generic) and a.device.id != self._number:
                 raise RuntimeError(
                     f"a graph is captured on cuda:{self._number}, and this is work for cuda:{a.device.id}; capture it "
                     f"inside torch.cuda.device({a.device.id})"

@@ -16,6 +16,7 @@ class Mail:
     def __init__(self, array: Any) -> None:
         self._array = array
         self._places = [(devices.pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
+        devices.outlasts(self, *self._places)
 
     def send(self) -> Callable[[], np.ndarray]:
         """Start a copy of what the array has after all that the GPU was given so far; the result waits for it."""

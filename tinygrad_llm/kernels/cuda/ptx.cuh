@@ -1,7 +1,7 @@
 // The instructions that C++ has no name for. On a processor other definitions of the same functions take their place:
 // tests/cuda/emulated_ptx.h.
 //
-// Source: NVIDIA, Parallel Thread Execution ISA: cvt, ex2, cp.async, ldmatrix, mma.
+// Source: NVIDIA, Parallel Thread Execution ISA: cvt, ex2, rcp, cp.async, ldmatrix, mma.
 
 __device__ float from_f16(unsigned short bits)
 {
@@ -47,6 +47,14 @@ __device__ float exp2_fast(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 1 / x to within a unit of the last place; 0 where that is below the smallest normal number.
+__device__ float reciprocal_fast(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 

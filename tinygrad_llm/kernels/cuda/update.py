@@ -1,4 +1,4 @@
-"""Launchers of what works on all parameters at once: AdamW's step, the norm of gradients."""
+"""Launchers of what works on all parameters at once: AdamW's step, the norm of gradients, casts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.kernels.cuda import capture
-from tinygrad_llm.kernels.cuda.launch import in_order, launch
+from tinygrad_llm.kernels.cuda.launch import REAL_OF, in_order, kinds, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -57,31 +57,60 @@ def _rates(
     return 1 - lr * weight_decay, lr / (1 - beta1**step), 1 - beta1, 1 - beta2, math.sqrt(1 - beta2**step), eps
 
 
+def cast(arrays: list[Any], dtype: Any) -> list[Any]:
+    """The same numbers in another dtype: from float32 to 16 bits in one launch, whatever their number."""
+    ours = [x.dtype == np.float32 and x.flags.c_contiguous and REAL_OF.get(np.dtype(dtype), 0) > 0 for x in arrays]
+    found = [np.empty_like(x, dtype) if fits else x.astype(dtype) for x, fits in zip(arrays, ours, strict=True)]
+    pairs = [(y, x) for y, x, fits in zip(found, arrays, ours, strict=True) if fits]
+    if pairs:
+        if (captured := capture.at_work()) is not None:
+            captured.held += (x for _, x in pairs)
+        each("cast", [list(some) for some in zip(*pairs, strict=True)], **kinds(REAL=found))
+    return found
+
+
 def sum_squares(x: Any) -> Any:
     """sum x^2, a 0-d array."""
     if x.dtype != np.float32:
         return REFERENCE.sum_squares(x)
-    return _squares([in_order(x)]).astype(x.dtype)
+    return _squares_and_norm([in_order(x)])[0].astype(x.dtype)
 
 
 def clip(arrays: Any, max_norm: float) -> Any:
     """Every array times max_norm / (norm + 1e-6) where that is below 1: three launches, whatever their number."""
     if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
         return REFERENCE.clip(arrays, max_norm)
-    squares = _squares(arrays)
-    each("scale", [arrays], squares, max_norm)
-    return np.sqrt(squares)
+    norm = _squares_and_norm(arrays)[1]
+    each("scale", [arrays], norm, max_norm)
+    return norm
 
 
-def _squares(arrays: list[Any]) -> Any:
-    """The sum of squares over all arrays, a 0-d array of float64."""
-    out = devices.filled(arrays[0], (), 0, np.float64)
+def unscale(arrays: list[Any], factor: Callable[[], float]) -> Any:
+    """Every array times factor(), in one launch; int32 () that is 1 where an element is no finite number then."""
+    captured, drawn, number = capture.at_work(), None, 0.0
+    if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
+        if captured is not None:
+            raise RuntimeError("unscale: only gradients of float32, in order in memory, can be captured")
+        return REFERENCE.unscale(arrays, factor)
+    if captured is None:
+        number = factor()
+    else:
+        drawn = captured.numbers(lambda: [factor()], 1, np.float64)
+    found = devices.filled(arrays[0], (), 0, np.int32)
+    each("unscale", [arrays], found, drawn, number)
+    return found
+
+
+def _squares_and_norm(arrays: list[Any]) -> tuple[Any, Any]:
+    """The sum of squares over all arrays and its root, 0-d arrays of float64."""
     count = count_pieces(arrays)
-    if count:
-        sums = np.empty_like(out, shape=count)
-        each("squares", [arrays], sums)
-        launch("update", "total", (1,), (256,), sums, out, count, PIECE=PIECE)
-    return out
+    if not count:
+        return (devices.filled(arrays[0], (), 0, np.float64),) * 2
+    room = np.empty_like(arrays[0], np.float64, shape=count + 2)
+    found, sums = room[:2], room[2:]
+    each("squares", [arrays], sums)
+    launch("update", "total", (1,), (256,), sums, found, count, PIECE=PIECE)
+    return found[:1].reshape(()), found[1:].reshape(())
 
 
 # --- many arrays in one launch: tables say where they lie, and which block takes what ---
@@ -92,7 +121,7 @@ def count_pieces(arrays: list[Any]) -> int:
     return sum(blocks_of(a.size, PIECE) for a in arrays)
 
 
-def each(name: str, lists: list[list[Any]], *rest: Any) -> None:
+def each(name: str, lists: list[list[Any]], *rest: Any, **definitions: int) -> None:
     """Launch a kernel with a block for each piece of arrays: lists[0][i], lists[1][i], ... are of one length."""
     count = count_pieces(lists[0])
     if not count:
@@ -107,7 +136,7 @@ def each(name: str, lists: list[list[Any]], *rest: Any) -> None:
         tables = _pieces(kind, number, sizes), _arrays(kind, number, sizes, places)
     else:  # which keeps its own as long as it is replayed
         tables = captured.table(_piece_rows(sizes)), captured.table(_array_rows(sizes, places))
-    launch("update", name, (count,), (512,), *tables, *rest, PIECE=PIECE)
+    launch("update", name, (count,), (512,), *tables, *rest, PIECE=PIECE, **definitions)
 
 
 @lru_cache(maxsize=64)
