@@ -32,10 +32,15 @@ def ours(order: dict) -> tuple[int, Write]:
 
 
 def transformers(order: dict) -> tuple[int, Write]:
-    """The same of Hugging Face's GPT-2 and its `generate`, with its cache."""
+    """The same of Hugging Face's GPT-2 and its `generate`, with its cache.
+
+    Its attention may take any of PyTorch's ways but cuDNN's, which plans anew for each length that keys have, so for
+    each token.
+    """
     torch: Any = import_module("torch")
     library: Any = import_module("transformers")
     torch.set_num_threads(order["threads"])
+    torch.backends.cuda.enable_cudnn_sdp(False)
     c = order["config"]
     config = library.GPT2Config(
         vocab_size=c["vocab_size"], n_positions=c["context_length"], n_embd=c["emb_dim"], n_layer=c["n_layers"],

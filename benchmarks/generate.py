@@ -2,7 +2,8 @@
 
 Greedy, with and without the cache, for one prompt and for several at once, and Hugging Face transformers' `generate`
 where it is installed. Each side has a process of its own (decoding.py) and they take turns, so that only one computes
-at a time and a busy machine slows all alike. Beside them the speed of reading memory, measured in the same turns: every
+at a time and a busy machine slows all alike. Two short turns warm each side up; by the second one it is decided how many
+tokens all sides write of a batch, so that the slowest takes no more than --seconds for a turn. Beside them the speed of reading memory, measured in the same turns: every
 token reads every weight once, so that no batch of one can be faster than it allows. The prompt's time is left out; on a
 GPU what a turn records of its first tokens is in it.
 """
@@ -22,9 +23,12 @@ from machine import cores, describe, versions
 
 from tinygrad_llm.models import GPTConfig
 
+WARM_UP = 2, 8  # tokens of the turns before those that count
+FEWEST = 8  # tokens of a turn that still say something
 PAUSE = 0.3  # idle threads of an OpenMP runtime keep a core busy for up to 0.2 s after their last work
-TINY = GPTConfig(vocab_size=1000, context_length=64, emb_dim=64, n_heads=4, n_layers=2, drop_rate=0.0, tie_weights=True)
-MODELS = {"gpt2-124m": GPTConfig(drop_rate=0.0, qkv_bias=True, tie_weights=True), "tiny": TINY}
+USUAL: dict[str, Any] = {"drop_rate": 0.0, "qkv_bias": True, "tie_weights": True}
+TINY = GPTConfig(vocab_size=1000, context_length=64, emb_dim=64, n_heads=4, n_layers=2, **USUAL)
+MODELS = {"gpt2-124m": GPTConfig(**USUAL), "tiny": TINY}
 
 
 class Peer:
@@ -55,6 +59,12 @@ class Peer:
         self.process.communicate()
 
 
+def tokens_of_turn(seconds_of_token: list[float], most: int, seconds: float) -> int:
+    """How many tokens all write, at most `most`, so that the slowest needs about so many seconds."""
+    slowest = max(1e-9, *seconds_of_token)  # where there was next to nothing to measure
+    return max(min(FEWEST, most), min(most, int(seconds / slowest)))
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Tokens a second of each turn by peer and batch, and bytes a second; what it was asked, too."""
     config, where = MODELS[args.model].to_dict(), {"device": args.device, "dtype": args.dtype}
@@ -68,22 +78,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         memory = Peer({"peer": "bandwidth", "threads": args.threads, "bytes": size} | where)
         running["bandwidth"] = memory
         speeds: dict[str, list[float]] = {}
-        bandwidths, launches = [], {}
-        for turn in range(-1, args.rounds):  # the first one warms up
-            bandwidth = memory.ask({})["bytes_a_second"]
-            if turn >= 0:
-                bandwidths.append(bandwidth)
+        bandwidths, launches, counts = [], {}, {}
+        memory.ask({})
+        for batch in args.batch:
+            slowest = []
+            for name in ("ours", *args.against):
+                for tokens in WARM_UP:
+                    tokens = min(tokens, args.tokens)
+                    answer = running[name].ask({"batch": batch, "prompt": args.prompt, "tokens": tokens})
+                slowest += [answer["seconds"] / tokens] * (name != "without")  # which has a number of its own
+                launches |= {batch: answer["launches"]} if "launches" in answer else {}
+            counts[batch] = tokens_of_turn(slowest, args.tokens, args.seconds)
+        for turn in range(args.rounds):
+            bandwidths.append(memory.ask({})["bytes_a_second"])
             for batch in args.batch:
                 for name in ("ours", *args.against):
-                    tokens = min(4, args.tokens) if name == "without" or turn < 0 else args.tokens
+                    tokens = min(4, counts[batch]) if name == "without" else counts[batch]
                     answer = running[name].ask({"batch": batch, "prompt": args.prompt, "tokens": tokens})
-                    if "launches" in answer:
-                        launches[batch] = answer["launches"]
-                    if turn >= 0:
-                        speed = batch * tokens / answer["seconds"]
-                        speeds.setdefault(f"{name}, batch {batch}", []).append(speed)
-                        print(f"round {turn + 1}: {name}, batch {batch}: {speed:.1f} tokens/s", file=sys.stderr)
-        record = {"bytes": size, "bandwidth": bandwidths, "speeds": speeds}
+                    speed = batch * tokens / answer["seconds"]
+                    speeds.setdefault(f"{name}, batch {batch}", []).append(speed)
+                    print(f"round {turn + 1}: {name}, batch {batch}: {speed:.1f} tokens/s", file=sys.stderr)
+        record = {"bytes": size, "bandwidth": bandwidths, "speeds": speeds, "tokens": counts}
         return record | where | ({"launches": launches} if launches else {})
     finally:
         for peer in running.values():
@@ -99,6 +114,8 @@ def table(record: dict[str, Any], batches: list[int]) -> str:
     lines += [f"{'memory':10} {moved} at {bandwidth / 1e9:.1f} GB/s; weights {record['bytes'] / 1e6:.0f} MB"]
     for batch, count in record.get("launches", {}).items():
         lines += [f"{'launches':10} {count} a token of batch {batch}, 1 where it is recorded"]
+    for batch, count in record["tokens"].items():
+        lines += [f"{'turn':10} {count} tokens of each row of batch {batch}"]
     lines += [""]
     lines += [f"{'':24}{'tokens/s':>10}{'lowest':>10}{'highest':>10}{'GB/s of weights':>17}{'of memory':>11}"]
     for name, speeds in record["speeds"].items():
@@ -130,7 +147,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", **number, nargs="+", help="prompts at once (default 1 8, on a GPU 1 8 64)")
     parser.add_argument("--prompt", **number, default=16, help="tokens of a prompt (default %(default)s)")
-    parser.add_argument("--tokens", **number, help="to write in a turn (default 32, on a GPU 256)")
+    parser.add_argument("--tokens", **number, help="to write in a turn at most (default 32, on a GPU 256)")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, metavar="S", help="of a turn, for which fewer tokens are written (4)"
+    )
     parser.add_argument("--rounds", **number, default=3, help="turns of each peer (default %(default)s)")
     parser.add_argument("--threads", **number, default=cores(), help="of each peer (default %(default)s)")
     parser.add_argument(
@@ -148,6 +168,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in {**vars(args), "batch": min(args.batch)}.items():
         if isinstance(value, int) and value < 1:
             parser.error(f"--{name} {value}: must be at least 1")
+    if not args.seconds > 0:
+        parser.error(f"--seconds {args.seconds}: must be positive")
     context = MODELS[args.model].context_length
     if args.prompt + args.tokens + 1 > context:
         parser.error(f"--prompt {args.prompt} and --tokens {args.tokens}: more than the context of {context}")

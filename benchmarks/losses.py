@@ -20,6 +20,7 @@ def losses(order: dict[str, Any], steps: int) -> list[float]:
     """Those of so many steps, from a process of their own."""
     peer = Peer({**order, "peer": "ours"})
     try:
+        peer.ready()
         peer.train(steps, measured=False)
         return peer.losses
     finally:

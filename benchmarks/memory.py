@@ -16,6 +16,7 @@ def measure(order: dict, steps: int) -> dict[str, Any]:
     """Parameters, megabytes (10^6 bytes) before the first step and at the peak, and the last loss."""
     peer = Peer(order)
     try:
+        peer.ready()
         peer.train(0, measured=False)
         before = peer.peak_mb
         peer.train(steps)

@@ -36,7 +36,7 @@ PAUSE = 0.3
 
 
 class Peer:
-    """A process that runs peer.py."""
+    """A process that runs peer.py. It begins to build what is ordered, as others may at once; `ready` waits for it."""
 
     def __init__(self, order: dict) -> None:
         limits = {f"{library}_NUM_THREADS": str(order["threads"]) for library in ("OMP", "OPENBLAS", "MKL")}
@@ -52,14 +52,29 @@ class Peer:
         self.peak_mb = self.our_launches = 0.0
         self.graph = ""
         self.inspected: dict[str, Any] = {}
-        self.parameters = self.ask(json.dumps(order))["parameters"]
+        self.parameters = 0
         self.product_gflops: float | None = None
+        self._say(json.dumps(order))
+
+    def ready(self) -> None:
+        """Waits until all is built. Raises: RuntimeError when the process ends instead."""
+        self.parameters = self._answer()["parameters"]
 
     def ask(self, line: str) -> dict[str, Any]:
         """Sends one line and waits for the answer. Raises: RuntimeError when the process ends instead."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self._say(line)
+        return self._answer()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, which the next answer tells
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"a peer ended with exit code {self.process.wait()}; its own message stands above")
@@ -121,23 +136,26 @@ def order_of(recipe: Recipe, vocabulary: int, threads: int, **changes: Any) -> d
     }
 
 
-def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0) -> dict[str, dict]:
+def measure(
+    order: dict, peers: list[str], rounds: int, steps: int, warmup: int, load: int = 0, inspect: bool = False
+) -> dict[str, dict]:
     """The result of each peer, by name; another than ours that cannot train is left out, with a line that says so.
+
+    inspect: on a GPU, also what one step keeps it busy with.
 
     Raises: RuntimeError when ours cannot train, or when their models differ in size.
     """
-    running: dict[str, Peer] = {}
+    running = {name: Peer({**order, "peer": name}) for name in peers}
     try:
-        for name in peers:
+        for name, peer in list(running.items()):
             try:
-                peer = Peer({**order, "peer": name})
+                peer.ready()
                 peer.train(warmup, measured=False)
             except RuntimeError as error:
                 if name == peers[0]:
                     raise
                 print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
-            else:
-                running[name] = peer
+                del running[name]
         sizes = {name: peer.parameters for name, peer in running.items()}
         if len(set(sizes.values())) > 1:
             raise RuntimeError(f"the peers differ in their number of parameters, {sizes}: not the same work")
@@ -147,9 +165,12 @@ def measure(order: dict, peers: list[str], rounds: int, steps: int, warmup: int,
                     peer.train(steps)
                 print(f"round {turn + 1}: {name} {statistics.median(peer.ms[-1]):.1f} ms", file=sys.stderr, flush=True)
         for peer in running.values():  # last: these arrays are no part of the steps' memory
-            if order["device"] == "cuda":
-                peer.inspected = peer.ask("inspect")
             peer.product_gflops = peer.ask("rate")["product_gflops"]
+        for name, peer in running.items():
+            try:
+                peer.inspected = peer.ask("inspect") if inspect else {}
+            except RuntimeError as error:  # a tracer may fail where all else works
+                print(f"a step of {name} is not inspected: {error}", file=sys.stderr, flush=True)
         return {name: peer.result() for name, peer in running.items()}
     finally:
         for peer in running.values():
@@ -292,7 +313,8 @@ def main(argv: list[str] | None = None) -> int:
     order = order_of(recipe, VOCABULARY.get(args.preset, CHARACTERS), args.threads, **how)
     peers = ["ours", *args.against]
     try:
-        results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load)
+        inspect = args.device == "cuda"
+        results = measure(order, peers, args.rounds, args.steps, args.warmup, args.load, inspect)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -102,11 +102,21 @@ def test_generate_prints_a_row_a_peer_and_batch(tmp_path):
     flags = ["--model", "tiny", "--batch", "1", "3", "--tokens", "4", "--rounds", "1", "--threads", "1"]
     done = bench("generate.py", *flags, "--against", "without", "--json", str(tmp_path / "record.json"))
     assert done.returncode == 0, done.stderr
-    speeds = json.loads((tmp_path / "record.json").read_text())["speeds"]
+    record = json.loads((tmp_path / "record.json").read_text())
+    speeds = record["speeds"]
     assert set(speeds) == {f"{peer}, batch {batch}" for peer in ("ours", "without") for batch in (1, 3)}
+    assert record["tokens"] == {"1": 4, "3": 4}
     assert all(len(rounds) == 1 for rounds in speeds.values())
     assert "batch 3: " in done.stdout and "times batch 1" in done.stdout
-    assert bench("generate.py", "--tokens", "2000").returncode == 2
+    assert bench("generate.py", "--tokens", "2000").returncode == bench("generate.py", "--seconds", "0").returncode == 2
+
+
+def test_the_slowest_side_decides_how_many_tokens_all_write(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    tokens_of_turn = importlib.import_module("generate").tokens_of_turn
+    assert tokens_of_turn([0.001, 0.05], 256, 4.0) == 80
+    assert tokens_of_turn([0.001, 0.002], 256, 4.0) == tokens_of_turn([-0.01], 256, 4.0) == 256
+    assert tokens_of_turn([0.001, 7.0], 256, 4.0) == 8 and tokens_of_turn([7.0], 4, 4.0) == 4
 
 
 def verdict(tmp_path, *flags):
@@ -221,11 +231,29 @@ def test_attention_prints_a_row_a_side_and_size(tmp_path):
     assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
 
 
+def test_a_side_of_attention_that_cannot_do_it_is_left_out(monkeypatch, capsys):
+    attention, shape = script(monkeypatch, "attention"), (2, 2, 6, 8)
+    sides, ours = {"ours": attention.tg} | dict.fromkeys(attention.OF_CUDNN, attention.tg), attention.ours
+    seen = []
+
+    def some(where, shape, name):
+        with attention.allowed(name):
+            seen.append((attention.cudnn.deterministic, attention.tg.backends.cuda.cudnn_sdp_enabled()))
+        if name == "cuDNN":
+            raise RuntimeError("no plan")
+        return ours(where, shape, "ours")
+
+    monkeypatch.setattr(attention, "ours", some)
+    found = attention.compare(sides, {"device": "cpu", "dtype": "float32"}, shape, 1, 1)
+    assert list(found) == ["ours", "cuDNN, any order"] and seen == [(True, False), (True, True), (False, True)]
+    assert attention.cudnn.deterministic and "cuDNN is left out at (2, 2, 6, 8): no plan" in capsys.readouterr().err
+
+
 @pytest.mark.torch
 def test_attention_has_equal_numbers_for_both_sides(monkeypatch):
     torch = pytest.importorskip("torch")
     attention, where, shape = script(monkeypatch, "attention"), {"device": "cpu", "dtype": "float32"}, (2, 2, 6, 8)
-    ours, theirs = attention.ours(where, shape, False), attention.theirs(torch, where, shape)
+    ours, theirs = attention.ours(where, shape, "ours"), attention.theirs(torch, where, shape)
     seen = attention.kernels.of(np.zeros(1)).attention
     q, k, v = (x.array for x in attention.parts(attention.tg, where, shape)[:3])
     y, _ = seen(q, k, v, None, True, 8**-0.5, None, 0.0)
@@ -334,7 +362,8 @@ case "$*" in *float16*) case "$*" in *bfloat16*) ;; *) exit 7;; esac;; esac
     assert done.returncode == 1
     summary = (tmp_path / "out" / "summary-right.txt").read_text()
     assert "FAILED (7): losses-f16" in summary and "SOMETHING FAILED" in summary
-    assert summary.index("== tests: ") < summary.index("== losses-f16: ") < summary.index("== classify: ")
+    assert summary.index("== compile: ") < summary.index("== tests: ")
+    assert summary.index("== losses-bf16: ") < summary.index("== losses-f16: ")
     assert "    last line of examples/generate.py" in summary
     assert "line one of benchmarks/losses.py" in (tmp_path / "out" / "log-right.txt").read_text()
     with tarfile.open(tmp_path / "out" / "json-right.tar.gz") as numbers:
@@ -365,27 +394,33 @@ def test_a_side_that_cannot_train_is_left_out(monkeypatch, capsys):
 
     class Peer:
         def __init__(self, order):
-            self.name, self.parameters, self.turns, self.ms = order["peer"], 3, 0, [[1.0]]
+            self.name, self.parameters, self.turns, self.ms = order["peer"], 0, 0, [[1.0]]
+
+        def ready(self):
             if self.name == bad:
                 raise RuntimeError("a peer ended with exit code 1")
+            self.parameters = 3
 
         def train(self, steps, measured=True):
             self.turns += steps
 
         def ask(self, line):
+            if (self.name, line) == ("torch-compile", "inspect"):
+                raise RuntimeError("a tracer failed")
             return {"product_gflops": 1.0}
 
         def result(self):
-            return {"turns": self.turns}
+            return {"turns": self.turns, "rate": self.product_gflops}
 
         def close(self):
             pass
 
     monkeypatch.setattr(train_step, "Peer", Peer)
     bad = "torch"
-    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3)
-    assert found == {"ours": {"turns": 13}, "torch-compile": {"turns": 13}}
-    assert "torch is left out: a peer ended" in capsys.readouterr().err
+    found = train_step.measure({"device": "cpu"}, ["ours", "torch", "torch-compile"], 2, 5, 3, inspect=True)
+    assert found == dict.fromkeys(("ours", "torch-compile"), {"turns": 13, "rate": 1.0})
+    said = capsys.readouterr().err
+    assert "torch is left out: a peer ended" in said and "a step of torch-compile is not inspected: a tracer" in said
     bad = "ours"
     with pytest.raises(RuntimeError, match="ended"):
         train_step.measure({"device": "cpu"}, ["ours", "torch"], 2, 5, 3)

@@ -13,7 +13,9 @@ inline float tf32(float x)  // to the nearest of 10 bits, ties away from 0
     return isnan(x) || isinf(x) ? x : __uint_as_float(bits + 0x1000 & ~0x1fffu);
 }
 
-inline float exp2_fast(float x) { return exp2f(x); }
+inline float flushed(float x) { return fabsf(x) < 1.17549435e-38f ? 0.0f * x : x; }
+inline float exp2_fast(float x) { return flushed(exp2f(x)); }
+inline float reciprocal_fast(float x) { return flushed(1 / x); }
 inline unsigned pack_f16(float low, float high) { return to_f16(low) | unsigned(to_f16(high)) << 16; }
 inline unsigned pack_bf16(float low, float high) { return to_bf16(low) | unsigned(to_bf16(high)) << 16; }
 
@@ -64,6 +66,8 @@ inline void wait_for_copies()
     for (const emulated::Copy &c : mine) c.run();
     mine.clear();
 }
+
+inline void expect(const void *there) { (void)*(const volatile char *)there; }
 
 // ldmatrix.x4: threads 8 i ... 8 i + 7 give the addresses of the rows of matrix i, 8 x 8 numbers of 16 bits. Thread
 // 4 g + t gets of each the numbers 2 t and 2 t + 1 of row g; transposed, those of column g.

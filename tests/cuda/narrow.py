@@ -54,8 +54,12 @@ class Rounded:
         y = REFERENCE.dropout(_wide(x), keep, p, _wide(plus))
         return y.astype(x.dtype if plus is None else plus.dtype)
 
-    def activate_backward(self, g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any, into: Any) -> Any:
-        y[...] = REFERENCE.activate(_wide(x), _wide(bias), form)
+    def activate_backward(
+        self, g: Any, x: Any, bias: Any, form: str, needs: Any, y: Any = None, into: Any = None
+    ) -> Any:
+        if y is not None:
+            y[...] = REFERENCE.activate(_wide(x), _wide(bias), form)
+        into = np.empty_like(x) if into is None else into
         into[...], dbias = REFERENCE.activate_backward(_wide(g), _wide(x), _wide(bias), form, (True, True))
         return into, dbias.astype(np.float32) if needs[1] else None
 

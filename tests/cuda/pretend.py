@@ -369,7 +369,8 @@ def module(gpus: int = 1) -> Any:
     )  # fmt: skip
     cupy.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime, Device=_Device, Stream=recorded.Stream, Event=recorded.Event,
-        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator,
+        MemoryPool=recorded.MemoryPool, using_allocator=recorded.using_allocator, Memory=recorded.Memory,
+        MemoryPointer=lambda memory, offset: types.SimpleNamespace(mem=memory),
         alloc_pinned_memory=recorded.PinnedMemoryPointer, get_cublas_handle=lambda: 1,
         get_current_stream=lambda number=None: recorded._current[-1],
     )  # fmt: skip

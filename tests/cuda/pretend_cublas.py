@@ -23,7 +23,8 @@ WIDTHS = {"matmul_desc": {"TRANSA": "i4", "TRANSB": "i4", "EPILOGUE": "u4", "BIA
           "matrix_layout": {"BATCH_COUNT": "i4", "STRIDED_BATCH_OFFSET": "i8"},
           "matmul_preference": {"MAX_WORKSPACE_BYTES": "u8", **{f"MIN_ALIGNMENT_{x}_BYTES": "u4" for x in "ABCD"}}}
 FACTORS_AND_RESULTS = {(0, 0), (2, 2), (2, 0), (14, 14), (14, 0)}  # that are multiplied in float32
-EPILOGUES = {"DEFAULT": 1, "BIAS": 4, "GELU_AUX": 160, "GELU_AUX_BIAS": 164, "DGELU_BGRAD": 208, "BGRADB": 512}
+EPILOGUES = {"DEFAULT": 1, "BIAS": 4, "GELU": 32, "GELU_BIAS": 36, "GELU_AUX": 160, "GELU_AUX_BIAS": 164,
+             "BGRADB": 512}
 
 
 class cuBLASLtError(Exception):
@@ -50,17 +51,12 @@ def product(
     y = alpha * (first.astype(np.float32) @ second.astype(np.float32))
     if beta:
         y = y + beta * out.astype(np.float32)
-    if epilogue in ("BIAS", "GELU_AUX_BIAS"):
+    if epilogue in ("BIAS", "GELU_BIAS", "GELU_AUX_BIAS"):
         y = y + bias.astype(np.float32)[:, None]
-    inner = np.sqrt(2 / np.pi)
-    if epilogue.startswith("GELU_AUX"):
+    if "AUX" in epilogue:
         aux[...] = y
-        y = 0.5 * y * (1 + np.tanh(inner * (y + 0.044715 * y**3)))
-    if epilogue == "DGELU_BGRAD":
-        h = aux.astype(np.float32)
-        t = np.tanh(inner * (h + 0.044715 * h**3))
-        y = y * (0.5 * (1 + t) + 0.5 * h * (1 - t * t) * inner * (1 + 3 * 0.044715 * h * h))
-        bias[...] = y[0].sum(axis=1)
+    if epilogue.startswith("GELU"):
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
     if epilogue == "BGRADB":
         bias[...] = second[0].astype(np.float32).sum(axis=0)
     out[...] = y
@@ -154,7 +150,7 @@ class Library:
         bias = aux = None
         if "BIAS" in epilogue or "BGRAD" in epilogue:
             bias = _at(how["BIAS_POINTER"], out.dtype, (n if epilogue == "BGRADB" else m,), (1,))
-        if "AUX" in epilogue or "DGELU" in epilogue:
+        if "AUX" in epilogue:
             assert how["EPILOGUE_AUX_LD"] % 8 == 0 and how["EPILOGUE_AUX_POINTER"] % 16 == 0
             aux = _at(how["EPILOGUE_AUX_POINTER"], out.dtype, (1, m, n), (0, 1, how["EPILOGUE_AUX_LD"]))
         if epilogue in self.failing:

@@ -24,12 +24,20 @@ launched = 0  # graphs
 NOT_WHILE_CAPTURING = "operation not permitted when stream is capturing"
 
 
-class MemoryPool:
-    """Memory that stays as long as the pool: what no array holds is given to the next that it is large enough for."""
+class Memory(bytearray):
+    """Bytes of a GPU, which are free again when nobody holds them."""
 
-    def __init__(self) -> None:
-        self.blocks: list[tuple[bytearray, weakref.ref[np.ndarray]]] = []
-        self.given: list[bytearray] = []  # blocks in the order in which they were handed out, some of them often
+
+class MemoryPool:
+    """Memory that is given to the next array that it is large enough for when none holds it, and stays in the pool.
+
+    take: where more of it comes from. As CuPy's, the pool lets go of what no array holds when it is asked to.
+    """
+
+    def __init__(self, take: Any) -> None:
+        self.take = take
+        self.blocks: list[tuple[Memory, weakref.ref[np.ndarray]]] = []
+        self.given: list[weakref.ref[Memory]] = []  # blocks in the order in which they were handed out
 
     def malloc(self, size: int) -> None: ...
 
@@ -41,30 +49,39 @@ class MemoryPool:
     def total_bytes(self) -> int:
         return sum(len(raw) for raw, array in self.blocks)
 
+    def free_all_blocks(self) -> None:
+        self.blocks = [(raw, array) for raw, array in self.blocks if array() is not None]
+
     def array(self, like: np.ndarray) -> np.ndarray:
         """Memory of an array's shape, dtype and layout."""
         raw = self._free(like.nbytes + 32)
         start = -_bytes(raw).ctypes.data % 16
         array = np.ndarray(like.shape, like.dtype, memoryview(raw)[start:], strides=like.strides)  # type: ignore[call-overload]
         self.blocks.append((raw, weakref.ref(array)))
-        self.given.append(raw)
+        self.given.append(weakref.ref(raw))
         return array
 
-    def _free(self, size: int) -> bytearray:
+    def _free(self, size: int) -> Memory:
         """The smallest block of at least this size that no array holds, or a new one."""
         free = [i for i, (raw, array) in enumerate(self.blocks) if array() is None and len(raw) >= size]
         if not free:
-            return bytearray(size)  # were it an array, it would be the base of views, and not the array laid over it
+            return self.take(size).mem
         return self.blocks.pop(min(free, key=lambda i: len(self.blocks[i][0])))[0]
+
+    def holding(self, array: np.ndarray) -> Memory | None:
+        """The block that an array lies in."""
+        owner = owner_of(array)
+        return next((raw for raw, block in self.blocks if block() is owner), None)
 
     def spoil(self, start: int | None = None) -> None:
         """Overwrite what no array holds with nan, or everything that was handed out from a moment on."""
         unheld = (raw for raw, array in self.blocks if array() is None)
-        for raw in unheld if start is None else self.given[start:]:
+        given = (raw for block in self.given[start or 0 :] if (raw := block()) is not None)
+        for raw in unheld if start is None else given:
             _bytes(raw).fill(255)
 
 
-def _bytes(raw: bytearray) -> np.ndarray:
+def _bytes(raw: Memory) -> np.ndarray:
     return np.frombuffer(raw, np.uint8)
 
 
@@ -97,9 +114,8 @@ class Place:
         self.array = array.shape, array.strides, array.dtype
         self.low, self.high = np.lib.array_utils.byte_bounds(array)
         self.offset = array.ctypes.data - self.low
-        owner = owner_of(array)
-        pools = [pool for pool in (allocator,) if pool and any(block() is owner for _, block in pool.blocks)]
-        self.held: weakref.ref[Any] = weakref.ref(pools[0] if pools else owner)
+        block = None if allocator is None else allocator.holding(array)
+        self.held: weakref.ref[Any] = weakref.ref(owner_of(array) if block is None else block)
 
     def there(self) -> np.ndarray:
         """The array."""

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tinygrad_llm.kernels import CUDA
+from tinygrad_llm.kernels.cuda import step
 from tinygrad_llm.kernels.cuda.launch import REALS
 from tinygrad_llm.kernels.step import CHUNK, FEW
 
@@ -22,15 +24,19 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def linear(rows: int, n: int, k: int, *, normed: bool = False, form: str | None = None, add: bool = False,
-           bias: bool = True, narrow: bool = False) -> Call:  # fmt: skip
-    """narrow: x and the result in the dtype of the weight."""
+           bias: bool = True, narrow: bool = False, wide_bias: bool = False, blocks: int = step.BLOCKS) -> Call:  # fmt: skip
+    """narrow: x and the result in the dtype of the weight. blocks: for the sake of which tiles are made smaller."""
 
     def call(kernels: Any, put: Place, put_real: Place) -> list[Any]:
         ends = put_real if narrow else put
+        put_bias = put if wide_bias else put_real
         x, weight, out = ends(floats(rows, k)), put_real(floats(n, k) / 4), ends(floats(rows, n))
         norm = (put_real(floats(k)), put_real(1 + floats(k)), 1e-5) if normed else None
         x = put(floats(rows, k)) if normed else x
-        kernels.linear_step(x, weight, put_real(floats(n)) if bias else None, out, norm, form, add)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step, "BLOCKS", blocks)
+            shift, later = put_bias(floats(n)) if bias else None, put_real(floats(n, 40))
+            kernels.linear_step(x, weight, shift, out, norm, form, add, ahead=later if rows % 2 else None)
         return [out]
 
     return call
@@ -105,6 +111,16 @@ STEPS: dict[str, Call] = {
         f"linear of {rows} narrow rows": linear(rows, 40, 64, form="gelu", narrow=True)
         for rows in (FEW + 1, 2 * FEW, 65)
     },
+    **{f"linear of {rows} rows in large tiles": linear(rows, 37, 328, blocks=1, add=True) for rows in (30, 33, 130)},
+    **{
+        f"linear of {rows} rows with a bias in float32": linear(rows, 21, 64, wide_bias=True, normed=True, add=True)
+        for rows in (3, 12)
+    },
+    "linear by cublasLt": linear(12, 24, 96, bias=False, add=True),
+    "linear by cublasLt, a bias": linear(12, 24, 96, wide_bias=True, add=True),
+    "linear by cublasLt, narrow": linear(12, 24, 96, narrow=True),
+    "linear by cublasLt, GELU": linear(9, 16, 32, form="gelu_tanh", narrow=True),
+    "linear by cublasLt, GELU, no bias": linear(9, 16, 32, form="gelu_tanh", narrow=True, bias=False),
     "attention, length 1": attention([1], 1, 2, 2, 16),
     "attention, about a part": attention([CHUNK - 1, CHUNK, CHUNK + 1, 2], 2 * CHUNK, 3, 3, 32),
     "attention, full": attention([3 * CHUNK, 2 * CHUNK + 1], 3 * CHUNK, 2, 2, 64),
@@ -117,8 +133,8 @@ STEPS: dict[str, Call] = {
     **{f"likeliest of {v}": likeliest(v) for v in (1, 33, 700, 5000)},
     **FLOAT32,
 }
-ROUNDED = "linear of a norm, 12 x 20 x 96, gelu"  # before the product, where it has 16 bits
-assert ROUNDED in STEPS
+ROUNDED = ("linear of a norm, 12 x 20 x 96, gelu", "linear of 12 rows with a bias in float32")  # before the product
+assert set(ROUNDED) <= set(STEPS)
 ONCE_MORE = ("linear, 1 x 40", "linear, 9", "linear of 9", "attention, about", "attention, narrow", "embedding, greedy")
 CASES = [
     (name, real) for name in STEPS for real in range(3)
@@ -143,7 +159,7 @@ def check(name: str, real: int, found: list[np.ndarray], wanted: list[np.ndarray
         if y.dtype.kind in "ib":
             np.testing.assert_array_equal(y, z)
             continue
-        rounded = y.dtype.itemsize == 2 or (real and name == ROUNDED)
+        rounded = y.dtype.itemsize == 2 or (real and name in ROUNDED)
         eps = (2.0**-18, 2.0**-8, 2.0**-11)[real if rounded else 0]
         largest = 1 + np.abs(z[np.isfinite(z)]).max(initial=0)
         np.testing.assert_allclose(y.astype(np.float64), z, rtol=0, atol=eps * largest)

@@ -83,6 +83,17 @@ def test_the_generator_is_where_the_cpu_leaves_it_when_nobody_reads_on():
     assert states[0] == states[1] and texts[:2] == texts[2:]
 
 
+def test_a_copy_under_way_is_waited_for_when_nobody_reads_on(monkeypatch):
+    """Its place in main memory would be given to somebody else."""
+    with emulated.gpu():
+        written, waited = stream(build().to("cuda"), [1, 2], 30, sampling=Sampling()), []
+        for _ in range(6):
+            next(written)
+        monkeypatch.setattr(recorded.Event, "synchronize", lambda self: waited.append(self))
+        written.close()
+        assert len(set(waited)) == 2
+
+
 def test_what_was_recorded_is_used_again_and_exchanged_weights_count():
     def write(place):
         gpt = build().to(place)
@@ -136,6 +147,39 @@ def test_logits_are_those_of_the_same_weights_in_float64(dtype, rows):
             for row in written:
                 row.append(sum(row) % VOCABULARY)
         assert found.dtype == np.float32  # by a step
+
+
+def test_biases_that_were_changed_in_place_count():
+    """Also where a step has a copy of them in float32."""
+    rows = prompts(*[3] * 12)
+    with emulated.gpu():
+        gpt = build(tg.bfloat16).cuda()
+        reader, found = Reader(gpt), []
+        reader(rows)
+        for change in (0.0, 0.5):
+            with tg.no_grad():
+                gpt.trf_blocks[-1].ff.layers[2].bias.mul_(1 + change).add_(change * tg.arange(16.0, device="cuda"))
+            found.append(back(reader(rows)))  # the last id again, by a step
+        wanted = back(Reader(gpt)(rows))
+    assert np.linalg.norm(found[1] - wanted) < 0.04 * np.linalg.norm(wanted) < np.linalg.norm(found[0] - wanted)
+
+
+def test_a_product_fetches_what_the_second_after_it_reads(monkeypatch):
+    """Around the end of a step, too."""
+    with emulated.gpu():
+        reader, read, fetched = Reader(build().cuda()), [], []
+        reader([[1, 2]])
+        start = launch.start
+
+        def record(file, name, definitions, grid, block, args, shared):
+            if name == "few_rows":
+                read.append(args[5].data.ptr)
+                fetched.append(args[-2].data.ptr)
+            start(file, name, definitions, grid, block, args, shared)
+
+        monkeypatch.setattr(launch, "start", record)
+        reader([[1, 2, 3]])
+    assert fetched == read[2:] + read[:2] and len(set(read)) == 9
 
 
 @pytest.mark.parametrize("dtype", [tg.float32, tg.bfloat16])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -134,6 +135,39 @@ def test_memory_that_was_freed_is_not_read(gpu):
     with pytest.raises(AssertionError, match="memory that was freed"):
         graph.replay()
     del y
+
+
+def test_a_full_gpu_takes_no_memory_that_a_graph_writes_to(gpu, monkeypatch):
+    """CuPy's pool gives what no array holds back, and asks again: to it that is what recorded launches write to."""
+
+    def full(pool: recorded.MemoryPool, size: int) -> recorded.Memory:
+        pool.free_all_blocks()
+        return pool.take(size).mem
+
+    monkeypatch.setattr(recorded.MemoryPool, "_free", full)
+    assert same(train(True), train(False))
+
+
+def test_the_memory_of_a_dropped_graph_goes_back(gpu):
+    x, graph = tg.ones(4, device="cuda"), tg.cuda.CUDAGraph()
+    with tg.cuda.graph(graph):
+        y = x * 2 + 1
+    held = [weakref.ref(raw) for raw, _ in graph.pool().pool.blocks]
+    assert len(held) > 1 and tg.cuda.memory_reserved() > 0
+    graph.reset()
+    tg.cuda.empty_cache()
+    assert sum(raw() is not None for raw in held) == 1 and y.shape == (4,)
+    del y
+    tg.cuda.empty_cache()
+    assert not any(raw() for raw in held) and tg.cuda.memory_reserved() == 0
+
+
+def test_a_number_of_numpys_is_no_array_of_another_gpu(gpu):
+    x, graph = tg.arange(8.0, device="cuda").reshape(2, 4), tg.cuda.CUDAGraph()
+    with tg.cuda.graph(graph):
+        y = F.layer_norm(x, (4,), eps=np.float64(1e-5))
+    graph.replay()
+    np.testing.assert_allclose(y.tolist(), F.layer_norm(x.cpu(), (4,)).tolist(), atol=1e-6)
 
 
 def test_what_python_must_know_is_refused_and_the_graph_can_be_captured_again(gpu):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.cuda import emulated
+from tests.cuda import emulated, pretend_cublas
 from tests.cuda.kinds import back, moved
-from tests.cuda.step_cases import CASES, check, results
+from tests.cuda.step_cases import CASES, STEPS, check, results
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import launch
+from tinygrad_llm.kernels.cuda import cublaslt, launch
 
 
 def found(name, real):
@@ -25,6 +25,22 @@ def test_as_the_reference(name, real, monkeypatch):
         for y, z in zip(found(name, real), first, strict=True):
             np.testing.assert_array_equal(y, z)
     check(name, real, first, results(name, REFERENCE, None, lambda x: x))
+
+
+@pytest.mark.parametrize("real", [1, 2])
+@pytest.mark.parametrize("name", [name for name in STEPS if name.startswith("linear by cublasLt")])
+def test_by_cublaslt_where_it_is_there(name, real):
+    """And by our kernel where it is not, or has no algorithm."""
+    wanted = results(name, REFERENCE, None, lambda x: x)
+    with emulated.gpu():
+        for missing in (False, True):
+            if missing:
+                cublaslt._library().refused |= set(pretend_cublas.EPILOGUES)
+                cublaslt._known.cache_clear()
+            cublaslt._library().calls.clear()
+            with launch.counted() as launches:
+                check(name, real, found(name, real), wanted)
+            assert (len(cublaslt._library().calls), launches["many_rows"]) == (not missing, missing)
 
 
 def test_rows_that_start_anywhere_are_read_one_by_one():

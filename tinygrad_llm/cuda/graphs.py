@@ -13,12 +13,14 @@
 What a step draws or counts in Python is drawn and counted for each replay as an ordinary step would: keys of dropout's
 masks, the learning rate and step of Adam and AdamW. All other numbers are those of the capture. What must be known in
 Python on the way (`item()`, an `if` on a tensor, a mask as an index, a copy from or to main memory) cannot be captured.
+While one thread captures, no other may wait for the GPU: CUDA then gives the capture up.
 """
 
 from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 from tinygrad_llm import devices
@@ -116,14 +118,18 @@ class CUDAGraph:
         return self._pool
 
 
+@lru_cache
+def usual_stream(number: int) -> Stream:
+    """Where graphs of a GPU are captured, unless on another stream: one for all, so that they can share memory."""
+    return Stream(number)
+
+
 class graph:
     """A context manager: the work inside is recorded in a CUDAGraph, and not run.
 
     pool: another graph's memory, see `graph_pool_handle`. stream: one to record on. Where the work raises, the
     recording is thrown away, and the graph can be captured again.
     """
-
-    _usual: dict[int, Stream] = {}  # noqa: RUF012 (a stream of each GPU, so that graphs that share a pool share memory)
 
     def __init__(
         self,
@@ -132,10 +138,8 @@ class graph:
         stream: Stream | None = None,
         capture_error_mode: str = "global",
     ):
-        number = devices.current()
-        if stream is None:
-            stream = self._usual.get(number) or self._usual.setdefault(number, Stream())
-        self.cuda_graph, self.pool, self.capture_stream = cuda_graph, pool, stream
+        self.cuda_graph, self.pool = cuda_graph, pool
+        self.capture_stream = usual_stream(devices.current()) if stream is None else stream
         self._inside = on_stream(self.capture_stream)
 
     def __enter__(self) -> None:

@@ -61,8 +61,6 @@ class Kernels:
     """
     linear_activate: Callable[..., Any]
     """(x (N, K), weight (M, K), bias (M,)|None, form) -> h = x weight^T + bias (N, M), f(h). form: see `activate`."""
-    linear_activate_backward: Callable[..., Any]
-    """(g (N, L), weight (L, M), h (N, M), form) -> dh = (g weight) f'(h) (N, M), the sums of its columns (M,)."""
     erf: Callable[..., Any]
     """(x (...)) -> 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x, (...)."""
     activate: Callable[..., Any]
@@ -70,8 +68,8 @@ class Kernels:
     activate_backward: Callable[..., Any]
     """(g, x (..., C), bias|None, form, needs of x and bias, y=None, into=None) -> dx, dbias; None if not needed.
 
-    y: an array in order in memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be
-    g itself.
+    dbias, the sums of dx over all rows, may be needed without a bias: of one that x has in it. y: an array in order in
+    memory that takes f(x + bias), which costs little here. into: one that takes dx, and may be g itself.
     """
     dropout: Callable[..., Any]
     """(x (...), keep, p, plus (...)|None) -> x / (1 - p) where it is kept, else 0; added to plus.
@@ -180,11 +178,11 @@ class Kernels:
     table[token] + places[position], u the draws of the step, and seen, bool (B, V) or None, is marked with the token.
     """
     linear_step: Callable[..., None]
-    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None).
+    """(x (B, C), weight (N, C), bias (N,)|None, out (B, N), norm=None, form=None, add=False, room=None, ahead=None).
 
     f(W norm(x) + b) into out. norm: None, or the weight, the bias and the eps of a layer norm; form: as of `activate`,
-    or None; add: to what is there. Beside a weight of 16 bits x and out have them, too, or are float32. room: (B, C) of
-    the weight's dtype, to work in.
+    or None; add: to what is there. Beside a weight of 16 bits x, bias and out have them, too, or are float32. room:
+    (B, C) of the weight's dtype, to work in. ahead: a weight that is read soon after, which may be fetched meanwhile.
     """
     attention_step: Callable[..., None]
     """(qkv (B, (H + 2 G) D), keys, values (B, G, S, D), lengths (B,) int64, scale, out (B, H D), room).

@@ -77,20 +77,12 @@ def linear_activate(x: np.ndarray, weight: np.ndarray, bias: Any, form: str) -> 
     return h, activate(h, None, form)
 
 
-def linear_activate_backward(g: np.ndarray, weight: np.ndarray, h: np.ndarray, form: str) -> tuple[Any, Any]:
-    """dh = (g weight) f'(h) and the sums of its columns."""
-    d = matmul(g, weight)
-    dh, _ = activate_backward(d, h, None, form, (True, False), into=d)
-    return dh, column_sums(dh)
-
-
 _FLOAT32 = dataclasses.replace(
     KERNELS,
     matmul=matmul,
     linear=linear,
     linear_gradients=linear_gradients,
     linear_activate=linear_activate,
-    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,

@@ -58,7 +58,7 @@ def activate(x: np.ndarray, bias: Any, form: str) -> np.ndarray:
     The first is (1 + tanh) / 2 of half its argument, by an exp, which NumPy computes with vectors on every processor.
     """
     y = np.empty(x.shape, x.dtype)
-    (x_rows, y_rows), parts = _cut(bias, x, y)
+    (x_rows, y_rows), parts = _cut(bias is not None, x, y)
 
     def work(part: slice) -> None:
         out = y_rows[part]
@@ -72,10 +72,10 @@ def activate(x: np.ndarray, bias: Any, form: str) -> np.ndarray:
     return y
 
 
-def _cut(bias: Any, *arrays: Any) -> tuple[list[Any], Sequence[slice]]:
-    """Arrays of one shape, or None, as rows where a bias goes with each, else flat; and tiles of their first axis."""
-    cut = [None if a is None else a.reshape(-1) if bias is None else as_rows(a) for a in arrays]
-    return cut, tiles(arrays[0].size) if bias is None else row_tiles(*as_rows(arrays[0]).shape)
+def _cut(by_column: bool, *arrays: Any) -> tuple[list[Any], Sequence[slice]]:
+    """Arrays of one shape, or None, as rows where columns matter, else flat; and tiles of their first axis."""
+    cut = [None if a is None else as_rows(a) if by_column else a.reshape(-1) for a in arrays]
+    return cut, row_tiles(*as_rows(arrays[0]).shape) if by_column else tiles(arrays[0].size)
 
 
 def _normal_share(x: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def activate_backward(
     A tile's gradients are added up for the bias while they are in the cache.
     """
     dx = np.empty(x.shape, x.dtype) if into is None and needs[0] else into
-    (x_rows, g_rows, dx_rows, y_rows), parts = _cut(bias, x, g, dx, y)
+    (x_rows, g_rows, dx_rows, y_rows), parts = _cut(bias is not None or needs[1], x, g, dx, y)
     dbiases = np.zeros((len(parts), x.shape[-1]), x.dtype) if needs[1] else None  # a row for each tile
 
     def work(i: int) -> None:

@@ -21,7 +21,6 @@ RESULTS: dict[str, tuple[str | None, ...]] = {
     "linear": ("x",),
     "linear_gradients": (None, None),  # into is float32 as well
     "linear_activate": ("x", "x"),
-    "linear_activate_backward": ("h", None),
     "erf": ("x",),
     "activate": ("x",),
     "softmax": ("x",),

@@ -51,12 +51,6 @@ def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any
     return h, activate(h, None, form)
 
 
-def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[Any, Any]:
-    """dh = (g weight) f'(h) and the sums of its columns."""
-    dh = activate_backward(np.matmul(g, weight), h, None, form, (True, False))[0]
-    return dh, dh.sum(axis=0)
-
-
 def erf(x: Any) -> Any:
     """The error function, elementwise: (...) -> (...). NumPy has none; C's is exact and, number by number, slow."""
     if array_module(x) is not np:
@@ -331,7 +325,6 @@ KERNELS = Kernels(
     linear=linear,
     linear_gradients=linear_gradients,
     linear_activate=linear_activate,
-    linear_activate_backward=linear_activate_backward,
     erf=erf,
     activate=activate,
     activate_backward=activate_backward,

@@ -10,7 +10,7 @@ from tinygrad_llm import kernels
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels.half import wide
 
-CHUNK = 64  # positions that a part of a token's attention takes, where it is taken in parts
+CHUNK = 256  # positions that a part of a token's attention takes, where it is taken in parts
 FEW = 8  # rows that each look at a weight by themselves; more take it in tiles, where it has 16 bits
 
 
@@ -34,7 +34,7 @@ def penalize(x: Any, seen: Any, penalty: float) -> None:
 
 def linear_step(
     x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
-    room: Any = None,
+    room: Any = None, ahead: Any = None,
 ) -> None:  # fmt: skip
     """f(W norm(x) + b), into out or added to it."""
     x = wide(x)

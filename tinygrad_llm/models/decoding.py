@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinygrad_llm import cuda, devices
+from tinygrad_llm.cuda.graphs import usual_stream
 from tinygrad_llm.kernels import CUDA, of
 from tinygrad_llm.kernels.cuda.launch import REALS
 from tinygrad_llm.kernels.cuda.mail import Mail
@@ -55,12 +57,15 @@ class Step:
         def empty(*shape: int, dtype: Any = np.float32) -> Any:
             return np.empty_like(table, dtype, shape=shape)
 
-        narrow = dtype if rows > FEW and c % 8 == hidden % 8 == 0 else np.float32  # what only a product will read
+        tiled = dtype != np.float32 and rows > FEW and c % 8 == hidden % 8 == 0
+        narrow = dtype if tiled else np.float32  # what only a product will read
         self.state = xp.zeros((3, rows), np.int64)
         self.x, self.qkv, self.logits = empty(rows, c), empty(rows, 3 * c), empty(rows, v)
         self.mixed, self.hidden = empty(rows, c, dtype=narrow), empty(rows, hidden, dtype=narrow)
         self.room = empty(rows, gpt.heads, parts, c // gpt.heads + 2), xp.zeros((rows, gpt.heads), np.int32)
         self.normed = empty(rows, c, dtype=dtype)
+        summed = [layer for block in gpt.blocks for layer in (block.qkv, block.out_proj, block.second)] if tiled else []
+        self.wide = {id(layer): (layer, np.empty_like(layer.bias.array, np.float32)) for layer in summed if layer.bias is not None}
         self.draws, self.u = empty(DRAWN, rows, dtype=np.float64), empty(rows, 1, dtype=np.float64)
         self.seen: Any = None  # (B, V), which tokens each row has, where that counts
         self.mail = Mail(self.state[0])
@@ -97,17 +102,20 @@ class Step:
             self.seen = marks if self.seen is None else self.seen
             self.seen[...] = marks
         before: Callable[[], np.ndarray] | None = None
-        for i in range(count):
-            if ahead is not None and i % DRAWN == 0:
-                moved = ahead.next(min(DRAWN, count - i))
-                devices.run(self._put_draws, [self.x], moved)
-            devices.run(self._step, [self.x], sampling, count - i)
-            sent = devices.run(self.mail.send, [self.x])
+        try:
+            for i in range(count):
+                if ahead is not None and i % DRAWN == 0:
+                    moved = ahead.next(min(DRAWN, count - i))
+                    devices.run(self._put_draws, [self.x], moved)
+                devices.run(self._step, [self.x], sampling, count - i)
+                sent = devices.run(self.mail.send, [self.x])
+                if before is not None:
+                    yield sampling.checked(before())
+                before = sent
             if before is not None:
                 yield sampling.checked(before())
-            before = sent
-        if before is not None:
-            yield sampling.checked(before())
+        finally:
+            self.mail.wait()
 
     def _start(self, tokens: Sequence[int], lengths: Sequence[int]) -> None:
         """Put the last tokens and the lengths before them where the launches look."""
@@ -116,6 +124,12 @@ class Step:
             raise IndexError(f"generate: id {wrong[0]} is outside of the vocabulary of {self.logits.shape[1]}")
         state = np.array([tokens, lengths, [0] * len(tokens)], np.int64)
         self.state[...] = devices.move(state, devices.of(self.x))
+        devices.run(self._widen, [self.x])
+
+    def _widen(self) -> None:
+        """The biases of products that give float32, as such a product takes them; the layers' own may have changed."""
+        for layer, bias in self.wide.values():
+            bias[...] = layer.arrays()[1]
 
     def _put_draws(self, u: np.ndarray) -> None:
         """The numbers that the next steps draw by."""
@@ -148,12 +162,17 @@ class Step:
         tables = gpt.tok_emb.weight.array, gpt.pos_emb.weight.array
         k.embedding_step(self.state, *draws, *tables, x, seen, self.most)
         scale = (x.shape[1] // gpt.heads) ** -0.5
+        blocks = [(block.qkv, block.out_proj, block.first, block.second) for block in gpt.blocks]
+        weights = [layer.arrays()[0] for layer in (*chain(*blocks), gpt.head)]
+        ahead = iter(weights[2:] + weights[:2])  # of each product what the second after it reads, over to the next step
 
         def linear(
             x: Any, layer: Layer, out: Any, norm: Layer | None = None, form: Any = None, add: bool = False
         ) -> None:
             given = None if norm is None else (*norm.arrays(), norm.eps)
-            k.linear_step(x, *layer.arrays(), out, given, form, add, self.normed)
+            weight, bias = layer.arrays()
+            _, bias = self.wide.get(id(layer), (layer, bias))
+            k.linear_step(x, weight, bias, out, given, form, add, self.normed, next(ahead))
 
         for block, layer in zip(gpt.blocks, self.layers, strict=True):
             linear(x, block.qkv, self.qkv, block.norm1)
@@ -171,7 +190,7 @@ def _read_by(gpt: PlainGPT, cache: KVCache) -> list[Any]:
 
 def captured(work: Callable[[], None]) -> Callable[[], None] | None:
     """What repeats some work as one launch; None where that is not possible, with a warning."""
-    graph, stream = cuda.CUDAGraph(), cuda.Stream()
+    graph, stream = cuda.CUDAGraph(), usual_stream(devices.current())
     stream.wait_stream(cuda.current_stream())
     try:
         with cuda.stream(stream):
@@ -180,7 +199,7 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
                 work()
             finally:
                 graph.capture_end()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         warnings.warn(f"generate: a step cannot be recorded and is given launch by launch ({error})", stacklevel=2)
         return None
     cuda.current_stream().wait_stream(stream)

@@ -118,13 +118,13 @@ ByteTensor, CharTensor, ShortTensor, IntTensor, LongTensor, BoolTensor = map(
 
 @method
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor in main memory that a GPU copies from by itself; itself where it lies there, or no GPU is in use.
+    """The tensor in main memory that a GPU copies from by itself; itself where it lies there, or there is no GPU.
 
     Raises: RuntimeError for a tensor on a GPU.
     """
     if not self.is_cpu:
         raise RuntimeError(f"cannot pin a tensor on {self.device}; only tensors in main memory can be pinned")
-    if not devices.in_use or devices.is_pinned(self.array):
+    if devices.cuda_problem() or devices.is_pinned(self.array):
         return self
     array = devices.pinned(self.array.shape, self.array.dtype)
     array[...] = self.array

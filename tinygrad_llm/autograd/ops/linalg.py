@@ -125,8 +125,8 @@ def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -
 def feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, *, form: str) -> Any:
     """f(x w1^T + b1) w2^T + b2: x (..., K), w1 (M, K), w2 (N, M), b1 (M,) and b2 (N,) or None -> (..., N).
 
-    For a GPU, whose products add biases, apply GELU and its slope and sum biases' gradients on their way. Captures x,
-    w1, w2 and what f is applied to; f of it, which dw2 needs, is computed again.
+    For a GPU, whose products add biases and apply GELU on their way. Captures x, w1, w2 and what f is applied to; f of
+    it, which dw2 needs, is computed again beside its derivative.
     """
     k = kernels.of(x)
     rows = as_rows(x)
@@ -135,13 +135,17 @@ def feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, *, form: str) -> An
 
     def pull(g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
         g, dx, dw1, db1 = as_rows(g), None, None, None
-        again = k.activate(h, None, form) if needs[3] else None
+        again = np.empty_like(h, order="C") if needs[3] else None
+        if any(needs[:3]):
+            d = k.matmul(g, w2)
+            dh, db1 = k.activate_backward(d, h, None, form, (True, needs[2]), again, into=d)
+        elif again is not None:
+            again = k.activate(h, None, form)
         dw2, db2 = k.linear_gradients(g, again, needs[3:])
         if any(needs[:3]):
-            dh, db1 = k.linear_activate_backward(g, w2, h, form)
             dx = k.matmul(dh, w1).reshape(x.shape) if needs[0] else None
             dw1, _ = k.linear_gradients(dh, rows, (needs[1], False))
-        return dx, dw1, db1 if needs[2] else None, dw2, db2
+        return dx, dw1, db1, dw2, db2
 
     return y.reshape(*x.shape[:-1], w2.shape[0]), pull
 

@@ -17,7 +17,6 @@ CUDA = dataclasses.replace(
     linear=layers.linear,
     linear_gradients=layers.linear_gradients,
     linear_activate=layers.linear_activate,
-    linear_activate_backward=layers.linear_activate_backward,
     activate=elementwise.activate,
     activate_backward=elementwise.activate_backward,
     dropout=elementwise.dropout,

@@ -76,7 +76,7 @@ class Capture:
     def check_here(self, arrays: Sequence[Any]) -> None:
         """Raise where a launch with these arguments goes to another GPU's stream, which is not captured."""
         for a in arrays:
-            if hasattr(a, "data") and hasattr(a, "device") and a.device.id != self._number:
+            if hasattr(a, "data") and not isinstance(a, np.generic) and a.device.id != self._number:
                 raise RuntimeError(
                     f"a graph is captured on cuda:{self._number}, and this is work for cuda:{a.device.id}; capture it "
                     f"inside torch.cuda.device({a.device.id})"

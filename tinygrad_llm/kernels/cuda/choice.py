@@ -7,7 +7,6 @@ it, and the result holds for the process. What is chosen is told to the logger "
 from __future__ import annotations
 
 import logging
-import statistics
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -81,7 +80,7 @@ def milliseconds(call: Callable[[], Any], runs: int) -> float:
         end.record()
         end.synchronize()
         times.append(devices.milliseconds(start, end))
-    return statistics.median(times)
+    return sorted(times)[runs // 2]
 
 
 def _capturing() -> bool:

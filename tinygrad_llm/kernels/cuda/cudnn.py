@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -32,6 +33,7 @@ ARRAYS = {  # of each way, as cuDNN calls them: what it reads, what it writes
     "backward": (("q", "k", "v", "o", "dO", "stats"), ("dQ", "dK", "dV")),
 }
 
+_lock = threading.Lock()
 deterministic = True  # whether gradients are summed in one order, which gives the same bits every time
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array's shape, and its steps in elements
@@ -139,10 +141,11 @@ def _run(way: str, arrays: tuple[Any, ...], causal: bool, scale: float) -> None:
     q = arrays[0]
     number = q.device.id
     library, handle = _library(number)
-    library.set_stream(handle=handle, stream=_stream(number).ptr)
     plan = planned(way, DTYPES[q.dtype], tuple(map(_layout, arrays)), bool(causal), float(scale), number, deterministic)
     room: Any = np.empty_like(q, order="C", shape=max(1, plan.room), dtype=np.uint8)
-    plan.graph.execute({uid: a.data.ptr for uid, a in enumerate(arrays, 1)}, room.data.ptr, handle=handle)
+    with _lock:  # the stream is the handle's
+        library.set_stream(handle=handle, stream=_stream(number).ptr)
+        plan.graph.execute({uid: a.data.ptr for uid, a in enumerate(arrays, 1)}, room.data.ptr, handle=handle)
 
 
 def _layout(a: Any) -> Layout:

@@ -10,18 +10,27 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
-from tinygrad_llm.kernels.cuda.rows import BLOCKS, blocks_of, column_sums, threads_for
+from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
+WIDE = 2048  # numbers of a row where columns do not matter
 MOST_BLOCKS = 4096  # of dropout: a thread takes several packs where there are more
 
 
 class _Layout:
-    """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down; flat where there is no bias."""
+    """How rows (n, c) are laid out over the GPU: columns across, chunks of rows down.
 
-    def __init__(self, bias: Any, *arrays: Any):
-        rows = arrays[0].reshape(1, -1) if bias is None else as_rows(arrays[0])
-        self.n, self.c = rows.shape
+    Where columns do not matter rows are WIDE, or half or a quarter of it, so that a thread takes many; where the size
+    does not allow that, all is one row.
+    """
+
+    def __init__(self, by_column: bool, bias: Any, *arrays: Any):
+        self.n, self.c = as_rows(arrays[0]).shape
+        if not by_column:
+            size = arrays[0].size
+            wide = math.gcd(size, WIDE)
+            self.c = wide if 4 * wide >= WIDE else size
+            self.n = size // self.c
         self.vec = vector(self.c, *arrays, bias)
         packs = blocks_of(self.c, self.vec)
         threads = threads_for(packs, 256)
@@ -39,7 +48,7 @@ def _defined(form: str) -> Any:
 def activate(x: Any, bias: Any, form: str) -> Any:
     """f(x + bias)."""
     y = np.empty_like(x)
-    at = _Layout(bias, x, y)
+    at = _Layout(bias is not None, bias, x, y)
     options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
     launch("activate", "activate", *at.launch, x, bias, y, at.n, at.c, at.chunk, **options)
     return y
@@ -51,12 +60,16 @@ def activate_backward(
 ) -> tuple[Any, Any]:
     """dx and dbias: the chunks' sums of columns come first, one row each."""
     dx = np.empty_like(x) if into is None and needs[0] else into
-    at = _Layout(bias, *(a for a in (g, x, dx, y) if a is not None))
+    at = _Layout(bias is not None or needs[1], bias, *(a for a in (g, x, dx, y) if a is not None))
     dbias = np.empty_like(x, np.float32, shape=(at.launch[0][1], at.c)) if needs[1] else None
     arrays = (g, x, bias, dx, y, dbias)
     options: dict[str, Any] = {"VEC": at.vec, **_defined(form), **kinds(REAL=[x], PARAM=[bias])}
     launch("activate", "activate_backward", *at.launch, *arrays, at.n, at.c, at.chunk, **options)
-    return dx if needs[0] else None, None if dbias is None else column_sums(dbias)
+    if dbias is None:
+        return dx if needs[0] else None, None
+    total = np.empty_like(dbias, shape=at.c)
+    add_blocks(dbias.reshape(-1, 1, at.c), total)
+    return dx if needs[0] else None, total
 
 
 @instead_of(REFERENCE.dropout, real="x", param="plus")

@@ -145,7 +145,7 @@ def start(
 ) -> None:  # fmt: skip
     """Hand a kernel with its arguments to the GPU, which runs it when it has done what it was given before."""
     kernel = compiled(file, name, definitions)
-    if shared > FREE:
+    if shared > FREE and kernel.max_dynamic_shared_size_bytes < shared:  # never less: a graph may have a larger one
         kernel.max_dynamic_shared_size_bytes = shared
     kernel(grid, block, [NULL if a is None else a for a in args], shared_mem=shared)
 

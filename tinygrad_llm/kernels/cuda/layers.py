@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.kernels.cuda import products
-from tinygrad_llm.kernels.cuda.elementwise import activate, activate_backward
+from tinygrad_llm.kernels.cuda.elementwise import activate
 from tinygrad_llm.kernels.cuda.launch import in_order
 from tinygrad_llm.kernels.cuda.rows import column_sums
 from tinygrad_llm.kernels.half import is_half, sum_dtype
@@ -51,17 +51,6 @@ def linear_activate(x: Any, weight: Any, bias: Any, form: str) -> tuple[Any, Any
             return h, y
     h = linear(x, weight, bias)
     return h, activate(h, None, form)
-
-
-def linear_activate_backward(g: Any, weight: Any, h: Any, form: str) -> tuple[Any, Any]:
-    """dh = (g weight) f'(h) and the sums of its columns: in one product where `linear_activate` is one."""
-    if form == "gelu_tanh" and is_half(g) and h.shape[1] % MULTIPLE_OF_GELU == 0 and fits(g, weight, h):
-        dh = np.empty_like(h, order="C")
-        sums = np.empty_like(h, shape=(h.shape[1],))
-        if products.run(products.plan(g, weight, dh), epilogue="DGELU_BGRAD", bias=sums, aux=in_order(h)):
-            return dh, sums
-    dh, _ = activate_backward(products.matmul(g, weight), h, None, form, (True, False))
-    return dh, column_sums(dh)
 
 
 def fits(*arrays: Any) -> bool:

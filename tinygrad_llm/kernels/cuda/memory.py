@@ -10,12 +10,13 @@ from typing import Any
 from tinygrad_llm import devices
 
 graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # what has a pool of its own, called `pool`, beside the usual one
+_retired: list[Any] = []  # pools of graphs that were dropped: arrays may still lie there
 
 
 def _all_pools(number: int | None) -> tuple[list[Any], Any]:
     """CuPy's memory pools, and the context of the device that they are to be asked about."""
     pool, here = _pool(number)
-    return [pool, *(graph.pool for graph in graphs)], here
+    return [pool, *(graph.pool for graph in graphs), *_retired], here
 
 
 def _pool(number: int | None) -> tuple[Any, Any]:
@@ -53,15 +54,39 @@ def available() -> int:
 
 
 def left_to_take() -> int:
-    """Bytes that another pool of the current GPU may take under the limit; 0 where there is none."""
+    """Bytes that another pool of the current GPU may take under the limit; 0 where there is none.
+
+    What the usual pool keeps for later goes back first: under a limit it would be nobody's.
+    """
     pool = _pool(None)[0]
-    return max(1, pool.get_limit() - reserved(None)) if pool.get_limit() else 0
+    if not pool.get_limit():
+        return 0
+    free_unused()
+    return max(1, pool.get_limit() - reserved(None))
 
 
 def free_unused() -> None:
     """Give memory that the pool keeps for later back to the GPU."""
     note_reserved(devices.current())
     _pool(None)[0].free_all_blocks()
+    free_retired()
+
+
+def retire(pool: Any, kept: list[Any]) -> None:
+    """Let the memory of a pool that nobody uses go back when the next one is made. Frees nothing: that would wait.
+
+    kept: what holds the pool's memory beside itself. A pool of CuPy's that is only dropped never gives its memory back,
+    for its parts hold each other.
+    """
+    kept.clear()
+    _retired.append(pool)
+
+
+def free_retired() -> None:
+    """Give memory of dropped pools back to the GPU, but for what arrays hold."""
+    for pool in _retired:
+        pool.free_all_blocks()
+    _retired[:] = [pool for pool in _retired if pool.total_bytes()]
 
 
 def limit(fraction: float, number: int | None) -> None:

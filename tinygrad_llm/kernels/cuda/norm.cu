@@ -7,7 +7,8 @@
 //
 // Bytes moved, N rows of numbers of s bytes: forward 2 s N C (x in, y out), backward 3 s N C (x and g in, dx out), and a few
 // rows of sums, which are float, as mean and rstd are.
-// Layout: forward a warp per row; its second and third look at the row find it in the level-1 cache. Backward: norm.cuh.
+// Layout: norm.cuh. Of a row that is too wide for a warp's registers, forward finds its second and third look in the
+// level-1 cache.
 
 #include "norm.cuh"
 
@@ -20,6 +21,13 @@ __device__ void forward(const real *x, const param *weight, const param *bias, r
     if (row >= n) return;
     x += row * c;
     y += row * c;
+#ifdef ROW
+    Pack<VEC> p[ROW];
+#pragma unroll
+    for (int k = 0; k < ROW; k++)
+        if ((k * 32 + lane) * VEC < c) p[k] = load<VEC>(x + (k * 32 + lane) * VEC);
+    norm_of_row<centred>(p, weight, bias, y, mean + row, rstd + row, c, eps);
+#else
     float centre = 0;
     if (centred) {
         float sum = 0;
@@ -46,6 +54,7 @@ __device__ void forward(const real *x, const param *weight, const param *bias, r
         if (centred) mean[row] = centre;
         rstd[row] = r;
     }
+#endif
 }
 
 extern "C" __global__ void layer_norm(const real *x, const param *weight, const param *bias, real *y, float *mean,
@@ -62,14 +71,16 @@ extern "C" __global__ void rms_norm(const real *x, const param *weight, real *y,
 
 #ifdef PACKS
 // sums: a row for each block, of dweight's columns if they are needed, then dbias's.
-extern "C" __global__ void layer_norm_backward(const real *g, const real *x, const param *weight, const float *mean,
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+layer_norm_backward(const real *g, const real *x, const param *weight, const float *mean,
                                                const float *rstd, real *dx, float *sums, int need_weight,
                                                int need_bias, long long n, int c)
 {
     backward<true>(g, x, weight, mean, rstd, dx, sums, need_weight, need_bias, n, c);
 }
 
-extern "C" __global__ void rms_norm_backward(const real *g, const real *x, const param *weight, const float *rstd,
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+rms_norm_backward(const real *g, const real *x, const param *weight, const float *rstd,
                                              real *dx, float *sums, int need_weight, long long n, int c)
 {
     backward<false>(g, x, weight, nullptr, rstd, dx, sums, need_weight, false, n, c);

@@ -9,11 +9,16 @@ import numpy as np
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.elementwise import dropout
 from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
-from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
+from tinygrad_llm.kernels.cuda.rows import add_blocks, blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
 from tinygrad_llm.kernels.shortcut import behind_a_shortcut
 
 MOST_COLUMNS = 32  # that a thread of a norm's backward keeps in registers
+MOST_WARPS = 8  # that share a row there
+ROWS = 4  # of a block, each of which a warp has for itself
+MULTIPROCESSORS = 132  # of an H100
+RESIDENT = {96: 16, 130: 12}  # warps that a multiprocessor has at once, by the registers that numbers take in a thread
+PHILOX = 24  # registers for masks
 MOST_OF_A_ROW = 64  # numbers that a thread keeps of the sum whose norm is taken
 
 
@@ -22,10 +27,16 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, An
     """(x - mean) rstd weight + bias."""
     n, c = as_rows(x).shape
     y, mean, rstd = np.empty_like(x), *statistics(x, n)
-    options = {"VEC": vector(c, x, y, weight, bias), **kinds(REAL=[x], PARAM=[weight, bias])}
+    options = _in_registers(c, vector(c, x, y, weight, bias)) | kinds(REAL=[x], PARAM=[weight, bias])
     arrays = (x, weight, bias, y, mean, rstd)
     launch("norm", "layer_norm", (blocks_of(n, 4),), (128,), *arrays, n, c, eps, **options)
     return y, mean, rstd
+
+
+def _in_registers(columns: int, vec: int) -> dict[str, int]:
+    """What tells the compiler how a warp has its row: in registers, if it is not too wide."""
+    row = blocks_of(columns, 32 * vec)
+    return {"VEC": vec, **({"ROW": row} if row * vec <= MOST_OF_A_ROW else {})}
 
 
 def statistics(x: Any, n: int) -> tuple[Any, Any]:
@@ -38,7 +49,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
     """x rstd weight."""
     n, c = as_rows(x).shape
     y, rstd = np.empty_like(x), np.empty_like(x, np.float32, shape=(n, 1))
-    options = {"VEC": vector(c, x, y, weight), **kinds(REAL=[x], PARAM=[weight])}
+    options = _in_registers(c, vector(c, x, y, weight)) | kinds(REAL=[x], PARAM=[weight])
     launch("norm", "rms_norm", (blocks_of(n, 4),), (128,), x, weight, y, rstd, n, c, eps, **options)
     return y, rstd
 
@@ -46,7 +57,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> tuple[Any, Any]:
 @instead_of(REFERENCE.layer_norm_backward, real="g x", param="weight")
 def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: Any) -> tuple[Any, Any, Any]:
     """dx, dweight, dbias in two launches."""
-    way = _Backward(x, needs[1:3], g, x, weight)
+    way = _Backward(needs[1:3], weight, x, g)
     if not way.fits:
         return NotImplemented
     dx = np.empty_like(x) if needs[0] else None
@@ -58,7 +69,7 @@ def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs
 @instead_of(REFERENCE.rms_norm_backward, real="g x", param="weight")
 def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, needs: Any) -> tuple[Any, Any]:
     """dx, dweight in two launches."""
-    way = _Backward(x, (needs[1], False), g, x, weight)
+    way = _Backward((needs[1], False), weight, x, g)
     if not way.fits:
         return NotImplemented
     dx = np.empty_like(x) if needs[0] else None
@@ -73,16 +84,23 @@ class _Backward:
     Each block leaves its sums of columns in a row, for dweight, dbias or both as they are needed; they are added next.
     """
 
-    def __init__(self, x: Any, needs: tuple[bool, bool], *arrays: Any):
+    def __init__(self, needs: tuple[bool, bool], weight: Any, x: Any, g: Any, *behind_a_shortcut: Any):
         self.n, self.c = as_rows(x).shape
         self.needs, parts = needs, sum(needs)
-        vec = vector(self.c, *arrays)
-        threads = threads_for(blocks_of(self.c, vec), 256)
-        packs = blocks_of(self.c, threads * vec)
-        self.fits = packs * vec <= MOST_COLUMNS
-        self.options: dict[str, Any] = {"VEC": vec, "PACKS": packs}
-        self.launch = (min(self.n, BLOCKS),), (threads,)
-        self.sums = np.empty_like(x, np.float32, shape=(*self.launch[0], parts, self.c)) if parts else None
+        vec = vector(self.c, x, g, weight, *behind_a_shortcut)
+        warps = blocks_of(vec * blocks_of(self.c, vec), 32 * MOST_COLUMNS)
+        self.fits = warps <= MOST_WARPS
+        packs, rows = blocks_of(self.c, 32 * warps * vec), ROWS if warps == 1 else 1
+        held = packs * vec * (2 + (x.itemsize + g.itemsize) / 4)
+        if behind_a_shortcut:
+            held += packs * vec * x.itemsize / 4 + PHILOX
+        each = next((n for most, n in RESIDENT.items() if held <= most), 8) // (rows * warps)
+        self.options: dict[str, Any] = {"VEC": vec, "PACKS": packs, "WARPS": warps, "BLOCKS": each}
+        if weight is None:
+            self.options["PLAIN"] = 1
+        blocks = min(blocks_of(self.n, rows), MULTIPROCESSORS * each)
+        self.launch = (blocks,), (32 * warps * rows,)
+        self.sums = np.empty_like(x, np.float32, shape=(blocks, parts, self.c)) if parts else None
 
     def added(self) -> list[Any]:
         """dweight and dbias, each None where it is not needed."""
@@ -102,14 +120,13 @@ def dropout_add_norm(
 ) -> tuple[Any, Any, Any, Any]:
     """s = shortcut + dropout(x), y = (s - mean) rstd weight + bias."""
     n, c = as_rows(x).shape
-    vec = vector(c, x, shortcut, weight, bias)
-    row = blocks_of(c, 32 * vec)
-    if row * vec > MOST_OF_A_ROW or not (keep is None or philox.is_key(keep)):
+    options = _in_registers(c, vector(c, x, shortcut, weight, bias))
+    if "ROW" not in options or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     s, y, mean, rstd = np.empty_like(shortcut), np.empty_like(x), *statistics(x, n)
     launch(
         "shortcut", "dropout_add_norm", (blocks_of(n, 4),), (128,), x, shortcut, weight, bias, s, y, mean, rstd, n, c,
-        eps, *_drop(keep, p), VEC=vec, ROW=row, **kinds(REAL=[x], PARAM=[weight, bias], TRUNK=[shortcut]),
+        eps, *_drop(keep, p), **options, **kinds(REAL=[x], PARAM=[weight, bias], TRUNK=[shortcut]),
     )  # fmt: skip
     return s, y, mean, rstd
 
@@ -124,7 +141,7 @@ def dropout_add_norm_backward(
     g: Any, d: Any, s: Any, weight: Any, mean: Any, rstd: Any, keep: Any, p: float, needs: Any
 ) -> tuple[Any, Any, Any, Any]:
     """The gradients of x, the shortcut, weight and bias in two launches."""
-    way = _Backward(s, needs[2:], g, d, s, weight)
+    way = _Backward(needs[2:], weight, g, s, d)
     if not way.fits or not (keep is None or philox.is_key(keep)):
         return NotImplemented
     apart = keep is not None or g.dtype != s.dtype  # else both gradients are one array

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
-from tinygrad_llm.kernels.cuda import cublaslt
+from tinygrad_llm.kernels.cuda import capture, cublaslt
 from tinygrad_llm.kernels.half import is_half
 from tinygrad_llm.kernels.reference import REFERENCE
 
@@ -146,9 +146,14 @@ def can_be_captured() -> bool:
 
 @lru_cache
 def works(number: int) -> bool:
-    """Whether cublasLt is there and computes a small product on a GPU as NumPy does; warns once where it does not."""
+    """Whether cublasLt is there and computes a small product on a GPU as NumPy does; warns once where it does not.
+
+    Raises: RuntimeError while a graph is captured, before it is known.
+    """
     problem = cublaslt.problem()
     if problem is None:
+        if capture.at_work() is not None:
+            raise RuntimeError("the first product on a GPU cannot be captured: take a step before")
         try:
             problem = _tried(number)
         except Exception as error:  # a library of another version fails in its own ways

@@ -1,7 +1,7 @@
 // The instructions that C++ has no name for. On a processor other definitions of the same functions take their place:
 // tests/cuda/emulated_ptx.h.
 //
-// Source: NVIDIA, Parallel Thread Execution ISA: cvt, ex2, cp.async, ldmatrix, mma.
+// Source: NVIDIA, Parallel Thread Execution ISA: cvt, ex2, rcp, cp.async, ldmatrix, mma.
 
 __device__ float from_f16(unsigned short bits)
 {
@@ -50,6 +50,14 @@ __device__ float exp2_fast(float x)
     return y;
 }
 
+// 1 / x to within a unit of the last place; 0 where that is below the smallest normal number.
+__device__ float reciprocal_fast(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Two numbers of 16 bits in one register.
 __device__ unsigned pack_f16(float low, float high)
 {
@@ -80,6 +88,9 @@ __device__ void copy_8(void *to, const void *from, bool there)
 }
 
 __device__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// What an address points to will be read soon: it is brought from memory to the level-2 cache, and nobody waits.
+__device__ void expect(const void *there) { asm volatile("prefetch.global.L2 [%0];" :: "l"(there)); }
 
 // Four matrices of 8 x 8 numbers of 16 bits from shared memory. Thread 8 i + j of the warp gives the address of row j of
 // matrix i; thread 4 g + t gets of each matrix the numbers 2 t and 2 t + 1 of row g, or, transposed, of column g.

@@ -9,7 +9,7 @@
 // Bytes moved, N rows of C numbers: with s_x bytes of `real` and s_t of `trunk`: forward (2 s_x + 2 s_t) N C, backward
 // (s_x + 3 s_t) N C and, where something is dropped or dx is of another type, s_x N C more. One after the other add, norm,
 // and their backward move s_t N C more forward, and 3 s_t N C more backward.
-// Layout: forward a warp per row, which stays in its registers, ROW x VEC numbers of it in a thread's. Backward: norm.cuh.
+// Layout: norm.cuh.
 
 #include "norm.cuh"
 
@@ -31,7 +31,6 @@ extern "C" __global__ void dropout_add_norm(const real *x, const trunk *shortcut
     int lane = threadIdx.x % 32;
     if (row >= n) return;
     Pack<VEC> p[ROW];
-    float sum = 0, squares = 0;
 #pragma unroll
     for (int k = 0; k < ROW; k++) {
         int i = (k * 32 + lane) * VEC;
@@ -40,37 +39,18 @@ extern "C" __global__ void dropout_add_norm(const real *x, const trunk *shortcut
         p[k] = load<VEC>(x + start + i);
         if (limit) drop(p[k], start + i, key, limit, scale);
 #pragma unroll
-        for (int j = 0; j < VEC; j++) {
+        for (int j = 0; j < VEC; j++)
             p[k].x[j] = rounded(p[k].x[j] + q.x[j]);  // backward finds the sum as it is stored
-            sum += p[k].x[j];
-        }
         store<VEC>(s + start + i, p[k]);
     }
-    float centre = warp_sum(sum) / c;
-#pragma unroll
-    for (int k = 0; k < ROW; k++) {
-        if ((k * 32 + lane) * VEC >= c) break;
-#pragma unroll
-        for (int j = 0; j < VEC; j++) squares += (p[k].x[j] - centre) * (p[k].x[j] - centre);
-    }
-    float r = 1 / sqrtf(warp_sum(squares) / c + eps);
-#pragma unroll
-    for (int k = 0; k < ROW; k++) {
-        int i = (k * 32 + lane) * VEC;
-        if (i >= c) break;
-        normalise(p[k], centre, r, weight, bias, i);
-        store<VEC>(y + start + i, p[k]);
-    }
-    if (lane == 0) {
-        mean[row] = centre;
-        rstd[row] = r;
-    }
+    norm_of_row<true>(p, weight, bias, y + start, mean + row, rstd + row, c, eps);
 }
 #endif
 
 #ifdef PACKS
 // d, ds and dx may be null, as weight may; sums: as in layer_norm_backward.
-extern "C" __global__ void dropout_add_norm_backward(const real *g, const trunk *d, const trunk *s, const param *weight,
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+dropout_add_norm_backward(const real *g, const trunk *d, const trunk *s, const param *weight,
                                                      const float *mean, const float *rstd, trunk *ds, real *dx,
                                                      float *sums, int need_weight, int need_bias, long long n, int c,
                                                      long long key, const long long *drawn, long long limit,

@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(1024) likeliest(const real *x, long
     __syncthreads();
     x += blockIdx.x * (long long)v;
     float top = -INF;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = threadIdx.x; i < v; i += blockDim.x) {
         float here = number(x[i]);
         if (isnan(here)) spoiled = true;

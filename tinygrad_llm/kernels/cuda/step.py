@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.kernels.cuda.launch import REALS, launch
+from tinygrad_llm.kernels.cuda import products
+from tinygrad_llm.kernels.cuda.launch import REALS, kinds, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of, threads_for
 from tinygrad_llm.kernels.step import CHUNK, FEW
 
 FORMS = (None, "gelu", "gelu_tanh", "silu")  # by the numbers that the kernel knows them by
-WARPS = 8  # of a block of few_rows
+WARPS = 8  # of a block of few_rows or many_rows
 FEATURES = {1: 1, 2: 1, 4: 2, 8: 2}  # rows of the weight that a warp takes, by the rows of x
+AHEAD = 16 * 2**20  # bytes of a later weight that are brought to the level-2 cache, which has 40 MB and more
 BUSY = 2048  # warps that keep a GPU's memory busy
+BLOCKS = 96  # that are worth reading a weight more than once for
 SHARED = 96 * 1024  # bytes for rows that were normalised, which every GPU since 2020 has
 TILES = (2, 4, 8)  # of 8 rows that a block of many_rows takes
 WIDTHS = (32, 64, 128)  # of heads that the kernel is compiled for
@@ -39,18 +42,19 @@ def penalize(x: Any, seen: Any, penalty: float) -> None:
 
 def linear_step(
     x: Any, weight: Any, bias: Any, out: Any, norm: Any = None, form: str | None = None, add: bool = False,
-    room: Any = None,
+    room: Any = None, ahead: Any = None,
 ) -> None:  # fmt: skip
-    """out = f(W norm(x) + b), or added to it: for many rows of 16 bits on the tensor cores."""
+    """out = f(W norm(x) + b), or added to it: for many rows of 16 bits on the tensor cores, by cublasLt or by ours."""
     (rows, k), n, vec = x.shape, len(weight), _vec(x.shape[1], weight, x)
     options = (*(norm or (None, None, 0.0)), norm is not None)
     real = REALS.index(weight.dtype)
     if real and rows > FEW and vec > 1:
         if norm is not None or x.dtype != weight.dtype:
             h = np.empty_like(weight, shape=x.shape) if room is None else room
-            launch("step_linear", "norm_rows", (blocks_of(rows, 4),), (128,), x, *options, h, rows, k, REAL=real)
+            launch("step_linear", "norm_rows", (rows,), (128,), x, *options, h, k, REAL=real)
             x = h
-        _many_rows(x, weight, bias, out, form, add, real)
+        if not _by_cublaslt(x, weight, bias, out, form, add):
+            _many_rows(x, weight, bias, out, form, add, real)
         return
     at_once = min(8, 1 << (rows - 1).bit_length())
     while norm and at_once > 1 and 4 * at_once * k > SHARED:
@@ -60,21 +64,37 @@ def linear_step(
     grid = blocks_of(n, features * (WARPS // split)), groups
     launch(
         "step_linear", "few_rows", grid, (32 * WARPS,), x, *options, weight, bias, out, FORMS.index(form), add, rows, n,
-        k, split, shared=16 * blocks_of(at_once * k, 4) if norm else 0, REAL=real, VEC=vec, ROWS=at_once,
-        FEATURES=features,
+        k, split, ahead, 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize), shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once, FEATURES=features,
+        **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
+
+
+def _by_cublaslt(x: Any, weight: Any, bias: Any, out: Any, form: str | None, add: bool) -> bool:
+    """The same of rows in the dtype of the weight by cublasLt; False where it is missing or does not compute this.
+
+    Shapes and dtypes decide, and no measurement, so that a seed gives the same text every time. Results whose rows do
+    not start at multiples of 16 bytes are ours: there cublasLt has its slower algorithms only.
+    """
+    served = form is None or (form == "gelu_tanh" and not add and out.dtype == weight.dtype)
+    if not served or len(weight) % 8 or (bias is not None and bias.dtype != out.dtype):
+        return False
+    epilogue = ("DEFAULT", "GELU", "BIAS", "GELU_BIAS")[(form is not None) + 2 * (bias is not None)]
+    return products.run(products.plan(x, weight.T, out), add=add, epilogue=epilogue, bias=bias)
 
 
 def _many_rows(x: Any, weight: Any, bias: Any, out: Any, form: str | None, add: bool, real: int) -> None:
     """The same of rows in the dtype of the weight, whose lengths are multiples of 8."""
     (rows, k), n = x.shape, len(weight)
     tiles = next((tiles for tiles in TILES if rows <= 8 * tiles), TILES[-1])
+    while tiles > TILES[0] and blocks_of(n, 16) * blocks_of(rows, 8 * tiles) < BLOCKS:
+        tiles //= 2
     groups = blocks_of(rows, 8 * tiles)
-    split = _split(blocks_of(n, 16) * groups, k, 32, 4)
+    split = _split(blocks_of(n, 16) * groups, k, 32, WARPS)
     wide = out.dtype == REALS[0]
     launch(
-        "step_linear", "many_rows", (blocks_of(n, 16 * (4 // split)), groups), (128,), x, weight, bias,
-        out if wide else None, None if wide else out, FORMS.index(form), add, rows, n, k, split, REAL=real, TILES=tiles,
+        "step_linear", "many_rows", (blocks_of(n, 16 * (WARPS // split)), groups), (32 * WARPS,), x, weight, bias,
+        out if wide else None, None if wide else out, FORMS.index(form), add, rows, n, k, split, TILES=tiles,
+        **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
 
 
@@ -92,7 +112,7 @@ def attention_step(qkv: Any, keys: Any, values: Any, lengths: Any, scale: float,
     heads = out.shape[1] // d
     rounded = out.dtype == keys.dtype and keys.dtype != REALS[0]
     launch(
-        "step_attention", "attention_step", (blocks_of(size, CHUNK), heads, rows), (128,), qkv, keys, values, lengths,
+        "step_attention", "attention_step", (blocks_of(size, CHUNK), heads, rows), (256,), qkv, keys, values, lengths,
         *room, None if rounded else out, out if rounded or keys.dtype == REALS[0] else None, heads, kv_heads, d, size,
         scale, REAL=REALS.index(keys.dtype), D=next(width for width in WIDTHS if d <= width),
         VEC=_vec(d, keys, values), CHUNK=CHUNK,

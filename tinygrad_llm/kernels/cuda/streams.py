@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,13 +36,25 @@ def is_capturing() -> bool:
 
 
 class Pool:
-    """Memory of one or several graphs: what they write to, nobody else is given for as long as one of them is there."""
+    """Memory of one or several graphs: what they write to, nobody else is given for as long as one of them is there.
+
+    CuPy's pool would give what no array holds back to a GPU that is full, and ask again: here that is where recorded
+    launches write. So what was taken from the GPU is kept apart, and goes back when the pool is dropped.
+    """
 
     def __init__(self) -> None:
         cupy = devices.module_of(devices.device("cuda"))
-        self._using, self.pool = cupy.cuda.using_allocator, cupy.cuda.MemoryPool()
+        kept: list[Any] = []
+
+        def take(size: int) -> Any:
+            kept.append(cupy.cuda.Memory(size))
+            return cupy.cuda.MemoryPointer(kept[-1], 0)
+
+        memory.free_retired()
+        self._using, self.pool = cupy.cuda.using_allocator, cupy.cuda.MemoryPool(take)
         self.pool.set_limit(size=memory.left_to_take())
         memory.graphs.add(self)
+        weakref.finalize(self, memory.retire, self.pool, kept).atexit = False
 
     def used(self) -> AbstractContextManager[None]:
         """Inside, new arrays of this thread lie in the pool."""

@@ -3,16 +3,17 @@
 //   adamw    p *= 1 - lr decay;  m += (1 - beta1) (g - m);  v += (1 - beta2) (g^2 - v);
 //            p -= step_size m / (sqrt(v) / root + eps),  step_size = lr / (1 - beta1^t),  root = sqrt(1 - beta2^t)
 //   squares  sums[block] = the sum of x^2 over a block's piece
-//   total    the sum of the pieces' sums
+//   total    the sum of the pieces' sums, and norm, its root
 //   cast     y = x rounded to `real`
 //   unscale  x *= factor, and whether one is no finite number then
-//   scale    x *= max_norm / (norm + 1e-6) where that is below 1, for every piece;  norm = sqrt(total)
+//   scale    x *= max_norm / (norm + 1e-6) where that is below 1, for every piece
 //
-// Bytes moved, n elements: adamw 28 n (p, g, m, v in; p, m, v out), squares 4 n, cast 6 n, unscale 8 n, scale 8 n or nothing.
+// Bytes moved, n elements: adamw 28 n (p, g, m, v in; p, m, v out), squares 4 n, cast 6 n, unscale 8 n, scale 8 n or
+// nothing.
 // Layout: arrays are cut into pieces of PIECE elements, a block a piece. `pieces` has for each the number of its array
 // and its first element there, `arrays` for each array its length and its addresses; the blocks of a launch find what
-// is theirs in the two tables. A thread loads 16 bytes at a time where the addresses are multiples of that. total is one
-// block, so that the order is fixed.
+// is theirs in the two tables. A thread loads 16 bytes at a time where the addresses are multiples of that; in squares it
+// has four such loads under way. total is one block, so that the order is fixed.
 
 #include "common.cuh"
 
@@ -72,9 +73,15 @@ extern "C" __global__ void squares(const long long *pieces, const long long *arr
     const float *x = reinterpret_cast<const float *>(array[1]);
     float sum = 0;
     long long whole = array[1] % 16 ? first : last - (last - first) % 4;
-    for (long long i = first + threadIdx.x * 4; i < whole; i += blockDim.x * 4) {
-        Pack<4> p = load<4>(x + i);
-        sum += p.x[0] * p.x[0] + p.x[1] * p.x[1] + p.x[2] * p.x[2] + p.x[3] * p.x[3];
+    for (long long i = first + threadIdx.x * 4; i < whole; i += blockDim.x * 16) {
+        Pack<4> p[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            if (i + k * blockDim.x * 4 < whole) p[k] = load<4>(x + i + k * blockDim.x * 4);
+            else p[k] = {};
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            sum += p[k].x[0] * p[k].x[0] + p[k].x[1] * p[k].x[1] + p[k].x[2] * p[k].x[2] + p[k].x[3] * p[k].x[3];
     }
     for (long long i = whole + threadIdx.x; i < last; i += blockDim.x) sum += x[i] * x[i];
     room[threadIdx.x % 32] = 0;
@@ -88,23 +95,27 @@ extern "C" __global__ void squares(const long long *pieces, const long long *arr
     sums[blockIdx.x] = total;
 }
 
-extern "C" __global__ void total(const double *sums, double *out, int n)
+// found: the sum and its root.
+extern "C" __global__ void total(const double *sums, double *found, int n)
 {
     __shared__ double room[256];
     double sum = 0;
+#pragma unroll 4
     for (int i = threadIdx.x; i < n; i += 256) sum += sums[i];
     room[threadIdx.x] = sum;
     for (int half = 128; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) *out = room[0];
+    if (threadIdx.x) return;
+    found[0] = room[0];
+    found[1] = sqrt(room[0]);
 }
 
-extern "C" __global__ void scale(const long long *pieces, const long long *arrays, const double *squares,
+extern "C" __global__ void scale(const long long *pieces, const long long *arrays, const double *norm,
                                  double max_norm)
 {
-    double factor = max_norm / (sqrt(*squares) + 1e-6);
+    double factor = max_norm / (*norm + 1e-6);
     if (factor >= 1) return;  // where it is nan all become nan
     long long first, last;
     const long long *array = piece_of(pieces, arrays, 2, first, last);

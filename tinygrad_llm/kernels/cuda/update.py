@@ -73,16 +73,16 @@ def sum_squares(x: Any) -> Any:
     """sum x^2, a 0-d array."""
     if x.dtype != np.float32:
         return REFERENCE.sum_squares(x)
-    return _squares([in_order(x)]).astype(x.dtype)
+    return _squares_and_norm([in_order(x)])[0].astype(x.dtype)
 
 
 def clip(arrays: Any, max_norm: float) -> Any:
     """Every array times max_norm / (norm + 1e-6) where that is below 1: three launches, whatever their number."""
     if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays):
         return REFERENCE.clip(arrays, max_norm)
-    squares = _squares(arrays)
-    each("scale", [arrays], squares, max_norm)
-    return np.sqrt(squares)
+    norm = _squares_and_norm(arrays)[1]
+    each("scale", [arrays], norm, max_norm)
+    return norm
 
 
 def unscale(arrays: list[Any], factor: Callable[[], float]) -> Any:
@@ -101,15 +101,16 @@ def unscale(arrays: list[Any], factor: Callable[[], float]) -> Any:
     return found
 
 
-def _squares(arrays: list[Any]) -> Any:
-    """The sum of squares over all arrays, a 0-d array of float64."""
-    out = devices.filled(arrays[0], (), 0, np.float64)
+def _squares_and_norm(arrays: list[Any]) -> tuple[Any, Any]:
+    """The sum of squares over all arrays and its root, 0-d arrays of float64."""
     count = count_pieces(arrays)
-    if count:
-        sums = np.empty_like(out, shape=count)
-        each("squares", [arrays], sums)
-        launch("update", "total", (1,), (256,), sums, out, count, PIECE=PIECE)
-    return out
+    if not count:
+        return (devices.filled(arrays[0], (), 0, np.float64),) * 2
+    room = np.empty_like(arrays[0], np.float64, shape=count + 2)
+    found, sums = room[:2], room[2:]
+    each("squares", [arrays], sums)
+    launch("update", "total", (1,), (256,), sums, found, count, PIECE=PIECE)
+    return found[:1].reshape(()), found[1:].reshape(())
 
 
 # --- many arrays in one launch: tables say where they lie, and which block takes what ---
