@@ -50,18 +50,18 @@ def classifier(dtype: str, **more: Any) -> ClassifierTrainer:
     head = model.out_head.cuda()
     model.replace_head(3)
     recipe = ClassifierRecipe(**HOW, dtype=dtype, drop_tokens=0.2, language=0.5)
-    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:18], TEXTS[18:], 3, head, "cuda", **more)
+    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:14], TEXTS[20:], 3, head, "cuda", **more)
 
 
 def answers(dtype: str, **more: Any) -> AnswerTrainer:
-    return AnswerTrainer(gpt().cuda(), EpochRecipe(**HOW, dtype=dtype), EXAMPLES[:18], EXAMPLES[18:], END, **more)
+    return AnswerTrainer(gpt().cuda(), EpochRecipe(**HOW, dtype=dtype), EXAMPLES[:14], EXAMPLES[20:], END, **more)
 
 
 def preferences(dtype: str, **more: Any) -> PreferenceTrainer:
     """Adapters alone learn."""
     model = gpt()
     nn.apply_lora(model, rank=2)
-    recipe = PreferenceRecipe(**HOW | {"epochs": 4}, dtype=dtype)
+    recipe = PreferenceRecipe(**HOW | {"epochs": 3}, dtype=dtype)
     return PreferenceTrainer(model.cuda(), recipe, PAIRS[:10], PAIRS[10:], END, 1, **more)
 
 
