@@ -83,17 +83,6 @@ def test_the_generator_is_where_the_cpu_leaves_it_when_nobody_reads_on():
     assert states[0] == states[1] and texts[:2] == texts[2:]
 
 
-def test_a_copy_under_way_is_waited_for_when_nobody_reads_on(monkeypatch):
-    """Its place in main memory would be given to somebody else."""
-    with emulated.gpu():
-        written, waited = stream(build().to("cuda"), [1, 2], 30, sampling=Sampling()), []
-        for _ in range(6):
-            next(written)
-        monkeypatch.setattr(recorded.Event, "synchronize", lambda self: waited.append(self))
-        written.close()
-        assert len(set(waited)) == 2
-
-
 def test_what_was_recorded_is_used_again_and_exchanged_weights_count():
     def write(place):
         gpt = build().to(place)

@@ -102,20 +102,17 @@ class Step:
             self.seen = marks if self.seen is None else self.seen
             self.seen[...] = marks
         before: Callable[[], np.ndarray] | None = None
-        try:
-            for i in range(count):
-                if ahead is not None and i % DRAWN == 0:
-                    moved = ahead.next(min(DRAWN, count - i))
-                    devices.run(self._put_draws, [self.x], moved)
-                devices.run(self._step, [self.x], sampling, count - i)
-                sent = devices.run(self.mail.send, [self.x])
-                if before is not None:
-                    yield sampling.checked(before())
-                before = sent
+        for i in range(count):
+            if ahead is not None and i % DRAWN == 0:
+                moved = ahead.next(min(DRAWN, count - i))
+                devices.run(self._put_draws, [self.x], moved)
+            devices.run(self._step, [self.x], sampling, count - i)
+            sent = devices.run(self.mail.send, [self.x])
             if before is not None:
                 yield sampling.checked(before())
-        finally:
-            self.mail.wait()
+            before = sent
+        if before is not None:
+            yield sampling.checked(before())
 
     def _start(self, tokens: Sequence[int], lengths: Sequence[int]) -> None:
         """Put the last tokens and the lengths before them where the launches look."""

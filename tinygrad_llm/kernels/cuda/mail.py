@@ -18,11 +18,6 @@ class Mail:
         self._places = [(devices.pinned(array.shape, array.dtype), devices.event(timing=False)) for _ in range(2)]
         devices.outlasts(self, *self._places)
 
-    def wait(self) -> None:
-        """Until no copy is under way: before that its place must not be let go of, for somebody may be given it."""
-        for _, arrived in self._places:
-            arrived.synchronize()
-
     def send(self) -> Callable[[], np.ndarray]:
         """Start a copy of what the array has after all that the GPU was given so far; the result waits for it."""
         place, arrived = self._places[0]
