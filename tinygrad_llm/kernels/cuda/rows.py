@@ -88,18 +88,33 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
         REFERENCE.add_at(buffer, index, values)
         return
     xp = array_module(buffer)
-    if hasattr(index, "dtype") and index.dtype.kind == "i" and buffer.ndim == 2:
-        ids, table = index.reshape(-1), buffer
+    ids, table = _row_numbers(buffer, index), as_rows(buffer)
+    if ids is None:
+        ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index], buffer.reshape(-1, 1)
+        shape = ids.shape
     else:
-        ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index].reshape(-1), buffer.reshape(-1, 1)
+        shape = *ids.shape, table.shape[1]
     if not ids.size:
         return
-    ids, order = in_order_of(xp.ascontiguousarray(int64(ids)), len(table))
-    rows = xp.broadcast_to(values, (*index.shape, table.shape[1]) if table is buffer else buffer[index].shape)
+    ids, order = in_order_of(xp.ascontiguousarray(int64(ids.reshape(-1))), len(table))
+    rows = xp.broadcast_to(values, shape)
     rows = xp.ascontiguousarray(rows if rows.dtype in REAL_OF else rows.astype(np.float32))
     n, c = ids.size, table.shape[1]
     arrays = (table, ids, order, rows)
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), *arrays, n, c, **kinds(REAL=[rows], PARAM=[table]))
+
+
+def _row_numbers(buffer: Any, index: Any) -> Any:
+    """Which rows of `as_rows(buffer)` whole numbers for all axes but the last name; None for another index."""
+    numbers = index if isinstance(index, tuple) else (index,)
+    whole = all(hasattr(n, "dtype") and n.dtype.kind == "i" for n in numbers)
+    if not numbers or len(numbers) != buffer.ndim - 1 or not whole:
+        return None
+    found = numbers[0]
+    for axis, number in enumerate(numbers[1:], 1):
+        before, length = buffer.shape[axis - 1 : axis + 1]
+        found = (found % before if axis == 1 else found) * length + number % length
+    return found
 
 
 def sample(
