@@ -221,16 +221,25 @@ __device__ Tokens collected(const real *x, const float *maxima, int v, int chunk
     }
     __syncthreads();
     if (found > ROOM) return {x, nullptr, nullptr, 0, v};
-    for (int i = threadIdx.x / 32; i < found; i += blockDim.x / 32) {  // a warp looks at 32 tokens of a thread at once
-        int start = threads[i] / 32 * 32 * each + threads[i] % 32;
+    int warps = blockDim.x / 32;
+    for (int i = threadIdx.x / 32; i < found; i += 4 * warps) {  // a warp looks at 32 tokens of each of four threads at once
         for (int k = threadIdx.x % 32; k < each; k += 32) {
-            int token = start + 32 * k;
-            float logit = token < v ? number(x[token]) : -INF;
-            if (token >= v || !may_stay(logit)) continue;
-            int place = atomicAdd(&count, 1);
-            if (place >= ROOM) continue;
-            logits[0][place] = logit;
-            ids[0][place] = token;
+            float p[4];
+            int token[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int thread = i + j * warps < found ? threads[i + j * warps] : chunks * 32;
+                token[j] = thread / 32 * 32 * each + thread % 32 + 32 * k;
+                p[j] = token[j] < v ? number(x[token[j]]) : -INF;
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                if (token[j] >= v || !may_stay(p[j])) continue;
+                int place = atomicAdd(&count, 1);
+                if (place >= ROOM) continue;
+                logits[0][place] = p[j];
+                ids[0][place] = token[j];
+            }
         }
     }
     __syncthreads();
