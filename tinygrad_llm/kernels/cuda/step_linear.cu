@@ -6,8 +6,8 @@
 // Bytes moved: W once, n k of them, each read in 16 bytes; with more than ROWS rows the level-2 cache gives W again.
 // What else there is, the rows, is small. The norm and the activation are here because a launch of their own would cost
 // more than they do.
-// A launch takes a few microseconds, in which an answer of memory takes a third: what limits it is how many loads wait
-// for one another. So all that does not depend on x (W, bias, what a norm scales by) is asked for before x is looked at.
+// A launch takes a few microseconds, and an answer of memory most of one: what limits it is how many loads wait for one
+// another. So all that does not depend on x (W, bias, what a norm scales by) is asked for before x is looked at.
 // Layout: few_rows, a warp for FEATURES rows of W and ROWS rows of x; `split` warps of a block share the columns, so
 // that all multiprocessors have something to read. A thread asks for AHEAD packs of each row of W before it looks at
 // one, and has all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th. All warps
@@ -16,8 +16,8 @@
 // many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of x; `split` warps of a block
 // share the columns. A thread loads 8 neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart:
 // the columns are taken in another order, the same for both factors, which changes no sum. AHEAD packs of W are always
-// on their way; the rows of x come from the level-2 or the first cache, which with many rows of W, as a vocabulary has,
-// sets the pace beside memory. norm_rows, a block a row, fetches the weight that its result meets.
+// on their way. The rows of x come from the level-1 and level-2 cache; with many rows of W, as a vocabulary has, the
+// level-1 cache is as busy as memory. norm_rows, a block a row, fetches the weight that its result meets.
 
 #include "common.cuh"
 
