@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_llm as tg
-from tinygrad_llm import data, nn, text
+from tinygrad_llm import data, devices, nn, text
 from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
@@ -24,6 +24,7 @@ from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, 
 from tinygrad_llm.training.classifier_plots import plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.epochs import LENGTHS
 from tinygrad_llm.training.responses import accuracy, respond, samples
 from tinygrad_llm.training.session import (
     BASE,
@@ -195,6 +196,8 @@ def prepare(args: argparse.Namespace) -> Run:
         for part, what in ((parts[0], "training"), (parts[1], "validation"))
     )
     stream = ExampleBatches(train, args.batch, collate, args.seed)
+    if devices.device(args.device).type == "cuda":  # so that few shapes come; a run may go on on another device
+        stream.collate = partial(collate, multiple=LENGTHS)
     judged = JudgedExamples(train[: len(watched)], collate), JudgedExamples(watched, collate)
     recipe, about = recipe_of(args, config, len(stream)), origin([train, watched], model)
     return Run(tokenizer, form, parts, end, stream, judged, recipe, model, corpus, about)

@@ -22,6 +22,7 @@ from tinygrad_llm.models import GPTModel
 from tinygrad_llm.training import PRESETS, Trainer
 from tinygrad_llm.training.ahead import Courier, LookAhead
 from tinygrad_llm.training.captured import WARM_UP, CapturedStep
+from tinygrad_llm.training.step import Step
 
 RECIPE = PRESETS["shakespeare-char"].recipe.replace(
     layers=1, heads=2, channels=8, context=6, batch=2, steps=7, eval_every=100, eval_windows=2, lr=1e-2, warmup=2,
@@ -223,6 +224,29 @@ def test_moments_lie_in_memory_of_their_own(gpu, monkeypatch):
     for _ in range(WARM_UP + 2):
         parts.train_step()
     assert given_back == [(0, False), *[(WARM_UP, True)] * 3]
+
+
+def test_where_a_gpu_is_full_beside_graphs_they_are_given_up(gpu, monkeypatch):
+    monkeypatch.setattr("tinygrad_llm.training.captured.MOST_GRAPHS", 1)
+    forward, told, full = Step.forward, [], []
+
+    def forward_or_full(step: Any, *args: Any) -> float:
+        if step._passes and not full:
+            full.append(step._pool)
+            raise MemoryError("CUDA out of memory")
+        assert not full or step._pool is None
+        return forward(step, *args)
+
+    windows, model = Windows(IDS, RECIPE.context), GPTModel(RECIPE.model_config(11)).cuda()
+    rng = np.random.default_rng(0)
+    trainer = Trainer(model, RECIPE, windows, windows, rng, "cuda", Shapes("aaab"), warn=told.append)
+    monkeypatch.setattr(Step, "forward", forward_or_full)
+    for _ in range(3 * WARM_UP):
+        trainer.train_step()
+    assert full and told == ["steps are not captured as CUDA graphs, and take longer: CUDA out of memory"]
+    monkeypatch.setattr(Step, "forward", lambda *args: (_ for _ in ()).throw(MemoryError("full")))
+    with pytest.raises(MemoryError, match="full"):
+        trainer.train_step()
 
 
 @pytest.mark.cuda

@@ -50,18 +50,18 @@ def classifier(dtype: str, **more: Any) -> ClassifierTrainer:
     head = model.out_head.cuda()
     model.replace_head(3)
     recipe = ClassifierRecipe(**HOW, dtype=dtype, drop_tokens=0.2, language=0.5)
-    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:18], TEXTS[18:], 3, head, "cuda", **more)
+    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:14], TEXTS[20:], 3, head, "cuda", **more)
 
 
 def answers(dtype: str, **more: Any) -> AnswerTrainer:
-    return AnswerTrainer(gpt().cuda(), EpochRecipe(**HOW, dtype=dtype), EXAMPLES[:18], EXAMPLES[18:], END, **more)
+    return AnswerTrainer(gpt().cuda(), EpochRecipe(**HOW, dtype=dtype), EXAMPLES[:14], EXAMPLES[20:], END, **more)
 
 
 def preferences(dtype: str, **more: Any) -> PreferenceTrainer:
     """Adapters alone learn."""
     model = gpt()
     nn.apply_lora(model, rank=2)
-    recipe = PreferenceRecipe(**HOW | {"epochs": 4}, dtype=dtype)
+    recipe = PreferenceRecipe(**HOW | {"epochs": 3}, dtype=dtype)
     return PreferenceTrainer(model.cuda(), recipe, PAIRS[:10], PAIRS[10:], END, 1, **more)
 
 
@@ -113,8 +113,8 @@ def test_a_batch_is_made_longer_on_a_gpu_alone_and_the_loss_stays(gpu):
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "steps": 8}])
 def test_float16_is_scaled_and_overflows_as_without_graphs(gpu, changes):
-    """The factor grows until gradients overflow; the step is computed again with half of it, in a graph or not."""
-    recipe = RECIPE.replace(**{"dtype": "float16", "steps": 10, **changes})
+    """The factor grows until gradients overflow; the step is computed again with a smaller one, in a graph or not."""
+    recipe = RECIPE.replace(**{"dtype": "float16", "steps": 9, **changes})
     tried: list[list[float]] = []
 
     def trained(graph: bool) -> Any:
@@ -124,6 +124,7 @@ def test_float16_is_scaled_and_overflows_as_without_graphs(gpu, changes):
             scaler = trainer.precision.scaler
             scaler.set_growth_interval(2)
             scaler.set_growth_factor(2.0**9)
+            scaler.set_backoff_factor(2.0**-8)
             factors.append(scaler.get_scale())
 
         found = run(graph, recipe, on_step=on_step)
@@ -146,5 +147,6 @@ def test_a_first_step_that_must_be_computed_often_in_float16_is_no_warm_up(gpu):
         model = GPTModel(recipe.model_config(11)).cuda()
         trainer = Trainer(model, recipe, windows, windows, rng, "cuda", graph=graph, warn=pytest.fail)
         trainer.precision.scaler.update(2.0**40)
+        trainer.precision.scaler.set_backoff_factor(2.0**-8)
         found.append([trainer.train_step() for _ in range(3)])
     assert found[0] == found[1] and trainer.parts._at_work

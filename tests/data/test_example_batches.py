@@ -71,3 +71,15 @@ def test_nothing_to_draw_from_is_refused():
     for examples, batch in (([], 4), (examples_of([3]), 0)):
         with pytest.raises(ValueError, match="must be at least 1"):
             ExampleBatches(examples, batch, collate, 0)
+
+
+def test_a_state_knows_nothing_of_how_batches_are_padded():
+    """A run on a GPU, which gets few lengths, goes on on a CPU."""
+    examples = [Example([1] * n, [False] + [True] * (n - 1)) for n in range(2, 9)]
+    collate = partial(instruction_batch, pad_id=0)
+    here, there = (ExampleBatches(examples, 2, collate, 0) for _ in range(2))
+    there.collate = partial(collate, multiple=32)
+    next(here), next(there)
+    here.load_state_dict(there.state_dict())
+    ours, theirs = next(here), next(there)
+    assert theirs.inputs.shape[1] == 32 and (theirs.inputs[:, : ours.inputs.shape[1]] == ours.inputs).all()

@@ -109,6 +109,16 @@ def test_a_batch_is_the_chapters(rows, allowed):
     assert (instruction_batch(examples, 0, allowed_max_length=allowed).targets == batch.targets).all()
 
 
+@given(ROWS, st.integers(1, 9), st.none() | st.integers(1, 9))
+def test_a_batch_of_a_length_that_is_a_multiple_is_the_same_and_padding(rows, multiple, allowed):
+    longest = max(map(len, rows))
+    plain, even = instruction_batch(rows, 0), instruction_batch(rows, 0, multiple=multiple, allowed_max_length=allowed)
+    width = even.inputs.shape[1]
+    assert width == min(-(-longest // multiple) * multiple, allowed or 99) and even.targets.shape == even.inputs.shape
+    for ours, theirs, padding in zip(even, plain, (0, -100), strict=True):
+        assert (ours[:, :longest] == theirs[:, :width]).all() and (ours[:, longest:] == padding).all()
+
+
 def test_an_end_of_text_within_a_row_stays_a_target():
     assert instruction_batch([[1, 0, 2, 0, 3]], 0).targets.tolist() == [[0, 2, 0, 3, 0]]
 

@@ -288,6 +288,15 @@ CASES: dict[str, Case] = {
         lambda k, b, v, i, j: add_at(k, b, v, (i, j)),
         lambda n: [floats(4, 20), floats(n), ints(n, 4), ints(n, 20)],
     ),
+    "add_at, rows of rows": (
+        lambda k, b, v, i, j: add_at(k, b, v, (i, j)),
+        lambda n: [floats(4, 5, 6), floats(n, 6), ints(n, 4) - 4, ints(n, 5) - 2],
+    ),
+    "add_at, rows of rows, broadcast": (
+        lambda k, b, v, h, i, j: add_at(k, b, v, (h, i, j)),
+        lambda n: [floats(2, 4, 5, 6), floats(6), ints(1, 2), ints(3, 4).reshape(3, 1), ints(n, 5)],
+    ),
+    "add_at, everywhere": (lambda k, b, v: add_at(k, b, v, ()), lambda n: [floats(n), floats(n)]),
     "add_at, mask": (
         lambda k, b, v, m: add_at(k, b, v, m),
         lambda n: [floats(n, 20), floats(int(bools(n).sum()), 20), bools(n)],

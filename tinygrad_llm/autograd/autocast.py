@@ -214,7 +214,9 @@ def cast(x: Tensor, to: np.dtype) -> Tensor:
 
 
 def _is_stale(found: Kept, now: tuple[Any, np.dtype, Any]) -> bool:
-    return any(a is not b for a, b in zip(found[0], now, strict=True)) or graph.written_since(now[0], found[1])
+    array, to, capturing = found[0]
+    other = array is not now[0] or to is not now[1] or capturing is not now[2]
+    return other or graph.written_since(array, found[1])
 
 
 def _kept(x: Tensor, node: graph.Node, now: tuple[Any, np.dtype, Any]) -> Kept:

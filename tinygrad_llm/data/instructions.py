@@ -258,8 +258,9 @@ def instruction_batch(
     *,
     allowed_max_length: int | None = None,
     mask_prompt: bool = False,
+    multiple: int = 1,
 ) -> InstructionBatch:
-    """Rows of ids as inputs, and as targets one step ahead, padded to the longest.
+    """Rows of ids as inputs, and as targets one step ahead, padded to the longest, or to a multiple of a number.
 
     The first padding after a row is a target, so that the model learns to end; those after it are ignore_index. With
     mask_prompt so are all targets that belong to no answer, which needs Examples. What is longer than
@@ -270,7 +271,7 @@ def instruction_batch(
     rows = [list(row.ids if isinstance(row, Example) else row) for row in batch]
     if empty := [i for i, row in enumerate(rows) if not row]:
         raise ValueError(f"instruction_batch: row {empty[0]} has no ids")
-    width = max(map(len, rows))
+    width = -(-max(map(len, rows)) // multiple) * multiple
     inputs = np.full((len(rows), width), pad_id, np.int64)
     targets = np.full((len(rows), width), ignore_index, np.int64)
     for b, row in enumerate(rows):

@@ -87,7 +87,7 @@ class CapturedStep(Step):
     def forward(self, batch: Sequence[np.ndarray], share: float) -> float:
         """The loss; where it is captured, backward has been given to the GPU, too."""
         if not self._at_work:
-            return super().forward(batch, share)
+            return self._ordinary(batch, share)
         recorded = self._passes[shapes(batch), self._first]
         self._first, self._left = False, self._left - 1
         assert self._courier is not None
@@ -101,6 +101,17 @@ class CapturedStep(Step):
         if not self._left:
             self.meanwhile()
         return recorded.loss.item()
+
+    def _ordinary(self, batch: Sequence[np.ndarray], share: float) -> float:
+        """The loss by an ordinary step; where the GPU is full beside the memory of graphs, that is given up for it."""
+        try:
+            return super().forward(batch, share)
+        except MemoryError as error:
+            if not self._passes:
+                raise
+            self._give_up(error)
+        cuda.empty_cache()
+        return super().forward(batch, share)
 
     def backward(self) -> None:
         """Nothing, where it is captured: see forward."""
@@ -184,12 +195,16 @@ class CapturedStep(Step):
                 self._capture_rest()
             self._hand_over()
         except (RuntimeError, MemoryError, NotImplementedError) as error:
-            self._forget()
-            self.possible = False
             self.optimizer.zero_grad()
-            self.warn(f"steps are not captured as CUDA graphs, and take longer: {error}")
+            self._give_up(error)
             return False
         return True
+
+    def _give_up(self, error: Exception) -> None:
+        """Take ordinary steps from now on."""
+        self._forget()
+        self.possible = False
+        self.warn(f"steps are not captured as CUDA graphs, and take longer: {error}")
 
     def _capture_pass(self, shape: Any, first: bool) -> Pass:
         """Forward and backward of a batch. The first of a step makes the gradients, the others add to them."""

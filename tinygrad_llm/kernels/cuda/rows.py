@@ -14,6 +14,8 @@ from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
 AT_ONCE = 256  # rows that sums of columns take in one launch
+WARPS_OF_A_ROW = 128  # that read a row of logits at most, and threads that look at what they left
+FEW_ROWS = 128  # of logits: more do not need a whole multiprocessor for each
 SHARPEST = 1e30  # of an inverse temperature: beyond it only the likeliest has a chance
 
 
@@ -86,18 +88,33 @@ def add_at(buffer: Any, index: Any, values: Any) -> None:
         REFERENCE.add_at(buffer, index, values)
         return
     xp = array_module(buffer)
-    if hasattr(index, "dtype") and index.dtype.kind == "i" and buffer.ndim == 2:
-        ids, table = index.reshape(-1), buffer
+    ids, table = _row_numbers(buffer, index), as_rows(buffer)
+    if ids is None:
+        ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index], buffer.reshape(-1, 1)
+        shape = ids.shape
     else:
-        ids, table = xp.arange(buffer.size).reshape(buffer.shape)[index].reshape(-1), buffer.reshape(-1, 1)
+        shape = *ids.shape, table.shape[1]
     if not ids.size:
         return
-    ids, order = in_order_of(xp.ascontiguousarray(int64(ids)), len(table))
-    rows = xp.broadcast_to(values, (*index.shape, table.shape[1]) if table is buffer else buffer[index].shape)
+    ids, order = in_order_of(xp.ascontiguousarray(int64(ids.reshape(-1))), len(table))
+    rows = xp.broadcast_to(values, shape)
     rows = xp.ascontiguousarray(rows if rows.dtype in REAL_OF else rows.astype(np.float32))
     n, c = ids.size, table.shape[1]
     arrays = (table, ids, order, rows)
     launch("table", "add_runs", (blocks_of(n * c, 256),), (256,), *arrays, n, c, **kinds(REAL=[rows], PARAM=[table]))
+
+
+def _row_numbers(buffer: Any, index: Any) -> Any:
+    """Which rows of `as_rows(buffer)` whole numbers for all axes but the last name; None for another index."""
+    numbers = index if isinstance(index, tuple) else (index,)
+    whole = all(hasattr(n, "dtype") and n.dtype.kind == "i" for n in numbers)
+    if not numbers or len(numbers) != buffer.ndim - 1 or not whole:
+        return None
+    found = numbers[0]
+    for axis, number in enumerate(numbers[1:], 1):
+        before, length = buffer.shape[axis - 1 : axis + 1]
+        found = (found % before if axis == 1 else found) * length + number % length
+    return found
 
 
 def sample(
@@ -108,11 +125,21 @@ def sample(
         return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p, into)
     x, (n, v) = in_order(x), x.shape
     tokens = np.empty_like(x, np.int64, shape=n) if into is None else into
-    threads = (threads_for(blocks_of(v, 4), 1024),)
     if temperature == 0:
+        threads = (threads_for(blocks_of(v, 4), 1024),)
         launch("step", "likeliest", (n,), threads, x, tokens, v, **kinds(REAL=[x]))
         return tokens
     draws = array_module(x).asarray(u)
-    options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
-    launch("sample", "sample", (n,), threads, x, draws, tokens, v, *options, **kinds(REAL=[x]))
+    options = (top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
+    each = 32 * blocks_of(v, 32 * 32 * WARPS_OF_A_ROW)  # tokens of a thread
+    chunks, sharpness = blocks_of(v, 32 * each), min(1 / temperature, SHARPEST)
+    stats = np.empty_like(x, np.float32, shape=(n, chunks, 2))
+    maxima = None if options == (0, 1.0, 0.0) else np.empty_like(x, np.float32, shape=(n, chunks, 32))
+    sizes, few = (v, chunks, each, sharpness), n <= FEW_ROWS
+    warps = 2 if few else 8
+    launch(
+        "sample", "survey", (n, blocks_of(chunks, warps)), (32 * warps,), x, stats, maxima, *sizes, **kinds(REAL=[x])
+    )
+    arrays, threads = (x, draws, stats, maxima, tokens), (1024 if few else WARPS_OF_A_ROW,)
+    launch("sample", "sample", (n,), threads, *arrays, *sizes, *options, **kinds(REAL=[x]))
     return tokens
