@@ -51,7 +51,8 @@ def linear_step(
     if real and rows > FEW and vec > 1:
         if norm is not None or x.dtype != weight.dtype:
             h = np.empty_like(weight, shape=x.shape) if room is None else room
-            launch("step_linear", "norm_rows", (rows,), (32 * WARPS,), x, *options, h, k, REAL=real)
+            given = x, *options, h, k, *_fetched(weight)
+            launch("step_linear", "norm_rows", (rows,), (32 * WARPS,), *given, REAL=real)
             x = h
         if not _by_cublaslt(x, weight, bias, out, form, add):
             _many_rows(x, weight, bias, out, form, add, real)
@@ -62,12 +63,16 @@ def linear_step(
     features, groups = FEATURES[at_once], blocks_of(rows, at_once)
     split = _split(blocks_of(n, features) * groups, k, 32 * vec, WARPS)
     grid = blocks_of(n, features * (WARPS // split)), groups
-    fetched = 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize)
     launch(
         "step_linear", "few_rows", grid, (32 * WARPS,), x, *options, weight, bias, out, FORMS.index(form), add, rows, n,
-        k, split, ahead, fetched, shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once,
+        k, split, *_fetched(ahead), shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once,
         FEATURES=features, **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
+
+
+def _fetched(ahead: Any) -> tuple[Any, int]:
+    """A weight, or None, and how many of its numbers are brought to the level-2 cache before a launch reads it."""
+    return ahead, 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize)
 
 
 def _by_cublaslt(x: Any, weight: Any, bias: Any, out: Any, form: str | None, add: bool) -> bool:

@@ -6,8 +6,8 @@
 // Bytes moved: W once, n k of them, each read in 16 bytes; with more than ROWS rows the level-2 cache gives W again.
 // What else there is, the rows, is small. The norm and the activation are here because a launch of their own would cost
 // more than they do.
-// A launch takes a few microseconds, in which an answer of memory takes a third: what limits it is how many loads wait
-// for one another. So all that does not depend on x (W, bias, what a norm scales by) is asked for before x is looked at.
+// A launch takes a few microseconds, and an answer of memory most of one: what limits it is how many loads wait for one
+// another. So all that does not depend on x (W, bias, what a norm scales by) is asked for before x is looked at.
 // Layout: few_rows, a warp for FEATURES rows of W and ROWS rows of x; `split` warps of a block share the columns, so
 // that all multiprocessors have something to read. A thread asks for AHEAD packs of each row of W before it looks at
 // one, and has all its sums in registers; the warp adds them up by halves, so that lane l ends with the l-th. All warps
@@ -16,8 +16,8 @@
 // many_rows, of 16 bits, on the tensor cores: a warp for 16 rows of W and TILES x 8 rows of x; `split` warps of a block
 // share the columns. A thread loads 8 neighbouring numbers, 16 bytes, and the instruction wants pairs that lie 8 apart:
 // the columns are taken in another order, the same for both factors, which changes no sum. AHEAD packs of W are always
-// on their way; the rows of x come from the level-2 or the first cache, which with many rows of W, as a vocabulary has,
-// sets the pace beside memory. norm_rows, a block a row.
+// on their way. The rows of x come from the level-1 and level-2 cache; with many rows of W, as a vocabulary has, the
+// level-1 cache is as busy as memory. norm_rows, a block a row, fetches the weight that its result meets.
 
 #include "common.cuh"
 
@@ -32,6 +32,13 @@ __device__ float activated(float z, int form)
     if (form == 2) return z / (1 + expf(-1.5957691216057308f * z * (1 + 0.044715f * z * z)));
     if (form == 3) return z / (1 + expf(-z));
     return z;
+}
+
+// The grid asks for numbers that a launch after this one reads.
+__device__ void expect_all(const real *next, long long count)
+{
+    long long block = blockIdx.y * (long long)gridDim.x + blockIdx.x, blocks = gridDim.x * (long long)gridDim.y;
+    for (long long i = (block * THREADS + threadIdx.x) * LINE; i < count; i += blocks * THREADS * LINE) expect(next + i);
 }
 
 // The sum over n warps that are neighbours, in each of their threads; all warps of a block take part. room: a float each.
@@ -140,9 +147,7 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
     };
     int start = (part * 32 + lane) * VEC;
     fetch(start);  // and while it is on its way the rows are normalised
-    long long block = blockIdx.y * (long long)gridDim.x + blockIdx.x, blocks = gridDim.x * (long long)gridDim.y;
-    for (long long i = (block * THREADS + threadIdx.x) * LINE; i < next_count; i += blocks * THREADS * LINE)
-        expect(next + i);
+    expect_all(next, next_count);
     int group = threadIdx.x / SUMS, which = threadIdx.x % SUMS, row = first_row + which % ROWS;
     int feature = (blockIdx.x * (WARPS / split) + group) * FEATURES + which / ROWS;
     bool ends = group < WARPS / split && feature < n && row < rows;  // whether this thread will have a result
@@ -187,9 +192,11 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
 
 // h = norm(x), or x where it is not to be normed, rounded.
 extern "C" __global__ void __launch_bounds__(THREADS)
-norm_rows(const float *x, const real *scale, const real *shift, float eps, int normed, real *h, int k)
+norm_rows(const float *x, const real *scale, const real *shift, float eps, int normed, real *h, int k,
+          const real *next, long long next_count)
 {
     __shared__ float room[WARPS];
+    expect_all(next, next_count);
     x += blockIdx.x * (long long)k;
     h += blockIdx.x * (long long)k;
     if (normed) normalise<WARPS>(x, scale, shift, eps, k, room, [&](int i, float there) { put(h + i, there); });
