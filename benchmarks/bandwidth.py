@@ -65,10 +65,9 @@ def cases(rows: int, channels: int, vocabulary: int, dtype: Any) -> Iterator[Cas
     yield "cross-entropy", lambda: k.cross_entropy(logits, targets), logits.nbytes
     back = (logits, targets, lse, one, one, 0 * one)
     yield "cross-entropy, backward", lambda: k.cross_entropy_backward(*back), 2 * logits.nbytes
-    drawn = logits[:512]
-    u = np.full((len(drawn), 1), 0.5)
-    yield "sampling", lambda: k.sample(drawn, u, 1.0, None, None, None), drawn.nbytes
-    yield "sampling, top-k and top-p", lambda: k.sample(drawn, u, 1.0, 50, 0.9, None), drawn.nbytes
+    u = np.full_like(x, 0.5, np.float64, shape=(count, 1))
+    yield "sampling", lambda: k.sample(logits, u, 1.0, None, None, None), logits.nbytes
+    yield "sampling, top-k and top-p", lambda: k.sample(logits, u, 1.0, 50, 0.9, None), logits.nbytes
 
 
 def weights(size: int, channels: int) -> list[slice]:

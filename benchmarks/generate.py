@@ -2,10 +2,10 @@
 
 Greedy, with and without the cache, for one prompt and for several at once, and Hugging Face transformers' `generate`
 where it is installed. Each side has a process of its own (decoding.py) and they take turns, so that only one computes
-at a time and a busy machine slows all alike. Two short turns warm each side up; by the second one it is decided how many
-tokens all sides write of a batch, so that the slowest takes no more than --seconds for a turn. Beside them the speed of reading memory, measured in the same turns: every
-token reads every weight once, so that no batch of one can be faster than it allows. The prompt's time is left out; on a
-GPU what a turn records of its first tokens is in it.
+at a time and a busy machine slows all alike. Two short turns warm each side up; the second decides how many tokens all
+sides write of a batch, so that the slowest takes about --seconds for a turn. Beside them the speed of reading memory,
+measured in the same turns: every token reads every weight once, so that no batch of one can be faster than it allows.
+The prompt's time is left out; on a GPU what a turn records of its first tokens is in it.
 """
 
 import argparse
@@ -78,7 +78,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         memory = Peer({"peer": "bandwidth", "threads": args.threads, "bytes": size} | where)
         running["bandwidth"] = memory
         speeds: dict[str, list[float]] = {}
-        bandwidths, launches, counts = [], {}, {}
+        launches: dict[int, int] = {}
+        bandwidths, counts = [], {}
         memory.ask({})
         for batch in args.batch:
             slowest = []

@@ -193,6 +193,13 @@ def choices() -> dict[str, Call]:
         u[0], u[1], x[::2] = 0.0, np.nextafter(1.0, 0.0), np.round(x[::2])
         options = (temperature, top_k, top_p, min_p)
         found[f"of {v}, {options}"] = (lambda k, x, u=u, options=options: k.sample(x, u, *options)), [x]
+    long = floats(5, 5000)  # several warps share a row, and what is likely may find room or not
+    for label, x in (("peaked", 3 * long), ("flat", long), ("with ties", np.round(long))):
+        for options in ((1.0, None, None, None), (1.0, 40, 0.9, None), (1.0, None, 0.8, None), (1.0, None, 0.999, 1e-4),
+                        (0.5, 3000, 0.9, None), (2.0, 4999, None, None), (1.0, None, None, 0.3)):  # fmt: skip
+            u = rng.random((5, 1))
+            u[0], u[1] = 0.0, np.nextafter(1.0, 0.0)
+            found[f"of 5000, {label}, {options}"] = (lambda k, x, u=u, options=options: k.sample(x, u, *options)), [x]
     spoiled = np.ones((4, 9), np.float32)
     spoiled[0, 3], spoiled[1], spoiled[2, 2], spoiled[3, 1:] = np.nan, -np.inf, np.inf, -np.inf
     found["of spoiled logits"] = (lambda k, x: k.sample(x, np.full((4, 1), 0.5), 1.0, 5, 0.5, 0.1)), [spoiled]

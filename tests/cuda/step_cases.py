@@ -24,7 +24,8 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def linear(rows: int, n: int, k: int, *, normed: bool = False, form: str | None = None, add: bool = False,
-           bias: bool = True, narrow: bool = False, wide_bias: bool = False, blocks: int = step.BLOCKS) -> Call:  # fmt: skip
+           bias: bool = True, narrow: bool = False, wide_bias: bool = False, blocks: int = step.BLOCKS
+           ) -> Call:  # fmt: skip
     """narrow: x and the result in the dtype of the weight. blocks: for the sake of which tiles are made smaller."""
 
     def call(kernels: Any, put: Place, put_real: Place) -> list[Any]:

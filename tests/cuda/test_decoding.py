@@ -153,7 +153,7 @@ def test_biases_that_were_changed_in_place_count():
     assert np.linalg.norm(found[1] - wanted) < 0.04 * np.linalg.norm(wanted) < np.linalg.norm(found[0] - wanted)
 
 
-def test_a_product_fetches_what_the_second_after_it_reads(monkeypatch):
+def test_a_product_fetches_what_the_second_after_it_reads():
     """Around the end of a step, too."""
     with emulated.gpu():
         reader, read, fetched = Reader(build().cuda()), [], []
@@ -166,8 +166,9 @@ def test_a_product_fetches_what_the_second_after_it_reads(monkeypatch):
                 fetched.append(args[-2].data.ptr)
             start(file, name, definitions, grid, block, args, shared)
 
-        monkeypatch.setattr(launch, "start", record)
-        reader([[1, 2, 3]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "start", record)
+            reader([[1, 2, 3]])
     assert fetched == read[2:] + read[:2] and len(set(read)) == 9
 
 

@@ -13,10 +13,10 @@ from tests.cuda.cases import CALLS, CHOICES, FORMS
 from tests.cuda.kinds import back, moved
 from tests.cuda.test_kernels import LAYOUTS, in_layout
 from tests.cuda.test_training import losses
-from tests.kernels.test_kernels import in_dtype
+from tests.kernels.test_kernels import floats, in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import launch
+from tinygrad_llm.kernels.cuda import launch, rows
 
 SOME = {
     "attention, 63 x 63 x 16, causal", "attention, 70 x 100 x 64, causal", "attention, 100 x 70 x 30, causal",
@@ -60,6 +60,25 @@ def test_the_tokens_drawn_are_those_of_the_reference(name):
     call, (x,) = CHOICES[name]
     with emulated.gpu():
         np.testing.assert_array_equal(back(call(CUDA, moved(x))), call(REFERENCE, x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if "5000" in name])
+def test_a_token_does_not_depend_on_how_a_row_is_shared_out(name, monkeypatch):
+    """Nor on which thread was the first to collect a token."""
+    call, (x,) = CHOICES[name]
+    with emulated.gpu():
+        first = back(call(CUDA, moved(x)))
+        monkeypatch.setattr(rows, "FEW_ROWS", 0)
+        monkeypatch.setattr(emulated, "backwards", True)
+        np.testing.assert_array_equal(back(call(CUDA, moved(x))), first)
+
+
+def test_tokens_of_a_large_vocabulary():
+    x, u = 4 * floats(2, 140_000), np.array([[0.3], [0.7]])
+    with emulated.gpu():
+        for options in ((1.0, None, None, None), (0.7, 100, 0.9, None), (0.7, None, 0.7, None)):
+            found = back(CUDA.sample(moved(x), u, *options))
+            np.testing.assert_array_equal(found, REFERENCE.sample(x.astype(np.float64), u, *options))
 
 
 @pytest.mark.parametrize("name", [name for name in FAST if re.search("3 x 31|63 x 63|4100", name)])

@@ -65,7 +65,8 @@ class Step:
         self.room = empty(rows, gpt.heads, parts, c // gpt.heads + 2), xp.zeros((rows, gpt.heads), np.int32)
         self.normed = empty(rows, c, dtype=dtype)
         summed = [layer for block in gpt.blocks for layer in (block.qkv, block.out_proj, block.second)] if tiled else []
-        self.wide = {id(layer): (layer, np.empty_like(layer.bias.array, np.float32)) for layer in summed if layer.bias is not None}
+        wide = ((layer, np.empty_like(layer.bias.array, np.float32)) for layer in summed if layer.bias is not None)
+        self.wide = {id(layer): (layer, bias) for layer, bias in wide}
         self.draws, self.u = empty(DRAWN, rows, dtype=np.float64), empty(rows, 1, dtype=np.float64)
         self.seen: Any = None  # (B, V), which tokens each row has, where that counts
         self.mail = Mail(self.state[0])

@@ -33,8 +33,8 @@ class _Layout:
             self.n = size // self.c
         self.vec = vector(self.c, *arrays, bias)
         packs = blocks_of(self.c, self.vec)
-        threads = threads_for(packs, 256)
-        across = blocks_of(packs, threads)
+        across = blocks_of(packs, 256)
+        threads = threads_for(blocks_of(packs, across), 256)
         self.chunk = blocks_of(self.n, max(1, BLOCKS // across))
         self.launch = (across, blocks_of(self.n, self.chunk)), (threads,)
 

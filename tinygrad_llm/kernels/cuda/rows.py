@@ -14,6 +14,8 @@ from tinygrad_llm.kernels.reference import REFERENCE
 
 BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
 AT_ONCE = 256  # rows that sums of columns take in one launch
+WARPS_OF_A_ROW = 128  # that read a row of logits at most, and threads that look at what they left
+FEW_ROWS = 128  # of logits: more do not need a whole multiprocessor for each
 SHARPEST = 1e30  # of an inverse temperature: beyond it only the likeliest has a chance
 
 
@@ -123,11 +125,21 @@ def sample(
         return REFERENCE.sample(x, u, temperature, top_k, top_p, min_p, into)
     x, (n, v) = in_order(x), x.shape
     tokens = np.empty_like(x, np.int64, shape=n) if into is None else into
-    threads = (threads_for(blocks_of(v, 4), 1024),)
     if temperature == 0:
+        threads = (threads_for(blocks_of(v, 4), 1024),)
         launch("step", "likeliest", (n,), threads, x, tokens, v, **kinds(REAL=[x]))
         return tokens
     draws = array_module(x).asarray(u)
-    options = (min(1 / temperature, SHARPEST), top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
-    launch("sample", "sample", (n,), threads, x, draws, tokens, v, *options, **kinds(REAL=[x]))
+    options = (top_k or 0, 1.0 if top_p is None else top_p, min_p or 0.0)
+    each = 32 * blocks_of(v, 32 * 32 * WARPS_OF_A_ROW)  # tokens of a thread
+    chunks, sharpness = blocks_of(v, 32 * each), min(1 / temperature, SHARPEST)
+    stats = np.empty_like(x, np.float32, shape=(n, chunks, 2))
+    maxima = None if options == (0, 1.0, 0.0) else np.empty_like(x, np.float32, shape=(n, chunks, 32))
+    sizes, few = (v, chunks, each, sharpness), n <= FEW_ROWS
+    warps = 2 if few else 8
+    launch(
+        "sample", "survey", (n, blocks_of(chunks, warps)), (32 * warps,), x, stats, maxima, *sizes, **kinds(REAL=[x])
+    )
+    arrays, threads = (x, draws, stats, maxima, tokens), (1024 if few else WARPS_OF_A_ROW,)
+    launch("sample", "sample", (n,), threads, *arrays, *sizes, *options, **kinds(REAL=[x]))
     return tokens

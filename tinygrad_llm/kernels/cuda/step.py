@@ -16,7 +16,7 @@ from tinygrad_llm.kernels.cuda.rows import blocks_of, threads_for
 from tinygrad_llm.kernels.step import CHUNK, FEW
 
 FORMS = (None, "gelu", "gelu_tanh", "silu")  # by the numbers that the kernel knows them by
-WARPS = 8  # of a block of few_rows or many_rows
+WARPS = 8  # of a block
 FEATURES = {1: 1, 2: 1, 4: 2, 8: 2}  # rows of the weight that a warp takes, by the rows of x
 AHEAD = 16 * 2**20  # bytes of a later weight that are brought to the level-2 cache, which has 40 MB and more
 BUSY = 2048  # warps that keep a GPU's memory busy
@@ -51,7 +51,7 @@ def linear_step(
     if real and rows > FEW and vec > 1:
         if norm is not None or x.dtype != weight.dtype:
             h = np.empty_like(weight, shape=x.shape) if room is None else room
-            launch("step_linear", "norm_rows", (rows,), (128,), x, *options, h, k, REAL=real)
+            launch("step_linear", "norm_rows", (rows,), (32 * WARPS,), x, *options, h, k, REAL=real)
             x = h
         if not _by_cublaslt(x, weight, bias, out, form, add):
             _many_rows(x, weight, bias, out, form, add, real)
@@ -62,10 +62,11 @@ def linear_step(
     features, groups = FEATURES[at_once], blocks_of(rows, at_once)
     split = _split(blocks_of(n, features) * groups, k, 32 * vec, WARPS)
     grid = blocks_of(n, features * (WARPS // split)), groups
+    fetched = 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize)
     launch(
         "step_linear", "few_rows", grid, (32 * WARPS,), x, *options, weight, bias, out, FORMS.index(form), add, rows, n,
-        k, split, ahead, 0 if ahead is None else min(ahead.size, AHEAD // ahead.itemsize), shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once, FEATURES=features,
-        **kinds(REAL=[weight], PARAM=[bias]),
+        k, split, ahead, fetched, shared=16 * blocks_of(at_once * k, 4) if norm else 0, VEC=vec, ROWS=at_once,
+        FEATURES=features, **kinds(REAL=[weight], PARAM=[bias]),
     )  # fmt: skip
 
 

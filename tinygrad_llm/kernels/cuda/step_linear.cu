@@ -49,29 +49,43 @@ template <int n> __device__ float sum_of_warps(float x, float *room)
     return x;
 }
 
-// norm(x) of a row by n warps that are neighbours, written by `write(column, number)`; other warps have other rows. What
-// it is scaled and shifted by comes from memory while means are found.
+// norm(x) of a row by n warps that are neighbours, written by `write(column, number)`; other warps have other rows. A
+// thread asks for HELD numbers before it looks at one. What the row is scaled and shifted by comes meanwhile.
 template <int n, typename Write>
 __device__ void normalise(const float *x, const real *scale, const real *shift, float eps, int k, float *room, Write write)
 {
-    int first = threadIdx.x % (32 * n);
-    for (int i = first * LINE; i < k; i += 32 * n * LINE) {
+    constexpr int STEP = 32 * n, HELD = n == WARPS ? 4 : 8;
+    int first = threadIdx.x % STEP;
+    for (int i = first * LINE; i < k; i += STEP * LINE) {
         if (scale) expect(scale + i);
         if (shift) expect(shift + i);
     }
-    float sum = 0, squares = 0;
-#pragma unroll 8
-    for (int i = first; i < k; i += 32 * n) sum += x[i];
-    float mean = sum_of_warps<n>(sum, room) / k;
-#pragma unroll 8
-    for (int i = first; i < k; i += 32 * n) squares += (x[i] - mean) * (x[i] - mean);
-    float r = 1 / sqrtf(sum_of_warps<n>(squares, room) / k + eps);
-#pragma unroll 4
-    for (int i = first; i < k; i += 32 * n) {
-        float h = (x[i] - mean) * r;
-        if (scale) h *= number(scale[i]);
-        if (shift) h += number(shift[i]);
-        write(i, h);
+    float mean = 0, r = 0;
+    for (int pass = 0; pass < 2; pass++) {  // over the numbers, then over their squared distances
+        float sum = 0;
+        for (int start = first; start < k; start += HELD * STEP) {
+            float here[HELD];
+#pragma unroll
+            for (int e = 0; e < HELD; e++) here[e] = start + e * STEP < k ? x[start + e * STEP] : mean;
+#pragma unroll
+            for (int e = 0; e < HELD; e++) sum += pass ? (here[e] - mean) * (here[e] - mean) : here[e];
+        }
+        sum = sum_of_warps<n>(sum, room) / k;
+        if (pass) r = 1 / sqrtf(sum + eps);
+        else mean = sum;
+    }
+    for (int start = first; start < k; start += HELD * STEP) {
+        float here[HELD], by[HELD], plus[HELD];
+#pragma unroll
+        for (int e = 0; e < HELD; e++) {
+            int i = start + e * STEP < k ? start + e * STEP : k - 1;
+            here[e] = x[i];
+            by[e] = scale ? number(scale[i]) : 1.0f;
+            plus[e] = shift ? number(shift[i]) : 0.0f;
+        }
+#pragma unroll
+        for (int e = 0; e < HELD; e++)
+            if (start + e * STEP < k) write(start + e * STEP, (here[e] - mean) * r * by[e] + plus[e]);
     }
 }
 
@@ -100,7 +114,7 @@ template <int n> __device__ float sum_by_lane(float *x)
 }
 
 // normed: h is norm(x), for which a block has shared memory of ROWS x k floats; else x.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, ROWS == 1 ? 3 : 1)
 few_rows(const float *x, const real *scale, const real *shift, float eps, int normed, const real *weight,
          const param *bias, float *y, int form, int add, int rows, int n, int k, int split, const real *next,
          long long next_count)
@@ -117,11 +131,12 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
 #pragma unroll
-            for (int f = 0; f < FEATURES; f++)
-                if (start + a * step < k && first + f < n) {
-                    const real *there = weight + (first + f) * (long long)k + start + a * step;
+            for (int f = 0; f < FEATURES; f++) {
+                const real *there = weight + (first + f) * (long long)k + start + a * step;
+                w[a][f] = {};
+                if (start + a * step < k && first + f < n)
                     w[a][f] = *reinterpret_cast<const Stored<VEC, real> *>(there);
-                }
+            }
     };
     int start = (part * 32 + lane) * VEC;
     fetch(start);  // and while it is on its way the rows are normalised
@@ -145,16 +160,20 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
     for (int i = start; i < k; i += AHEAD * step) {
         if (i != start) fetch(i);
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++) {
-            if (i + a * step >= k) break;
+        for (int r = 0; r < ROWS; r++) {
+            const float *row = from + (first_row + r < rows ? r : 0) * k;
+            Pack<VEC> h[AHEAD];
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                Pack<VEC> h = load<VEC>(from + (first_row + r < rows ? r : 0) * k + i + a * step);
+            for (int a = 0; a < AHEAD; a++) {
+                h[a] = {};
+                if (i + a * step < k) h[a] = load<VEC>(row + i + a * step);
+            }
+#pragma unroll
+            for (int a = 0; a < AHEAD; a++)
 #pragma unroll
                 for (int f = 0; f < FEATURES; f++)
 #pragma unroll
-                    for (int j = 0; j < VEC; j++) found[f * ROWS + r] += number(w[a][f].x[j]) * h.x[j];
-            }
+                    for (int j = 0; j < VEC; j++) found[f * ROWS + r] += number(w[a][f].x[j]) * h[a].x[j];
         }
     }
     float sum = sum_by_lane<SUMS>(found);
@@ -166,16 +185,16 @@ few_rows(const float *x, const real *scale, const real *shift, float eps, int no
 }
 #endif
 
-// h = norm(x), or x where it is not to be normed, rounded. A block of four warps a row.
-extern "C" __global__ void __launch_bounds__(128)
+// h = norm(x), or x where it is not to be normed, rounded.
+extern "C" __global__ void __launch_bounds__(THREADS)
 norm_rows(const float *x, const real *scale, const real *shift, float eps, int normed, real *h, int k)
 {
-    __shared__ float room[4];
+    __shared__ float room[WARPS];
     x += blockIdx.x * (long long)k;
     h += blockIdx.x * (long long)k;
-    if (normed) normalise<4>(x, scale, shift, eps, k, room, [&](int i, float there) { put(h + i, there); });
+    if (normed) normalise<WARPS>(x, scale, shift, eps, k, room, [&](int i, float there) { put(h + i, there); });
     else
-        for (int i = threadIdx.x; i < k; i += blockDim.x) put(h + i, x[i]);
+        for (int i = threadIdx.x; i < k; i += THREADS) put(h + i, x[i]);
 }
 
 #ifdef TILES
