@@ -29,6 +29,7 @@ LENGTHS = RNG.integers(3, 20, 24)
 TEXTS = [(RNG.integers(0, 11, n).tolist(), int(n) % 3) for n in LENGTHS]
 EXAMPLES = [Example(RNG.integers(0, 11, n).tolist(), [False] * 2 + [True] * (int(n) - 2)) for n in LENGTHS]
 PAIRS = [Pair(*EXAMPLES[i : i + 2]) for i in range(0, 24, 2)]
+SIZES = {"vocab_size": 12, "context_length": CONTEXT, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.2}
 HOW: dict[str, Any] = {"epochs": 2, "batch": 4, "lr": 1e-2, "clip": 0.1}
 
 
@@ -40,8 +41,7 @@ def gpu() -> Iterator[None]:
 
 def gpt() -> GPTModel:
     tg.manual_seed(0)
-    sizes = {"vocab_size": 12, "context_length": CONTEXT, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.2}
-    return GPTModel(sizes)
+    return GPTModel(SIZES)
 
 
 def classifier(dtype: str, **more: Any) -> ClassifierTrainer:
@@ -150,3 +150,14 @@ def test_a_first_step_that_must_be_computed_often_in_float16_is_no_warm_up(gpu):
         trainer.precision.scaler.set_backoff_factor(2.0**-8)
         found.append([trainer.train_step() for _ in range(3)])
     assert found[0] == found[1] and trainer.parts._at_work
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("make", [classifier, answers, preferences])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_steps_on_a_gpu(make, dtype, monkeypatch):
+    if not products.can_be_captured():
+        pytest.skip("no library of products that can be captured: pip install nvmath-python")
+    monkeypatch.setitem(SIZES, "emb_dim", 64)
+    (_, expected), (trainer, found) = (numbers(make, dtype, graph=graph, warn=pytest.fail) for graph in (False, True))
+    assert found == expected and trainer.parts._passes
