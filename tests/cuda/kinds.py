@@ -18,9 +18,12 @@ each_gpu = pytest.mark.parametrize("kind", ["pretended", pytest.param("real", ma
 
 @contextlib.contextmanager
 def gpu(kind: str) -> Iterator[None]:
-    """Inside, device "cuda" is a pretended GPU with the reference's kernels, or the real one with its own."""
+    """Inside, device "cuda" is a pretended GPU with the reference's kernels, or one with its own: emulated, or real."""
     if kind == "real":
         yield
+    elif kind == "emulated":
+        with emulated.gpu():
+            yield
     else:
         with pretend.gpu(), kernels.use("reference"):
             yield

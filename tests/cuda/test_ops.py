@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_llm as tg
-from tests.cuda.kinds import back, each_gpu, gpu, moved
+from tests.cuda.kinds import back, gpu, moved
 from tests.ops.parts import Sample
 from tests.ops.samples import SAMPLES
 from tinygrad_llm.autograd.registry import OPS
@@ -37,7 +37,7 @@ def run(name: str, sample: Sample, on_gpu: bool, seed: int) -> list[np.ndarray]:
     return [back(r) for r in results]
 
 
-@each_gpu
+@pytest.mark.parametrize("kind", ["pretended", "emulated", pytest.param("real", marks=pytest.mark.cuda)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", sorted(OPS))
 @given(data=st.data(), seed=st.integers(0, 1000))

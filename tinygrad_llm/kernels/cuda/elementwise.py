@@ -25,8 +25,9 @@ class _Layout:
     """
 
     def __init__(self, by_column: bool, bias: Any, *arrays: Any):
-        self.n, self.c = as_rows(arrays[0]).shape
-        if not by_column:
+        if by_column:
+            self.n, self.c = as_rows(arrays[0]).shape
+        else:
             size = arrays[0].size
             wide = math.gcd(size, WIDE)
             self.c = wide if 4 * wide >= WIDE else size
