@@ -112,8 +112,7 @@ def test_generate_prints_a_row_a_peer_and_batch(tmp_path):
 
 
 def test_the_slowest_side_decides_how_many_tokens_all_write(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    tokens_of_turn = importlib.import_module("generate").tokens_of_turn
+    tokens_of_turn = script(monkeypatch, "generate").tokens_of_turn
     assert tokens_of_turn([0.001, 0.05], 256, 4.0) == 80
     assert tokens_of_turn([0.001, 0.002], 256, 4.0) == tokens_of_turn([-0.01], 256, 4.0) == 256
     assert tokens_of_turn([0.001, 7.0], 256, 4.0) == 8 and tokens_of_turn([7.0], 4, 4.0) == 4
@@ -159,8 +158,11 @@ def test_the_trainers_own_cost_is_told_apart_from_the_mathematics():
 
 
 def script(monkeypatch, name: str):
-    """A benchmark as a module: they import each other by name."""
+    """A benchmark as a module: they import each other by name, which an example may have, too."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    known = sys.modules.get(name)
+    if known is not None and Path(str(known.__file__)).parent != ROOT / "benchmarks":
+        monkeypatch.delitem(sys.modules, name)
     return importlib.import_module(name)
 
 
