@@ -113,7 +113,7 @@ def activated_linear(x: Any, shift: Any, weight: Any, bias: Any, *, form: str) -
             d = k.matmul(g, weight).reshape(x.shape)
             dx, dshift = k.activate_backward(d, x, shift, form, needs, again, into=d)
         elif again is not None:
-            again = k.activate(x, shift, form)
+            k.activate_backward(x, x, shift, form, (False, False), again)  # for its bits, whatever else is needed
         if hidden is None and again is not None:
             hidden = as_rows(again)
         return dx, dshift, *k.linear_gradients(g, hidden, needs[2:])
@@ -140,7 +140,7 @@ def feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, *, form: str) -> An
             d = k.matmul(g, w2)
             dh, db1 = k.activate_backward(d, h, None, form, (True, needs[2]), again, into=d)
         elif again is not None:
-            again = k.activate(h, None, form)
+            k.activate_backward(h, h, None, form, (False, False), again)  # for its bits, whatever else is needed
         dw2, db2 = k.linear_gradients(g, again, needs[3:])
         if any(needs[:3]):
             dx = k.matmul(dh, w1).reshape(x.shape) if needs[0] else None
