@@ -26,7 +26,8 @@ def counts(monkeypatch) -> Iterator[Counter[str]]:
     def start(file, name, definitions, grid, block, args, shared):
         found[name] += 1
         if name in ("sample", "likeliest"):
-            args[1 if name == "likeliest" else 2][...] = 1  # a token that there is
+            parameters = launch.signatures(launch.source(file))[name]
+            args[[p.name for p in parameters].index("tokens")][...] = 1  # a token that there is
 
     monkeypatch.setattr(launch, "start", start)
     for module in (heads, losses):
@@ -90,6 +91,7 @@ def test_a_token_is_one_launch_and_waits_for_nothing(counts, monkeypatch):
         assert pretend.waits == ["get"] * 2  # the prompt and the first token; the others come meanwhile
         layers, penalize = CONFIG["n_layers"], counts.pop("penalize", 0)
         assert counts.pop("replay") == 19 and counts.pop(chosen) == 3 and penalize == 2 * more
+        assert counts.pop("survey", 0) == (3 if chosen == "sample" else 0)
         assert counts.pop("embedding_step") == 2 and counts.pop("attention_step") == 2 * layers
         assert counts.pop("few_rows") == 2 * (4 * layers + 1)
         prompt = {"layer_norm": 2 * layers + 1, "attention": layers, "activate": layers, "check_index": 2}
