@@ -201,7 +201,7 @@ def prepare(args: argparse.Namespace) -> Run:
     rows = [encode(part, tokenizer, context) for part in parts]
     checkpoints = checkpoints_of(args, origin(rows, model))
     head = language_head_of(model) if args.language else None
-    about = model, recipe, rows[0], rows[1], len(found.classes), head, args.device
+    about = model, recipe, rows[0], rows[1], len(found.classes), head
     trainer = ClassifierTrainer(*about, graph=args.graph, warn=warner(PROGRAM))
     return Run(model, tokenizer, trainer, checkpoints, rows[2], found.classes, context, counts)
 

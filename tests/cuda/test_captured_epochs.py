@@ -50,7 +50,7 @@ def classifier(dtype: str, **more: Any) -> ClassifierTrainer:
     head = model.out_head.cuda()
     model.replace_head(3)
     recipe = ClassifierRecipe(**HOW, dtype=dtype, drop_tokens=0.2, language=0.5)
-    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:14], TEXTS[20:], 3, head, "cuda", **more)
+    return ClassifierTrainer(model.cuda(), recipe, TEXTS[:14], TEXTS[20:], 3, head, **more)
 
 
 def answers(dtype: str, **more: Any) -> AnswerTrainer:
@@ -109,6 +109,12 @@ def test_a_batch_is_made_longer_on_a_gpu_alone_and_the_loss_stays(gpu):
         if make is classifier:
             continue  # which draws what it hides for each batch
         assert there == pytest.approx(trainer.loss(rows).item(), rel=1e-5) and state == trainer.rng.bit_generator.state
+
+
+def test_rows_that_are_too_long_are_told_of_as_on_the_cpu(gpu):
+    row = Example([1, 2] * CONTEXT, [False, True] * CONTEXT)
+    with pytest.raises(ValueError, match="context"):
+        answers("float32").loss([row])
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "steps": 8}])

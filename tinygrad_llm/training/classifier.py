@@ -129,14 +129,13 @@ class ClassifierTrainer(EpochTrainer[Row]):
         validation: Sequence[Row],
         classes: int,
         language_head: Module | None = None,
-        device: str = "cpu",
         graph: bool = True,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         own = list(model.parameters()) + (list(language_head.parameters()) if language_head is not None else [])
         super().__init__(model, own, recipe, train, graph=graph, warn=warn)
         self.model: GPTModel = model
-        self.recipe, self.classes, self.device = recipe, classes, device
+        self.recipe, self.classes = recipe, classes
         self.train, self.validation, self.language_head = train, validation, language_head
 
     def tensors(self) -> dict[str, Tensor]:

@@ -138,8 +138,11 @@ class EpochTrainer(Resumable, Generic[Row]):
         return self.loss_of(batch)
 
     def length(self, longest: int, most: int) -> int:
-        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, so that few shapes come."""
-        return min(-(-longest // LENGTHS) * LENGTHS, most) if self.on_gpu else longest
+        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, so that few shapes come.
+
+        Rows longer than most, which a model refuses, stay as they are, for it says why.
+        """
+        return max(longest, min(-(-longest // LENGTHS) * LENGTHS, most)) if self.on_gpu else longest
 
     @abstractmethod
     def targets(self, rows: Sequence[Row]) -> int:

@@ -139,13 +139,11 @@ def feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, *, form: str) -> An
         if any(needs[:3]):
             d = k.matmul(g, w2)
             dh, db1 = k.activate_backward(d, h, None, form, (True, needs[2]), again, into=d)
-        elif again is not None:
-            k.activate_backward(h, h, None, form, (False, False), again)  # for its bits, whatever else is needed
-        dw2, db2 = k.linear_gradients(g, again, needs[3:])
-        if any(needs[:3]):
             dx = k.matmul(dh, w1).reshape(x.shape) if needs[0] else None
             dw1, _ = k.linear_gradients(dh, rows, (needs[1], False))
-        return dx, dw1, db1, dw2, db2
+        elif again is not None:
+            k.activate_backward(h, h, None, form, (False, False), again)  # for its bits, whatever else is needed
+        return dx, dw1, db1, *k.linear_gradients(g, again, needs[3:])
 
     return y.reshape(*x.shape[:-1], w2.shape[0]), pull
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinygrad_llm import devices
 from tinygrad_llm.interrupts import uninterrupted
+from tinygrad_llm.kernels.cuda import memory
 
 PLACES = 8192  # of 8 bytes, for the numbers of a graph
 TURNS = 4  # rows of main memory, so that none is written to while it is still being copied
@@ -50,9 +51,7 @@ class Capture:
 
         It lies outside of the graph's memory, where it could get a place that an earlier launch writes to.
         """
-        cupy = devices.module_of(devices.device("cuda"))
-        with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
-            there = cupy.empty(array.shape, array.dtype)
+        there = memory.lasting(array.shape, array.dtype)
         self._tables.append((there, array))
         return there
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm import devices
+from tinygrad_llm.kernels.cuda import memory
 
 if TYPE_CHECKING:
     from tinygrad_llm.kernels.cuda.products import Plan
@@ -59,10 +60,8 @@ def _workspace(number: int, stream: int) -> Any:
 
     It stays, and so lies in no graph's own memory, also where it is made while one is captured.
     """
-    device = devices.device("cuda", number)
-    cupy = devices.module_of(device)
-    with devices.on(device), cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
-        return cupy.empty(WORKSPACE, np.uint8)
+    with devices.on(devices.device("cuda", number)):
+        return memory.lasting(WORKSPACE, np.uint8)
 
 
 def run(task: Plan, number: int, add: bool, epilogue: str, bias: Any, aux: Any) -> bool:

@@ -10,9 +10,10 @@ import numpy as np
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import as_rows, philox
 from tinygrad_llm.kernels.cuda.launch import a_key, instead_of, kinds, launch, vector
-from tinygrad_llm.kernels.cuda.rows import BLOCKS, add_blocks, blocks_of, threads_for
+from tinygrad_llm.kernels.cuda.rows import add_blocks, blocks_of, threads_for
 from tinygrad_llm.kernels.reference import REFERENCE
 
+BLOCKS = 768  # that share the rows: about six for each multiprocessor
 WIDE = 2048  # numbers of a row where columns do not matter
 MOST_BLOCKS = 4096  # of dropout: a thread takes several packs where there are more
 

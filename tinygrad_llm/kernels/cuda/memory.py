@@ -89,6 +89,13 @@ def free_retired() -> None:
     _retired[:] = [pool for pool in _retired if pool.total_bytes()]
 
 
+def lasting(shape: Any, dtype: Any) -> Any:
+    """A new array of the current GPU in the usual pool, also where a graph's own memory is in use."""
+    cupy = devices.module_of(devices.device("cuda"))
+    with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+        return cupy.empty(shape, dtype)
+
+
 def limit(fraction: float, number: int | None) -> None:
     """Let the pool take no more than a fraction of the GPU's memory."""
     pool, here = _pool(number)

@@ -12,7 +12,6 @@ from tinygrad_llm.kernels.cuda.launch import REAL_OF, aligned, in_order, instead
 from tinygrad_llm.kernels.cuda.sort import in_order_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
-BLOCKS = 768  # that share the rows in a norm's backward: about six for each multiprocessor
 AT_ONCE = 256  # rows that sums of columns take in one launch
 WARPS_OF_A_ROW = 128  # that read a row of logits at most, and threads that look at what they left
 FEW_ROWS = 128  # of logits: more do not need a whole multiprocessor for each
