@@ -29,24 +29,38 @@
 
 #include "attention.cuh"
 
-#define ROWS 128     // of a block's tile
 #define N (D / 8)    // results of 8 columns in a row of an output
 #define LEAN (MASK || DROPOUT)  // what must be looked at needs registers, too
+#if HOPPER                      // ROWS and COLUMNS of tiles, and BLOCKS at once on a multiprocessor, are told
+#define M_ROWS 1
+#define M_KEYS 1
+#define B_ROWS BLOCKS
+#define B_KEYS BLOCKS
+#define PASSES 1
+#else
+#define ROWS 128                         // of a block's tile
 #define M_ROWS (D > 64 && LEAN ? 1 : 2)  // times 16 queries for a warp
 #define M_KEYS (LEAN ? 1 : 2)            // times 16 keys, where the rows are these
-#define T_ROWS (2 * ROWS / M_ROWS)       // threads
+#define B_ROWS M_ROWS                    // blocks at once on a multiprocessor, at least
+#define B_KEYS M_KEYS
+#define PASSES (D > 64 ? 2 : 1)          // over the queries: dv, then dk, where both do not fit the registers
+#endif
+#define T_ROWS (2 * ROWS / M_ROWS)  // threads
 #define T_KEYS (2 * ROWS / M_KEYS)
 
 #if REAL == 1
-#define multiply multiply_bf16
 #define pack pack_bf16
 #else
-#define multiply multiply_f16
 #define pack pack_f16
 #endif
 
-// Where 8 numbers of a tile lie: chunks change places so that 8 rows of one column are in different banks.
-__device__ int place(int row, int chunk) { return row * D + 8 * (D % 64 ? chunk ^ row / 2 % 4 : chunk ^ row % 8); }
+#if HOPPER
+#include "tiles_90.cuh"
+typedef Atom Piece;  // what shared memory is made of
+#else
+#include "tiles_16.cuh"
+typedef uint4 Piece;
+#endif
 
 // Begin to copy rows first ... first + R - 1 of x, d numbers each, stride numbers apart; zeros where there are none.
 // AT_ONCE are under way at once: more of them take more registers.
@@ -57,68 +71,22 @@ __device__ void fetch(real *tile, const real *x, long long stride, int first, in
     for (int i = threadIdx.x; i < R * (D / 8); i += THREADS) {
         int row = i / (D / 8), chunk = i % (D / 8);
         bool there = first + row < rows && 8 * chunk < d;
-        copy_16(tile + place(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
+        copy_16(tile + place<R>(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
     }
 }
 
-// s = 16 M rows of a, from `row` on, times 8 J rows of b, from `column` on.
-template <int M, int J, int AT_ONCE>
-__device__ void dots(const real *a, int row, const real *b, int column, float s[M][J][4])
+// Scores as the left factor of the next product: a thread holds what it has to hold there. CUT: 0 for negative ones.
+template <int M, int J, bool CUT = false> __device__ void as_factor(const float s[M][J][4], unsigned p[M][J / 2][4])
 {
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int j = 0; j < J; j++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[m][j][e] = 0;
-#pragma unroll AT_ONCE
-    for (int k = 0; k < D / 16; k++) {
-        unsigned x[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++) load_matrices(x[m], a + place(row + 16 * m + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-        for (int j = 0; j < J; j += 2) {
-            unsigned y[4];
-            load_matrices(y, b + place(column + 8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                multiply(s[m][j], x[m], y[0], y[1]);
-                multiply(s[m][j + 1], x[m], y[2], y[3]);
+            for (int i = 0; i < 2; i++) {
+                float x = s[m][j][2 * i], y = s[m][j][2 * i + 1];
+                p[m][j / 2][j % 2 * 2 + i] = CUT ? pack(x < 0 ? 0 : x, y < 0 ? 0 : y) : pack(x, y);
             }
-        }
-    }
-}
-
-// Scores as the left factor of the next product: a thread holds what it has to hold there.
-template <int M, int J> __device__ void as_factor(const float s[M][J][4], unsigned p[M][J / 2][4])
-{
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int j = 0; j < J; j++) {
-            p[m][j / 2][j % 2 * 2] = pack(s[m][j][0], s[m][j][1]);
-            p[m][j / 2][j % 2 * 2 + 1] = pack(s[m][j][2], s[m][j][3]);
-        }
-}
-
-// o += p (16 M x 8 J) times 8 J rows of b, from `row` on.
-template <int M, int J> __device__ void add_product(const unsigned p[M][J / 2][4], const real *b, int row,
-                                                    float o[M][N][4])
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int j = 0; j < J / 2; j++)
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
-            unsigned y[4];
-            load_transposed(y, b + place(row + 16 * j + lane % 16, n + lane / 16));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                multiply(o[m][n], p[m][j], y[0], y[1]);
-                multiply(o[m][n + 1], p[m][j], y[2], y[3]);
-            }
-        }
 }
 
 // This thread's numbers of a result times a factor.

@@ -5,6 +5,10 @@
 
 #include "attention_16.cuh"
 
+#if !HOPPER
+#define COLUMNS 32
+#endif
+
 // numbers[row] = lse of the row in base 2 and delta = sum dy y over the d numbers of the row; 8 threads a row.
 extern "C" __global__ void attention_delta(const real *dy, const real *y, const float *lse, float *numbers, int T, int H,
                                            int d, long long gb, long long gh, long long gt,
@@ -27,7 +31,7 @@ extern "C" __global__ void attention_delta(const real *dy, const real *y, const 
     numbers[2 * place + 1] = dot;
 }
 
-extern "C" __global__ void __launch_bounds__(T_ROWS, M_ROWS)
+extern "C" __global__ void __launch_bounds__(T_ROWS, B_ROWS)
 attention_dq(const real *dy, const real *q, const real *k, const real *v, const float *numbers, real *dq, int T, int S,
              int H, int group, int d, long long gb, long long gh, long long gt,
              long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
@@ -36,8 +40,8 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
              const long long *documents, const long long *ranges, long long key, const long long *drawn,
              long long limit, float keep_scale)
 {
-    constexpr int M = M_ROWS, THREADS = T_ROWS, J = 4, COLUMNS = 8 * J;
-    extern __shared__ uint4 shared[];
+    constexpr int M = M_ROWS, THREADS = T_ROWS, J = COLUMNS / 8;
+    extern __shared__ Piece shared[];
     real *queries = reinterpret_cast<real *>(shared), *towards = queries + ROWS * D, *keys = towards + ROWS * D;
     real *values = keys + 2 * COLUMNS * D;
     int b = blockIdx.y / H, h = blockIdx.y % H, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -62,18 +66,33 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
             int r = min(first + row + 16 * m + 8 * i + g, T - 1);
             number[m][i] = load<2>(numbers + 2 * (blockIdx.y * (long long)T + r));
         }
-    for (int half = 0; column < end; half ^= 1) {
+    for (int half = 0, next; column < end; half ^= 1, column = next) {
         wait_for_copies();
+        show_to_products();
         __syncthreads();
-        int next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
+        next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
         if (next < end) {
             fetch<COLUMNS, THREADS, 2>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
             fetch<COLUMNS, THREADS, 2>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
         }
+        if (sight.hides(first + row / SIDE_BY_SIDE * SIDE_BY_SIDE, SIDE_BY_SIDE, column)) continue;
         float s[M][J][4], dp[M][J][4];
-        dots<M, J, 4>(queries, row, keys + half * COLUMNS * D, 0, s);
-        dots<M, J, 4>(towards, row, values + half * COLUMNS * D, 0, dp);
+        dots<M, J, 4, ROWS, COLUMNS>(queries, row, keys + half * COLUMNS * D, 0, s);
+        dots<M, J, 4, ROWS, COLUMNS>(towards, row, values + half * COLUMNS * D, 0, dp);
         bool whole = sight.whole(first + row, 16 * M, column, COLUMNS);
+        wait_for<1, M, J>(s);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int j = 0; j < J; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    if (!whole)
+                        s[m][j][e] = sight.score(s[m][j][e], scale * LOG2E, first + row + 16 * m + g + e / 2 * 8,
+                                                 column + 8 * j + 2 * t + e % 2);
+                    s[m][j][e] = exp2_fast(s[m][j][e] * FACTOR - number[m][e / 2].x[0]);
+                }
+        wait_for<0, M, J>(dp);
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -82,26 +101,21 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
                 if (DROPOUT) dropout.keep(first + row + 16 * m, column + 8 * j, kept);
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    float x = s[m][j][e];
-                    if (!whole)
-                        x = sight.score(x, scale * LOG2E, first + row + 16 * m + g + e / 2 * 8,
-                                        column + 8 * j + 2 * t + e % 2);
-                    float p = exp2_fast(x * FACTOR - number[m][e / 2].x[0]);
                     float towards_p = DROPOUT ? (kept[e] ? dp[m][j][e] * keep_scale : 0.0f) : dp[m][j][e];
-                    s[m][j][e] = p * (towards_p - number[m][e / 2].x[1]);
+                    s[m][j][e] *= towards_p - number[m][e / 2].x[1];
                 }
             }
         unsigned ds[M][J / 2][4];
         as_factor<M, J>(s, ds);
-        add_product<M, J>(ds, keys + half * COLUMNS * D, 0, o);
-        column = next;
+        add_product<M, J, COLUMNS>(ds, keys + half * COLUMNS * D, 0, o);
+        wait_for<0, M, N>(o);
     }
     wait_for_copies();
     put<M>(dq + b * db + h * dh, dt, first + row, T, d, o, scale);
 }
 
 // Rows are keys here and columns queries: the scores are s^T. The queries of all heads that share a head of keys pass by.
-extern "C" __global__ void __launch_bounds__(T_KEYS, M_KEYS)
+extern "C" __global__ void __launch_bounds__(T_KEYS, B_KEYS)
 attention_dkv(const real *dy, const real *q, const real *k, const real *v, const float *numbers, real *dk, real *dv,
               int T, int S, int H, int group, int d, long long gb, long long gh, long long gt,
               long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
@@ -111,8 +125,8 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
               const long long *documents, const long long *ranges, long long key, const long long *drawn,
               long long limit, float keep_scale)
 {
-    constexpr int M = M_KEYS, THREADS = T_KEYS, J = 4, COLUMNS = 8 * J, PASSES = D > 64 ? 2 : 1;
-    extern __shared__ uint4 shared[];
+    constexpr int M = M_KEYS, THREADS = T_KEYS, J = COLUMNS / 8;
+    extern __shared__ Piece shared[];
     real *keys = reinterpret_cast<real *>(shared), *values = keys + ROWS * D, *queries = values + ROWS * D;
     real *towards = queries + 2 * COLUMNS * D;
     float *pairs = reinterpret_cast<float *>(towards + 2 * COLUMNS * D);  // lse and delta of the queries
@@ -149,22 +163,28 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
         __syncthreads();  // nobody reads the pass before's tiles any more
         if (head < last) fetch_queries(0, head, query);
         float o[M][N][4] = {}, u[M][N][4] = {};
-        for (int half = 0; head < last; half ^= 1) {
+        for (int half = 0, next_head, next; head < last; half ^= 1, head = next_head, query = next) {
             wait_for_copies();
+            show_to_products();
             __syncthreads();
-            int next_head = head, next = query + COLUMNS;
+            next_head = head;
+            next = query + COLUMNS;
             settle(next_head, next);
             if (next_head < last) fetch_queries(half ^ 1, next_head, next);
             Sight sight = sight_of(head);
+            if (sight.hides(query, COLUMNS, first + row / SIDE_BY_SIDE * SIDE_BY_SIDE)) continue;
             Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
             const real *queries_here = queries + half * COLUMNS * D, *towards_here = towards + half * COLUMNS * D;
-            float s[M][J][4], dp[M][J][4];
-            dots<M, J, 4>(keys, row, queries_here, 0, s);
-            if (with_keys) dots<M, J, 4>(values, row, towards_here, 0, dp);
+            const float *pairs_here = pairs + 2 * half * COLUMNS + 4 * t;
             bool whole = sight.whole(query, COLUMNS, first + row, 16 * M);
+            float s[M][J][4], dp[M][J][4];
+            unsigned p[M][J / 2][4], ds[M][J / 2][4];
+            dots<M, J, 4, ROWS, COLUMNS>(keys, row, queries_here, 0, s);
+            if (with_keys) dots<M, J, 4, ROWS, COLUMNS>(values, row, towards_here, 0, dp);
+            wait_for<PASSES == 1, M, J>(s);
 #pragma unroll
             for (int j = 0; j < J; j++) {
-                Pack<4> pair = load<4>(pairs + 2 * (half * COLUMNS + 8 * j + 2 * t));
+                Pack<4> pair = load<4>(pairs_here + 16 * j);
 #pragma unroll
                 for (int m = 0; m < M; m++) {
                     bool kept[4];
@@ -175,25 +195,34 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
                         if (!whole)
                             x = sight.score(x, scale * LOG2E, query + 8 * j + 2 * t + e % 2,
                                             first + row + 16 * m + g + e / 2 * 8);
-                        float p = exp2_fast(x * FACTOR - pair.x[e % 2 * 2]);
-                        s[m][j][e] = !DROPOUT || kept[e] ? p : 0.0f;
-                        if (!with_keys) continue;
-                        float towards_p = DROPOUT ? (kept[e] ? dp[m][j][e] * keep_scale : 0.0f) : dp[m][j][e];
-                        dp[m][j][e] = p * (towards_p - pair.x[e % 2 * 2 + 1]);
+                        x = exp2_fast(x * FACTOR - pair.x[e % 2 * 2]);
+                        s[m][j][e] = !DROPOUT || kept[e] ? x : -x;  // a sign says what is dropped
                     }
                 }
             }
-            unsigned factors[M][J / 2][4];
             if (with_values) {
-                as_factor<M, J>(s, factors);
-                add_product<M, J>(factors, towards_here, 0, u);
+                as_factor<M, J, DROPOUT>(s, p);
+                add_product<M, J, COLUMNS>(p, towards_here, 0, u);
             }
             if (with_keys) {
-                as_factor<M, J>(dp, factors);
-                add_product<M, J>(factors, queries_here, 0, o);
+                wait_for<1, M, J>(dp);
+#pragma unroll
+                for (int j = 0; j < J; j++) {
+                    Pack<4> pair = load<4>(pairs_here + 16 * j);
+#pragma unroll
+                    for (int m = 0; m < M; m++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            float x = dp[m][j][e];
+                            if (DROPOUT) x = s[m][j][e] > 0 ? x * keep_scale : 0.0f;
+                            dp[m][j][e] = fabsf(s[m][j][e]) * (x - pair.x[e % 2 * 2 + 1]);
+                        }
+                }
+                as_factor<M, J>(dp, ds);
+                add_product<M, J, COLUMNS>(ds, queries_here, 0, o);
             }
-            head = next_head;
-            query = next;
+            wait_for<0, M, N>(u);
+            wait_for<0, M, N>(o);
         }
         wait_for_copies();
         if (with_keys) put<M>(dk + b * db + h * dh, dt, first + row, S, d, o, scale);
