@@ -34,7 +34,8 @@ backwards = False  # whether the threads of a block take turns in the other orde
 
 def header(name: str) -> str:
     """In place of launch.header: what is written in a GPU's own instructions is written here for the processor."""
-    return (HERE / "emulated_ptx.h" if name == "ptx.cuh" else launch.FOLDER / name).read_text("utf-8")
+    written = HERE / f"emulated_{name.removesuffix('.cuh')}.h"
+    return (written if written.exists() else launch.FOLDER / name).read_text("utf-8")
 
 
 def translated(file: str) -> str:

@@ -29,14 +29,18 @@
 
 #include "attention.cuh"
 
+#ifndef HOPPER
+#define HOPPER 0
+#endif
 #define N (D / 8)    // results of 8 columns in a row of an output
 #define LEAN (MASK || DROPOUT)  // what must be looked at needs registers, too
-#if HOPPER                      // ROWS and COLUMNS of tiles, and BLOCKS at once on a multiprocessor, are told
+#if HOPPER                      // the launcher tells ROWS and COLUMNS of tiles, and BLOCKS at once on a multiprocessor
 #define M_ROWS 1
 #define M_KEYS 1
 #define B_ROWS BLOCKS
 #define B_KEYS BLOCKS
 #define PASSES 1
+#define APART 1
 #else
 #define ROWS 128                         // of a block's tile
 #define M_ROWS (D > 64 && LEAN ? 1 : 2)  // times 16 queries for a warp
@@ -44,6 +48,7 @@
 #define B_ROWS M_ROWS                    // blocks at once on a multiprocessor, at least
 #define B_KEYS M_KEYS
 #define PASSES (D > 64 ? 2 : 1)          // over the queries: dv, then dk, where both do not fit the registers
+#define APART (D <= 64)                  // all weights first, then the gradients of all scores; else one by one
 #endif
 #define T_ROWS (2 * ROWS / M_ROWS)  // threads
 #define T_KEYS (2 * ROWS / M_KEYS)
@@ -73,6 +78,15 @@ __device__ void fetch(real *tile, const real *x, long long stride, int first, in
         bool there = first + row < rows && 8 * chunk < d;
         copy_16(tile + place<R>(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
     }
+}
+
+// f of each 16 x 8 scores that a warp has.
+template <int M, int J, typename F> __device__ void each(F f)
+{
+#pragma unroll
+    for (int j = 0; j < J; j++)
+#pragma unroll
+        for (int m = 0; m < M; m++) f(m, j);
 }
 
 // Scores as the left factor of the next product: a thread holds what it has to hold there. CUT: 0 for negative ones.

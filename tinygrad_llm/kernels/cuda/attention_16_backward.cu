@@ -80,31 +80,31 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
         dots<M, J, 4, ROWS, COLUMNS>(queries, row, keys + half * COLUMNS * D, 0, s);
         dots<M, J, 4, ROWS, COLUMNS>(towards, row, values + half * COLUMNS * D, 0, dp);
         bool whole = sight.whole(first + row, 16 * M, column, COLUMNS);
-        wait_for<1, M, J>(s);
+        auto weigh = [&](int m, int j) {
 #pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int j = 0; j < J; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    if (!whole)
-                        s[m][j][e] = sight.score(s[m][j][e], scale * LOG2E, first + row + 16 * m + g + e / 2 * 8,
-                                                 column + 8 * j + 2 * t + e % 2);
-                    s[m][j][e] = exp2_fast(s[m][j][e] * FACTOR - number[m][e / 2].x[0]);
-                }
-        wait_for<0, M, J>(dp);
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int j = 0; j < J; j++) {
-                bool kept[4];
-                if (DROPOUT) dropout.keep(first + row + 16 * m, column + 8 * j, kept);
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    float towards_p = DROPOUT ? (kept[e] ? dp[m][j][e] * keep_scale : 0.0f) : dp[m][j][e];
-                    s[m][j][e] *= towards_p - number[m][e / 2].x[1];
-                }
+            for (int e = 0; e < 4; e++) {
+                if (!whole)
+                    s[m][j][e] = sight.score(s[m][j][e], scale * LOG2E, first + row + 16 * m + g + e / 2 * 8,
+                                             column + 8 * j + 2 * t + e % 2);
+                s[m][j][e] = exp2_fast(s[m][j][e] * FACTOR - number[m][e / 2].x[0]);
             }
+        };
+        auto slope = [&](int m, int j) {
+            bool kept[4];
+            if (DROPOUT) dropout.keep(first + row + 16 * m, column + 8 * j, kept);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                float towards_p = DROPOUT ? (kept[e] ? dp[m][j][e] * keep_scale : 0.0f) : dp[m][j][e];
+                s[m][j][e] *= towards_p - number[m][e / 2].x[1];
+            }
+        };
+        wait_for<1, M, J>(s);
+        each<M, J>([&](int m, int j) {
+            weigh(m, j);
+            if (!APART) slope(m, j);
+        });
+        wait_for<0, M, J>(dp);
+        if (APART) each<M, J>(slope);
         unsigned ds[M][J / 2][4];
         as_factor<M, J>(s, ds);
         add_product<M, J, COLUMNS>(ds, keys + half * COLUMNS * D, 0, o);
@@ -145,8 +145,8 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
         }
     };
     auto fetch_queries = [&](int half, int head, int query) {
-        fetch<COLUMNS, THREADS, 2>(queries + half * COLUMNS * D, q + b * qb + head * qh, qt, query, T, d);
-        fetch<COLUMNS, THREADS, 2>(towards + half * COLUMNS * D, dy + b * gb + head * gh, gt, query, T, d);
+        fetch<COLUMNS, THREADS, HOPPER ? 1 : 2>(queries + half * COLUMNS * D, q + b * qb + head * qh, qt, query, T, d);
+        fetch<COLUMNS, THREADS, HOPPER ? 1 : 2>(towards + half * COLUMNS * D, dy + b * gb + head * gh, gt, query, T, d);
         if (threadIdx.x < COLUMNS) {
             bool there = query + threadIdx.x < T;
             const float *from = numbers + 2 * ((b * H + head) * (long long)T + query + threadIdx.x);
@@ -181,43 +181,41 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
             unsigned p[M][J / 2][4], ds[M][J / 2][4];
             dots<M, J, 4, ROWS, COLUMNS>(keys, row, queries_here, 0, s);
             if (with_keys) dots<M, J, 4, ROWS, COLUMNS>(values, row, towards_here, 0, dp);
-            wait_for<PASSES == 1, M, J>(s);
+            auto weigh = [&](int m, int j) {
+                Pack<4> pair = load<4>(pairs_here + 16 * j);
+                bool kept[4];
+                if (DROPOUT) dropout.keep_turned(first + row + 16 * m, query + 8 * j, kept);
 #pragma unroll
-            for (int j = 0; j < J; j++) {
+                for (int e = 0; e < 4; e++) {
+                    float x = s[m][j][e];
+                    if (!whole)
+                        x = sight.score(x, scale * LOG2E, query + 8 * j + 2 * t + e % 2,
+                                        first + row + 16 * m + g + e / 2 * 8);
+                    x = exp2_fast(x * FACTOR - pair.x[e % 2 * 2]);
+                    s[m][j][e] = !DROPOUT || kept[e] ? x : -x;  // a sign says what is dropped
+                }
+            };
+            auto slope = [&](int m, int j) {
                 Pack<4> pair = load<4>(pairs_here + 16 * j);
 #pragma unroll
-                for (int m = 0; m < M; m++) {
-                    bool kept[4];
-                    if (DROPOUT) dropout.keep_turned(first + row + 16 * m, query + 8 * j, kept);
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
-                        float x = s[m][j][e];
-                        if (!whole)
-                            x = sight.score(x, scale * LOG2E, query + 8 * j + 2 * t + e % 2,
-                                            first + row + 16 * m + g + e / 2 * 8);
-                        x = exp2_fast(x * FACTOR - pair.x[e % 2 * 2]);
-                        s[m][j][e] = !DROPOUT || kept[e] ? x : -x;  // a sign says what is dropped
-                    }
+                for (int e = 0; e < 4; e++) {
+                    float x = dp[m][j][e];
+                    if (DROPOUT) x = s[m][j][e] > 0 ? x * keep_scale : 0.0f;
+                    dp[m][j][e] = fabsf(s[m][j][e]) * (x - pair.x[e % 2 * 2 + 1]);
                 }
-            }
+            };
+            wait_for<1, M, J>(s);
+            each<M, J>([&](int m, int j) {
+                weigh(m, j);
+                if (!APART && with_keys) slope(m, j);
+            });
             if (with_values) {
                 as_factor<M, J, DROPOUT>(s, p);
                 add_product<M, J, COLUMNS>(p, towards_here, 0, u);
             }
             if (with_keys) {
                 wait_for<1, M, J>(dp);
-#pragma unroll
-                for (int j = 0; j < J; j++) {
-                    Pack<4> pair = load<4>(pairs_here + 16 * j);
-#pragma unroll
-                    for (int m = 0; m < M; m++)
-#pragma unroll
-                        for (int e = 0; e < 4; e++) {
-                            float x = dp[m][j][e];
-                            if (DROPOUT) x = s[m][j][e] > 0 ? x * keep_scale : 0.0f;
-                            dp[m][j][e] = fabsf(s[m][j][e]) * (x - pair.x[e % 2 * 2 + 1]);
-                        }
-                }
+                if (APART) each<M, J>(slope);
                 as_factor<M, J>(dp, ds);
                 add_product<M, J, COLUMNS>(ds, queries_here, 0, o);
             }
