@@ -16,7 +16,7 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
           const long long *documents, const long long *ranges, long long key, const long long *drawn,
           long long limit, float keep_scale)
 {
-    constexpr int M = M_ROWS, THREADS = T_ROWS, AT_ONCE = D > 64 ? 4 : 2;
+    constexpr int M = M_ROWS, THREADS = T_ROWS;
     constexpr int J = M == 1 || (D <= 64 && MASK != 2 && !DROPOUT) ? COLUMNS / 8 : 4;  // times 8 columns of scores at once
     extern __shared__ Piece shared[];
     real *queries = reinterpret_cast<real *>(shared), *keys = queries + ROWS * D, *values = keys + 2 * COLUMNS * D;
@@ -27,10 +27,10 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     int column = sight.next(first, ROWS, 0, COLUMNS, end);
-    fetch<ROWS, THREADS, AT_ONCE>(queries, q + b * qb + h * qh, qt, first, T, d);
+    fetch<ROWS, THREADS>(queries, q + b * qb + h * qh, qt, first, T, d);
     if (column < end) {
-        fetch<COLUMNS, THREADS, AT_ONCE>(keys, k, kt, column, S, d);
-        fetch<COLUMNS, THREADS, AT_ONCE>(values, v, vt, column, S, d);
+        fetch<COLUMNS, THREADS>(keys, k, kt, column, S, d);
+        fetch<COLUMNS, THREADS>(values, v, vt, column, S, d);
     }
     float o[M][N][4] = {}, top[M][2], sum[M][2] = {};
 #pragma unroll
@@ -41,8 +41,8 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
         __syncthreads();  // the tile is there for all, and nobody reads the one before any more
         next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
         if (next < end) {
-            fetch<COLUMNS, THREADS, AT_ONCE>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
-            fetch<COLUMNS, THREADS, AT_ONCE>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
+            fetch<COLUMNS, THREADS>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
+            fetch<COLUMNS, THREADS>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
         }
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += 8 * J) {

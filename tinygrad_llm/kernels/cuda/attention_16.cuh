@@ -39,18 +39,20 @@
 #define M_KEYS 1
 #define B_ROWS BLOCKS
 #define B_KEYS BLOCKS
-#define PASSES 1
+#define PASSES (D > 64 && LEAN ? 2 : 1)
 #define APART 1
 #else
 #define ROWS 128                         // of a block's tile
 #define M_ROWS (D > 64 && LEAN ? 1 : 2)  // times 16 queries for a warp
 #define M_KEYS (LEAN ? 1 : 2)            // times 16 keys, where the rows are these
-#define B_ROWS M_ROWS                    // blocks at once on a multiprocessor, at least
+#define B_ROWS M_ROWS
 #define B_KEYS M_KEYS
-#define PASSES (D > 64 ? 2 : 1)          // over the queries: dv, then dk, where both do not fit the registers
-#define APART (D <= 64)                  // all weights first, then the gradients of all scores; else one by one
+#define PASSES (D > 64 ? 2 : 1)
+#define APART (D <= 64)
 #endif
-#define T_ROWS (2 * ROWS / M_ROWS)  // threads
+// PASSES over the queries: dv, then dk, where both do not fit the registers. APART: all weights first, then the gradients
+// of all scores; else one by one. B_: blocks at once on a multiprocessor, at least. T_: threads.
+#define T_ROWS (2 * ROWS / M_ROWS)
 #define T_KEYS (2 * ROWS / M_KEYS)
 
 #if REAL == 1
@@ -68,15 +70,19 @@ typedef uint4 Piece;
 #endif
 
 // Begin to copy rows first ... first + R - 1 of x, d numbers each, stride numbers apart; zeros where there are none.
-// AT_ONCE are under way at once: more of them take more registers.
-template <int R, int THREADS, int AT_ONCE>
+// A thread keeps to one chunk of the rows, so that from one copy to the next only the row's place is counted on.
+template <int R, int THREADS>
 __device__ void fetch(real *tile, const real *x, long long stride, int first, int rows, int d)
 {
-#pragma unroll AT_ONCE
-    for (int i = threadIdx.x; i < R * (D / 8); i += THREADS) {
-        int row = i / (D / 8), chunk = i % (D / 8);
-        bool there = first + row < rows && 8 * chunk < d;
-        copy_16(tile + place<R>(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
+    constexpr int CHUNKS = D > 64 ? 16 : D / 8, STEP = THREADS / CHUNKS;  // rows at once
+    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+    if (D % 64 && chunk >= D / 8) return;
+    const real *from = x + (long long)(first + row) * stride + 8 * chunk;
+    int there = 8 * chunk < d ? rows - first - row : 0;  // so many rows from this thread's first on
+#pragma unroll
+    for (int r = 0; r < R; r += STEP) {
+        if (R % STEP && row + r >= R) break;
+        copy_16(tile + place<R>(row + r, chunk), from + r * stride, r < there);
     }
 }
 

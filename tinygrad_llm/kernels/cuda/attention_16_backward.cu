@@ -51,11 +51,11 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     int column = sight.next(first, ROWS, 0, COLUMNS, end);
-    fetch<ROWS, THREADS, 2>(queries, q + b * qb + h * qh, qt, first, T, d);
-    fetch<ROWS, THREADS, 2>(towards, dy + b * gb + h * gh, gt, first, T, d);
+    fetch<ROWS, THREADS>(queries, q + b * qb + h * qh, qt, first, T, d);
+    fetch<ROWS, THREADS>(towards, dy + b * gb + h * gh, gt, first, T, d);
     if (column < end) {
-        fetch<COLUMNS, THREADS, 2>(keys, k, kt, column, S, d);
-        fetch<COLUMNS, THREADS, 2>(values, v, vt, column, S, d);
+        fetch<COLUMNS, THREADS>(keys, k, kt, column, S, d);
+        fetch<COLUMNS, THREADS>(values, v, vt, column, S, d);
     }
     float o[M][N][4] = {};
     Pack<2> number[M][2];  // of a row: its lse and its delta
@@ -72,8 +72,8 @@ attention_dq(const real *dy, const real *q, const real *k, const real *v, const 
         __syncthreads();
         next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
         if (next < end) {
-            fetch<COLUMNS, THREADS, 2>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
-            fetch<COLUMNS, THREADS, 2>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
+            fetch<COLUMNS, THREADS>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
+            fetch<COLUMNS, THREADS>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
         }
         if (sight.hides(first + row / SIDE_BY_SIDE * SIDE_BY_SIDE, SIDE_BY_SIDE, column)) continue;
         float s[M][J][4], dp[M][J][4];
@@ -145,16 +145,16 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
         }
     };
     auto fetch_queries = [&](int half, int head, int query) {
-        fetch<COLUMNS, THREADS, HOPPER ? 1 : 2>(queries + half * COLUMNS * D, q + b * qb + head * qh, qt, query, T, d);
-        fetch<COLUMNS, THREADS, HOPPER ? 1 : 2>(towards + half * COLUMNS * D, dy + b * gb + head * gh, gt, query, T, d);
+        fetch<COLUMNS, THREADS>(queries + half * COLUMNS * D, q + b * qb + head * qh, qt, query, T, d);
+        fetch<COLUMNS, THREADS>(towards + half * COLUMNS * D, dy + b * gb + head * gh, gt, query, T, d);
         if (threadIdx.x < COLUMNS) {
             bool there = query + threadIdx.x < T;
             const float *from = numbers + 2 * ((b * H + head) * (long long)T + query + threadIdx.x);
             copy_8(pairs + 2 * (half * COLUMNS + threadIdx.x), there ? from : numbers, there);
         }
     };
-    fetch<ROWS, THREADS, 2>(keys, k + b * kb + h * kh, kt, first, S, d);
-    fetch<ROWS, THREADS, 2>(values, v + b * vb + h * vh, vt, first, S, d);
+    fetch<ROWS, THREADS>(keys, k + b * kb + h * kh, kt, first, S, d);
+    fetch<ROWS, THREADS>(values, v + b * vb + h * vh, vt, first, S, d);
 #pragma unroll
     for (int pass = 0; pass < PASSES; pass++) {
         bool with_values = PASSES == 1 || pass == 0, with_keys = PASSES == 1 || pass == 1;
@@ -172,7 +172,7 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
             settle(next_head, next);
             if (next_head < last) fetch_queries(half ^ 1, next_head, next);
             Sight sight = sight_of(head);
-            if (sight.hides(query, COLUMNS, first + row / SIDE_BY_SIDE * SIDE_BY_SIDE)) continue;
+            if (PASSES == 1 && sight.hides(query, COLUMNS, first + row / SIDE_BY_SIDE * SIDE_BY_SIDE)) continue;
             Dropout dropout(drawn ? *drawn : key, limit, b * H + head, T, S);
             const real *queries_here = queries + half * COLUMNS * D, *towards_here = towards + half * COLUMNS * D;
             const float *pairs_here = pairs + 2 * half * COLUMNS + 4 * t;
@@ -204,7 +204,7 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
                     dp[m][j][e] = fabsf(s[m][j][e]) * (x - pair.x[e % 2 * 2 + 1]);
                 }
             };
-            wait_for<1, M, J>(s);
+            wait_for<PASSES == 1, M, J>(s);
             each<M, J>([&](int m, int j) {
                 weigh(m, j);
                 if (!APART && with_keys) slope(m, j);
@@ -214,7 +214,7 @@ attention_dkv(const real *dy, const real *q, const real *k, const real *v, const
                 add_product<M, J, COLUMNS>(p, towards_here, 0, u);
             }
             if (with_keys) {
-                wait_for<1, M, J>(dp);
+                wait_for<PASSES == 1, M, J>(dp);
                 if (APART) each<M, J>(slope);
                 as_factor<M, J>(dp, ds);
                 add_product<M, J, COLUMNS>(ds, queries_here, 0, o);
