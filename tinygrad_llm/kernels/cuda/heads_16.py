@@ -52,19 +52,24 @@ def tiles_of_warps(kernel: str, d: int, lean: bool) -> Tiles:
     return Tiles(128, 64 if kernel == "attention" else 32, 256 if few else 128, width, {})
 
 
-def tiles_of_warpgroups(kernel: str, d: int, lean: bool) -> Tiles:
-    """Four warps have 64 rows. As many of them as registers allow, for one's products hide the other's exponentials."""
+def tiles_of_warpgroups(which: int, kernel: str, d: int, lean: bool) -> Tiles:
+    """Four warps have 64 rows. As many of them as registers allow, for one's products hide another's exponentials."""
     width = 64 if d <= 64 else 128
-    rows, columns, blocks = 128, 64, 1
-    if not lean:
-        if width == 64 and kernel != "attention_dkv":
-            blocks = 2
-        elif kernel == "attention":
-            columns = 128
-        elif kernel == "attention_dq":
-            rows = 192
+    choices = [BY_ONE] if lean else OF_WARPGROUPS[kernel, width]
+    rows, columns, blocks = choices[min(which, len(choices) - 1)]
     told = {"HOPPER": 1, "ROWS": rows, "COLUMNS": columns, "BLOCKS": blocks}
     return Tiles(rows, columns, 2 * rows, width, told)
+
+
+BY_ONE = 128, 64, 1  # rows and columns of a tile, blocks at once on a multiprocessor
+OF_WARPGROUPS = {  # of a kernel and a width, as registers and 160 KiB of shared memory allow; measuring decides
+    ("attention", 64): [(128, 64, 2), (192, 128, 1)],
+    ("attention", 128): [(128, 128, 1), BY_ONE],
+    ("attention_dq", 64): [(128, 64, 2), (192, 64, 1)],
+    ("attention_dq", 128): [(192, 64, 1), BY_ONE],
+    ("attention_dkv", 64): [BY_ONE, (128, 128, 1)],
+    ("attention_dkv", 128): [BY_ONE],
+}
 
 
 def forward(tiles_of: TilesOf, asked: Asked) -> tuple[Any, Any]:
@@ -145,7 +150,9 @@ def serves_hopper(asked: Asked, room: int) -> bool:
 
 
 TENSOR_CORES_16 = Way("attention_16.cu", serves, partial(forward, tiles_of_warps), partial(backward, tiles_of_warps))
-HOPPER_16 = Way(
-    "attention_16.cu by wgmma", serves_hopper, partial(forward, tiles_of_warpgroups),
-    partial(backward, tiles_of_warpgroups),
-)  # fmt: skip
+HOPPER_16 = [
+    Way(
+        f"attention_16.cu by wgmma, {i}", serves_hopper, partial(forward, partial(tiles_of_warpgroups, i)),
+        partial(backward, partial(tiles_of_warpgroups, i)),
+    ) for i in range(2)
+]  # fmt: skip
