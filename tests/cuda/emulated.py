@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tinygrad_llm.kernels.cuda import heads, launch, losses, sdp
+from tinygrad_llm.kernels.cuda import heads, heads_16, launch, losses, sdp
 
 HERE = Path(__file__).parent
 HEADER = (HERE / "emulated.h").read_text("utf-8")
@@ -101,6 +101,7 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     patch.setattr(launch, "start", start)
     patch.setattr(launch, "header", header)
     patch.setitem(sdp.allowed, "cudnn", False)
+    patch.setattr(heads_16, "is_hopper", lambda number: True)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,65 @@ def test_long_sequences_on_a_gpu(width):
         found.append(outputs((y, *CUDA.attention_backward(g, q, k, v, saved, width**-0.5, None, 0.0, False)[:3])))
     for y, z in zip(*found, strict=True):
         assert np.linalg.norm(y - z) <= 2.0**-7 * np.linalg.norm(z)
+
+
+# By products that only a Hopper has: each way to divide the work, the widths, masks and dropout beside.
+ON_HOPPER = [
+    *product(heads_16.HOPPER_16, ["attention, long", "attention, wide"]),
+    (heads_16.HOPPER_16[0], "attention, padded"), (heads_16.HOPPER_16[0], "attention, shared keys, dropout"),
+    (heads_16.HOPPER_16[0], "attention, documents"), (heads_16.HOPPER_16[0], "attention, bool mask"),
+    (heads_16.HOPPER_16[0], "attention, added mask, dropout"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def by_way(monkeypatch):
+    """Let one way serve all calls that it can."""
+    return lambda way: monkeypatch.setattr(heads, "WAYS", [way, *heads.WAYS])
+
+
+@pytest.mark.parametrize(("way", "name"), ON_HOPPER)
+def test_a_hopper_s_products(way, name, by_way, monkeypatch):
+    """As the reference, whichever thread comes first, and whether products are computed at once or when waited for."""
+    by_way(way)
+    with emulated.gpu():
+        check(name, BFLOAT16, 2.0**-8)
+    assert all(in_both_orders(name, BFLOAT16, monkeypatch))
+
+
+def test_a_hopper_s_products_in_float16(by_way):
+    by_way(heads_16.HOPPER_16[0])
+    with emulated.gpu():
+        check("attention, long", FLOAT16, 2.0**-11)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("way", "name"), ON_HOPPER)
+def test_a_hopper_s_products_on_a_gpu(way, name, by_way):
+    if not launch.is_hopper(0):
+        pytest.skip("this GPU is no Hopper")
+    by_way(way)
+    check(name, BFLOAT16, 2.0**-8)
+    for y, z in zip(by_kernels(name, BFLOAT16), by_kernels(name, BFLOAT16), strict=True):
+        np.testing.assert_array_equal(y.astype(np.float32), z.astype(np.float32))
+
+
+SPOILED = {  # what may not be missing or other in a Hopper's kernels, and what is seen where it is
+    "show_to_products();": "may not see what was copied", "begin_products();": "before the registers are in order",
+    "wait_for_copies();": "", "__syncthreads();": "", "wait_for<1, M, J>(s);": "", "wait_for<0, M, N>(o);": "",
+    "ROWS_B * 128": "", "k % 4 * 32": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", SPOILED)
+def test_what_a_hopper_asks_for_is_seen_where_it_is_missing(part, by_way, monkeypatch):
+    """The checks above can fail: without a wait, a fence, a barrier; where a factor lies elsewhere."""
+    whole, instead = launch.source, part.replace("* 128", "* 64").replace("* 32", "* 16") if "*" in part else ";"
+    monkeypatch.setattr(emulated, "built", cache(emulated.built.__wrapped__))
+    monkeypatch.setattr(launch, "source", lambda file: whole(file).replace(part, instead))
+    by_way(heads_16.HOPPER_16[0])
+    with emulated.gpu(), pytest.raises(AssertionError, match=SPOILED[part] or None):
+        check("attention, wide" if "*" in part else "attention, long", BFLOAT16, 2.0**-8)
 
 
 def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:

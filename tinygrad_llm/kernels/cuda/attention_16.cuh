@@ -7,25 +7,35 @@
 // 4 B H T S D operations forward that is S / 2 operations a byte, far above what memory asks for (an H100: 300), and keys
 // and values, which each block of 128 queries reads again, come from the level-2 cache with 128 operations a byte.
 // So the tensor cores are the limit, and what feeds them:
-//   - shared memory gives 128 bytes a cycle. A product of 16 x 8 x 16 takes 1.5 cycles of an H100 by mma.sync (2 of an
-//     A100) and wants 256 bytes of its right factor. So a warp has M = 2 times 16 rows, which share what is read: 128
-//     bytes a product and, with the left factor, 160 (forward) to 210 (backward).
+//   - By mma.sync (tiles_16.cuh), from sm_80 on: shared memory gives 128 bytes a cycle. A product of 16 x 8 x 16 takes 1.5
+//     cycles of an H100 (2 of an A100) and wants 256 bytes of its right factor. So a warp has M = 2 times 16 rows, which
+//     share what is read: 128 bytes a product and, with the left factor, 160 (forward) to 210 (backward).
+//   - By wgmma (HOPPER, tiles_90.cuh): products of 64 x 64 x 16 or 64 x 128 x 16 take 32 or 64 cycles and read 4 or 6 KiB,
+//     2 less where the left factor is in registers. They go on by themselves, so that a warpgroup takes exponentials while
+//     another one's products, or in backward its own next ones, are computed.
 //   - probabilities stay in registers: a thread holds of a product what it has to hold of the next one's left factor.
 //     Backward computes the scores twice, once for dq (rows are queries) and once for dk and dv (rows are keys), so that
-//     each gradient has one writer and no order changes a bit: 7 products where 5 are needed. Where heads are wider than
-//     64, results of 32 rows for dk and dv do not fit the registers: they are made one after the other, 8 products.
-//   - exponentials are of base 2, 16 a cycle; a score is scaled within the same multiplication and subtraction.
-// Layout: a block for 128 rows, a warp for 32 of them (16 where masks or dropout want registers, too: LEAN). It goes
-// through the other side in tiles of 64 or 32 rows: while one is worked on the next is on its way (cp.async), which costs
-// one barrier a tile. Tiles without a pair to look at are passed over: after the diagonal, other documents. Rows of a
-// tile lie side by side, their chunks of 16 bytes in an order that changes from row to row, so that ldmatrix finds its
-// 8 rows in 32 different banks.
-// Registers (ptxas, sm_90) 224 to 255 a thread, no spills; shared memory 768 D bytes. So two blocks of 4 warps, or one of
-// 8, are at work on a multiprocessor at once: 8 warps, each of which has 16 to 64 independent products under way.
+//     each gradient has one writer and no order changes a bit: 7 products where 5 are needed. Where results for dk and dv
+//     do not both fit the registers they are made one after the other, 8 products.
+//   - exponentials are of base 2, 16 a cycle; a score is scaled within the same multiplication and subtraction. Where
+//     heads are 64 wide a Hopper takes as long for them as for the forward products. Sums are scaled down only where a
+//     row has found a greater score, which is seldom after the first tiles.
+//   - a thread gives 4 to 5 instructions a score beside the products; so it counts what else it does for a tile: to copy
+//     16 bytes takes 5 instructions.
+// Layout: a block for ROWS rows, a warp for 32 of them (16 where masks or dropout want registers, too: LEAN; a Hopper's
+// warps 16). It goes through the other side in tiles of COLUMNS rows: while one is worked on the next is on its way
+// (cp.async), which costs one barrier a tile. Tiles without a pair to look at are passed over: after the diagonal, other
+// documents. Rows of a tile lie side by side, their chunks of 16 bytes in an order that changes from row to row, so that 8
+// rows of a chunk are in 32 different banks.
+// Registers (ptxas, sm_90) 168 to 255 a thread, no spills; shared memory 768 D bytes. So two blocks of 4 warps, or one of
+// 8, are at work on a multiprocessor at once: 8 warps, each of which has 16 to 64 independent products under way. On a
+// Hopper 8 to 16 warps with 117 to 255 registers: heads_16.py has the tiles.
 // Rows are whole chunks: the launcher pads heads whose width is no multiple of 8.
-// Compiled with REAL (1 or 2), D (32, 64, 96 or 128: the width of a head, rounded up), MASK and DROPOUT.
+// Compiled with REAL (1 or 2), D (32, 64, 96 or 128: the width of a head, rounded up), MASK and DROPOUT; HOPPER where its
+// products are to be used, with ROWS, COLUMNS and BLOCKS.
 //
-// Source: Dao, FlashAttention-2 (2023), algorithms 1 and 2; NVIDIA, Parallel Thread Execution ISA: ldmatrix, mma.m16n8k16.
+// Source: Dao, FlashAttention-2 (2023), algorithms 1 and 2; Shah et al., FlashAttention-3 (2024), section 3; NVIDIA,
+// Parallel Thread Execution ISA: ldmatrix, mma.m16n8k16, wgmma.
 
 #include "attention.cuh"
 

@@ -23,7 +23,8 @@ struct alignas(1024) Atom { unsigned short x[8][64]; };
 // there are more than 64 columns), how far its next 8 rows are, and the order of chunks.
 __device__ unsigned long long factor_at(const void *tile, int next_columns)
 {
-    unsigned place = __cvta_generic_to_shared(tile);
+    // The same in every thread; told so, the compiler keeps it where the instruction wants it.
+    unsigned place = __shfl_sync(~0u, (unsigned)__cvta_generic_to_shared(tile), 0);
     return (unsigned long long)(1u << 30 | sizeof(Atom) / 16) << 32 | next_columns / 16 << 16 | (place & 0x3ffff) / 16;
 }
 
