@@ -26,7 +26,7 @@ def serves(asked: Asked, room: int) -> bool:
 
 
 class Tiles(NamedTuple):
-    """How a kernel divides its work: rows of a block, columns that pass at once, threads, what tells the compiler so."""
+    """How a kernel divides its work: rows of a block, columns that pass at once, threads; what tells the compiler so."""
 
     rows: int
     columns: int
