@@ -4,8 +4,8 @@ Forward and backward by our kernels, by cuDNN's where its frontend is installed 
 as ours do, or in any, as PyTorch does unless it is told otherwise), by the ways that are chosen where both are allowed,
 for each direction apart, and by PyTorch's, in turns in one process, on queries, keys and values that lie beside each
 other in rows, as one projection leaves them. Any of these can go back from where another one went, so forward of one
-side and backward of another are what a mix of them takes. A batch has 16,384 tokens and 2,048 channels. Counted are half
-the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
+side and backward of another are what a mix of them takes. A batch has 16,384 tokens and 2,048 channels. Counted are
+half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
 """
 
 import argparse

@@ -148,7 +148,7 @@ def test_a_way_that_gives_other_numbers_is_a_warning_and_left_alone(monkeypatch)
     assert clock.calls.count("theirs") == 1 and len(lines) == 1
 
 
-@pytest.mark.parametrize("numbers", [0 * NUMBERS, np.where(NUMBERS > 2, np.nan, NUMBERS), NUMBERS * np.inf])
+@pytest.mark.parametrize("numbers", [0 * NUMBERS, *(np.where(NUMBERS > 2, x, NUMBERS) for x in (np.nan, np.inf))])
 def test_numbers_that_tell_nothing_put_it_off(numbers, monkeypatch):
     """Gradients before a layer of zeros, or of a loss in float16 that was scaled too much."""
     clock, found = Clock(monkeypatch), choice.Choice("attention backward")
@@ -357,7 +357,7 @@ def test_switches_count_in_each_direction_and_what_the_reference_keeps_stays_wit
 
 def test_what_makes_another_kind(gpu, monkeypatch):
     """All that may change who is faster, or serves; a way that is called twice with the same is asked about it once."""
-    monkeypatch.setattr(heads, "RIVALS", [heads.TENSOR_CORES_16._replace(name="as ours"), heads.BY_CUDNN])
+    monkeypatch.setattr(heads, "RIVALS", [heads.TENSOR_CORES_16._replace(name="as ours")])
     kinds: list[list[object]] = [[], []]
     for place, op in zip(kinds, (heads.chosen, heads.chosen_back), strict=True):
         monkeypatch.setattr(op, "of", lambda kind, ways, place=place: place.append((kind, *ways)) or next(iter(ways)))
