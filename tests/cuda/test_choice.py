@@ -160,6 +160,15 @@ def test_numbers_that_tell_nothing_put_it_off(numbers, monkeypatch):
         assert clock.calls.count("theirs") == 2 + 1 + 1 + choice.TRIES
 
 
+def test_a_way_that_writes_nothing_does_not_profit_from_others(monkeypatch):
+    """Small arrays get the memory that was freed last, where the right numbers stand."""
+    clock, found, small = Clock(monkeypatch), choice.Choice("attention"), NUMBERS[:1, :1, :9].copy()
+    ways = {"ours": lambda: clock.call("ours", 2.0, small.copy())(), "theirs": lambda: (small.copy(),)}
+    ways["nothing"] = lambda: (np.empty_like(small),)
+    with pytest.warns(RuntimeWarning, match="attention by nothing gives other numbers"), np.errstate(all="ignore"):
+        assert [found.of(0, ways) for _ in range(3)][-1] == "theirs"
+
+
 def attended(dtype, seed, faulty=None):
     """y and lse in order, as one rounds on the way what the other does not; with a fault in tiles of 16 keys."""
     q, k, v = np.random.default_rng(seed).standard_normal((3, 2, 2, 96, 32)).astype(dtype).astype(np.float32)

@@ -106,9 +106,7 @@ def _of(
     """The one of the ways that is chosen for calls of this kind: of arrays that lie so, and one call by a way."""
     if len(ways) == 1:
         return ways[0]
-    lie = tuple(
-        None if a is None else (str(a.dtype), a.shape, a.strides, a.data.ptr % 16) for a in (*arrays, asked.mask)
-    )
+    lie = [None if a is None else (a.dtype, a.shape, a.strides, a.data.ptr % 16) for a in (*arrays, asked.mask)]
     kind = (*lie, asked.causal, asked.keep is not None, asked.q.device.id, *more)
     name = choice.of(kind, {way.name: once(way) for way in ways})
     return next(way for way in ways if way.name == name)
