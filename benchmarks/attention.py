@@ -1,9 +1,11 @@
 """Causal attention against the rate of a large product: python benchmarks/attention.py --device cuda --dtype bfloat16
 
 Forward and backward by our kernels, by cuDNN's where its frontend is installed (which adds up gradients in one order,
-as ours do, or in any, as PyTorch does unless it is told otherwise), and by PyTorch's, in turns in one process, on
-queries, keys and values that lie beside each other in rows, as one projection leaves them. A batch has 16,384 tokens
-and 2,048 channels. Counted are half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
+as ours do, or in any, as PyTorch does unless it is told otherwise), by the ways that are chosen where both are allowed,
+for each direction apart, and by PyTorch's, in turns in one process, on queries, keys and values that lie beside each
+other in rows, as one projection leaves them. Any of these can go back from where another one went, so forward of one
+side and backward of another are what a mix of them takes. A batch has 16,384 tokens and 2,048 channels. Counted are
+half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
 """
 
 import argparse
@@ -25,9 +27,10 @@ from train_step import DTYPES
 
 import tinygrad_llm as tg
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels.cuda import cudnn
+from tinygrad_llm.kernels.cuda import choice, cudnn
 
 Both = tuple[Callable[[], Any], Callable[[], Any]]  # forward, and backward of one forward that was
+CHOSEN = "chosen"  # by measurement, of ours and cuDNN's
 OF_CUDNN = {"cuDNN": True, "cuDNN, any order": False}  # whether gradients are added up in one order
 
 
@@ -43,7 +46,7 @@ def parts(lib: Any, where: dict[str, Any], shape: tuple[int, int, int, int], see
 
 
 def ours(where: dict[str, Any], shape: tuple[int, int, int, int], name: str) -> Both:
-    """Our kernels, or those of cuDNN's that they may use."""
+    """Our kernels, those of cuDNN's that they may use, or what is chosen of both."""
     q, k, v, g = (x.array for x in parts(tg, where, shape))
     scale, of = shape[-1] ** -0.5, kernels.of(q)
 
@@ -56,16 +59,20 @@ def ours(where: dict[str, Any], shape: tuple[int, int, int, int], name: str) -> 
             return of.attention_backward(g, q, k, v, saved, scale, None, 0.0, False)
 
     saved = forward()
+    for _ in range(choice.BEFORE if name == CHOSEN else 0):  # and once more each when they are timed
+        forward(), backward()
     return forward, backward
 
 
 @contextmanager
 def allowed(name: str) -> Iterator[None]:
     """Inside, attention is computed by this side alone."""
-    before, by_cudnn = cudnn.deterministic, name in OF_CUDNN
+    before = cudnn.deterministic
     cudnn.deterministic = OF_CUDNN.get(name, before)
     try:
-        with tg.backends.cuda.sdp_kernel(enable_flash=not by_cudnn, enable_cudnn=by_cudnn):
+        with tg.backends.cuda.sdp_kernel(
+            enable_flash=name not in OF_CUDNN, enable_cudnn=name == CHOSEN or name in OF_CUDNN
+        ):
             yield
     finally:
         cudnn.deterministic = before
@@ -99,25 +106,28 @@ def milliseconds(lib: Any, device: str, call: Callable[[], Any], runs: int) -> f
 
 def compare(
     libraries: dict[str, Any], where: dict[str, Any], shape: tuple[int, int, int, int], rounds: int, runs: int
-) -> dict[str, list[float]]:
-    """Of each side the median milliseconds forward and backward; one that cannot do it is left out, with a line."""
-    made: dict[str, Both] = {}
+) -> dict[str, list[float | None]]:
+    """Of each side the median milliseconds forward and backward; what one cannot do is left out, with a line."""
+    made: dict[str, list[Callable[[], Any]]] = {}
     for name, lib in libraries.items():
+        made[name] = []
         try:
             both = theirs(lib, where, shape) if name == "torch" else ours(where, shape, name)
-            both[1]()
+            for call in both:
+                call()
+                made[name].append(call)
         except RuntimeError as error:
             if name == "ours":
                 raise
-            print(f"{name} is left out at {shape}: {error}", file=sys.stderr, flush=True)
-        else:
-            made[name] = both
-    turns: dict[str, list[list[float]]] = {name: [[], []] for name in made}
+            what = f"{name}'s backward" if made[name] else name
+            print(f"{what} is left out at {shape}: {error}", file=sys.stderr, flush=True)
+    turns: dict[str, list[list[float]]] = {name: [[], []] for name, calls in made.items() if calls}
     for _ in range(rounds):
         for way in range(2):
-            for name, both in made.items():
-                turns[name][way].append(milliseconds(libraries[name], where["device"], both[way], runs))
-    return {name: [statistics.median(times) for times in both] for name, both in turns.items()}
+            for name, both_times in turns.items():
+                if way < len(made[name]):
+                    both_times[way].append(milliseconds(libraries[name], where["device"], made[name][way], runs))
+    return {name: [statistics.median(times) if times else None for times in both] for name, both in turns.items()}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -158,7 +168,9 @@ def main(argv: list[str] | None = None) -> None:
     """Prints a line for each size and side: milliseconds, 10^12 operations a second, share of a large product's."""
     args = arguments(argv)
     need(args.device)
-    libraries: dict[str, Any] = {"ours": tg} | (dict.fromkeys(OF_CUDNN, tg) if "cudnn" in args.against else {})
+    libraries: dict[str, Any] = {"ours": tg}
+    if "cudnn" in args.against:
+        libraries |= dict.fromkeys([*OF_CUDNN, CHOSEN], tg)
     if "torch" in args.against:
         import torch
 
@@ -178,9 +190,12 @@ def main(argv: list[str] | None = None) -> None:
             shape = (args.in_all // t, args.channels // width, t, width)
             scores = shape[0] * shape[1] * t * t * width / 1e9  # thousand millions, against milliseconds
             for name, both in compare(libraries, where, shape, args.rounds, args.runs).items():
-                rates = [2 * scores / both[0], 5 * scores / both[1]]
-                line = "".join(f"{ms:15.3f}{r:9.1f}{r / rate:7.0%}" for ms, r in zip(both, rates, strict=True))
-                print(f"{t:7}{width:7}  {name:17}{line}", flush=True)
+                rates = [None if ms is None else times * scores / ms for times, ms in zip((2, 5), both, strict=True)]
+                line = "".join(
+                    f"{'':31}" if ms is None or r is None else f"{ms:15.3f}{r:9.1f}{r / rate:7.0%}"
+                    for ms, r in zip(both, rates, strict=True)
+                )
+                print(f"{t:7}{width:7}  {name:17}{line}".rstrip(), flush=True)
                 record.append({"tokens": t, "width": width, "side": name, "ms": both, "tflops": rates})
     if args.json:
         facts = {"machine": describe(args.device), "peak_tflops": rate, **where}

@@ -242,7 +242,7 @@ def test_another_way_may_be_added(monkeypatch):
         went.append((kept, asked.causal))
         return g, g, g
 
-    ours = heads.Way("another", lambda asked, room: asked.drop == 0.5, forward, backward)
+    ours = heads.Way("another", lambda asked, room: asked.drop == 0.5, forward, backward, keeps_lse=False)
     monkeypatch.setattr(heads, "WAYS", [ours, *heads.WAYS])
     q = floats(1, 2, 9, 8)
     with emulated.gpu():
