@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 HEADER = (HERE / "emulated.h").read_text("utf-8")
 FOLDER = tempfile.TemporaryDirectory(prefix="emulated-")
 TYPES = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "float": ctypes.c_float, "double": ctypes.c_double}
+hopper = False  # whether the GPU is one
 backwards = False  # whether the threads of a block take turns in the other order
 
 
@@ -101,7 +102,7 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     patch.setattr(launch, "start", start)
     patch.setattr(launch, "header", header)
     patch.setitem(sdp.allowed, "cudnn", False)
-    patch.setattr(heads_16, "is_hopper", lambda number: True)
+    patch.setattr(heads_16, "is_hopper", lambda number: hopper)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:

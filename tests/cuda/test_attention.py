@@ -17,7 +17,7 @@ from tests.cuda.kinds import back, moved
 from tests.kernels.test_kernels import KEY, floats, in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import heads, heads_16, heads_32, launch
+from tinygrad_llm.kernels.cuda import choice, heads, heads_16, heads_32, launch
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.functional.attention import attention_of_packed
 
@@ -98,7 +98,13 @@ ON_HOPPER = [
 @pytest.fixture
 def by_way(monkeypatch):
     """Let one way serve all calls that it can."""
-    return lambda way: monkeypatch.setattr(heads, "WAYS", [way, *heads.WAYS])
+
+    def only(way: heads.Way) -> None:
+        monkeypatch.setattr(emulated, "hopper", True)
+        monkeypatch.setattr(heads, "WAYS", [way, *heads.WAYS])
+        monkeypatch.setattr(heads, "RIVALS", [])
+
+    return only
 
 
 @pytest.mark.parametrize(("way", "name"), ON_HOPPER)
@@ -143,6 +149,39 @@ def test_what_a_hopper_asks_for_is_seen_where_it_is_missing(part, by_way, monkey
     by_way(heads_16.HOPPER_16[0])
     with emulated.gpu(), pytest.raises(AssertionError, match=SPOILED[part] or None):
         check("attention, wide" if "*" in part else "attention, long", BFLOAT16, 2.0**-8)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_hopper_s_products_are_taken_where_they_are_sooner_and_right(right, monkeypatch):
+    """One division of the work was the fastest there, another one back; with a fault in them neither is taken."""
+    times, whole, files = iter([2.0, 1.0, 5.0, 1.0, 2.0, 5.0] if right else [5.0, 5.0]), launch.source, []
+    monkeypatch.setattr(choice, "milliseconds", lambda call, runs: next(times))
+    monkeypatch.setattr(choice, "_capturing", lambda: False)
+    monkeypatch.setattr(emulated, "hopper", True)
+    for op in ("chosen", "chosen_back"):
+        monkeypatch.setattr(heads, op, choice.Choice(op))
+    if not right:
+        monkeypatch.setattr(emulated, "built", cache(emulated.built.__wrapped__))
+        monkeypatch.setattr(launch, "source", lambda file: whole(file).replace("k % 4 * 32", "k % 4 * 16"))
+    q, g, start = floats(1, 1, 70, 64).astype(BFLOAT16), floats(1, 1, 70, 64).astype(BFLOAT16), emulated.start
+    with emulated.gpu(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        monkeypatch.setattr(launch, "start", lambda *args: (files.append((args[1], args[2])), start(*args)))
+        arrays, g = moved([q, q, q]), moved(g)
+        for _ in range(choice.BEFORE + 1):
+            y, saved = CUDA.attention(*arrays, None, True, 0.1, None, 0.0)
+            there = files[-1:]
+            gradients = CUDA.attention_backward(g, *arrays, saved, 0.1, None, 0.0, False)
+    took = [dict(defined).get("BLOCKS") for _, defined in [*there, *files[-2:]]]
+    assert took == ([1, 2, 1] if right else [None] * 3)  # forward the second division, back the first
+    faults = [str(w.message) for w in told if "gives other numbers than attention_16.cu" in str(w.message)]
+    assert len(faults) == (0 if right else 4)
+    z, p = REFERENCE.attention(*[q.astype(np.float32)] * 3, None, True, 0.1, None, 0.0)
+    wanted = REFERENCE.attention_backward(
+        back(g).astype(np.float32), *[q.astype(np.float32)] * 3, p, 0.1, None, 0.0, False
+    )
+    for a, b in zip((y, *gradients[:3]), (z, *wanted[:3]), strict=True):
+        assert np.linalg.norm(back(a).astype(np.float32) - b) <= 2.0**-7 * np.linalg.norm(b)
 
 
 def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:

@@ -1,5 +1,5 @@
-// Attention in 16 bits (bfloat16 or float16) on the tensor cores, sums and softmax in float32: how attention_16.cu and
-// attention_16_backward.cu work, and the pieces that both are made of.
+// Attention in 16 bits (bfloat16 or float16) on the tensor cores, sums and softmax in float32: how attention_16.cu,
+// attention_16_dq.cu and attention_16_dkv.cu work, and the pieces that all are made of.
 //
 // The formulas are those of attention.cu, what a query sees and what dropout keeps those of attention.cuh.
 //

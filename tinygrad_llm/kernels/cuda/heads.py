@@ -19,7 +19,7 @@ from tinygrad_llm.kernels import philox
 from tinygrad_llm.kernels.cuda import cudnn, sdp
 from tinygrad_llm.kernels.cuda.asked import Asked, Way
 from tinygrad_llm.kernels.cuda.choice import Call, Choice
-from tinygrad_llm.kernels.cuda.heads_16 import TENSOR_CORES_16
+from tinygrad_llm.kernels.cuda.heads_16 import HOPPER_16, TENSOR_CORES_16
 from tinygrad_llm.kernels.cuda.heads_32 import PLAIN, TENSOR_CORES_TF32
 from tinygrad_llm.kernels.cuda.launch import REALS, shared_memory
 from tinygrad_llm.kernels.reference import REFERENCE
@@ -177,4 +177,4 @@ def _cudnn_serves(asked: Asked, room: int) -> bool:
 BY_CUDNN = Way("cuDNN", _cudnn_serves, _by_cudnn, _back_by_cudnn, "cudnn")
 BY_REFERENCE = Way("reference", lambda asked, room: True, _by_reference, _back_by_reference, "math", keeps_lse=False)
 WAYS = [TENSOR_CORES_16, TENSOR_CORES_TF32, PLAIN, BY_CUDNN, BY_REFERENCE]  # the first that serves is trusted
-RIVALS = [BY_CUDNN]  # taken where they were measured against it, gave its numbers, and were faster
+RIVALS = [*HOPPER_16, BY_CUDNN]  # taken where they were measured against it, gave its numbers, and were faster

@@ -26,7 +26,7 @@ def serves(asked: Asked, room: int) -> bool:
 
 
 class Tiles(NamedTuple):
-    """How a kernel divides its work: rows of a block, columns that pass at once, threads; what tells the compiler so."""
+    """How a kernel divides its work: rows of a block, columns that pass at once, threads; what tells the compiler."""
 
     rows: int
     columns: int
@@ -36,7 +36,7 @@ class Tiles(NamedTuple):
 
     def launch(self, kernel: str, rows: int, heads: int, *args: Any, shared: int, **definitions: int) -> None:
         """A block for each tile of rows of each head, with so many bytes of shared memory."""
-        file = "attention_16" if kernel == "attention" else "attention_16_backward"
+        file = kernel.replace("attention", "attention_16")
         grid = (blocks_of(rows, self.rows), heads)
         defined = definitions | self.definitions
         launch(file, kernel, grid, (self.threads,), *args, shared=shared, **defined)
@@ -105,8 +105,8 @@ def backward(tiles_of: TilesOf, g: Any, asked: Asked, y: Any, lse: Any, into: An
     by_query, by_key = (tiles_of(kernel, d, mask.is_lean) for kernel in ("attention_dq", "attention_dkv"))
     defined = definitions(asked, by_query.width, mask)
     launch(
-        "attention_16_backward", "attention_delta", (blocks_of(t, 16), batch * heads), (128,), g, y, lse, numbers,
-        t, heads, columns, *steps_of(g, y), **defined, **by_query.definitions,
+        "attention_16_dq", "attention_delta", (blocks_of(t, 16), batch * heads), (128,), g, y, lse, numbers,
+        t, heads, columns, *steps_of(g, y), **defined,
     )  # fmt: skip
     sizes = (t, s, heads, heads // shares, columns)
     by_query.launch(
