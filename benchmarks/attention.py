@@ -1,11 +1,11 @@
 """Causal attention against the rate of a large product: python benchmarks/attention.py --device cuda --dtype bfloat16
 
-Forward and backward by our kernels, by cuDNN's where its frontend is installed (which adds up gradients in one order,
-as ours do, or in any, as PyTorch does unless it is told otherwise), by the ways that are chosen where both are allowed,
-for each direction apart, and by PyTorch's, in turns in one process, on queries, keys and values that lie beside each
-other in rows, as one projection leaves them. Any of these can go back from where another one went, so forward of one
-side and backward of another are what a mix of them takes. A batch has 16,384 tokens and 2,048 channels. Counted are
-half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
+Forward and backward by our kernels, by those of them that only a Hopper runs, by cuDNN's where its frontend is
+installed (which adds up gradients in one order, as ours do, or in any, as PyTorch does unless it is told otherwise), by
+the ways that are chosen where all are allowed, for each direction apart, and by PyTorch's, in turns in one process, on
+queries, keys and values that lie beside each other in rows, as one projection leaves them. Any of these can go back
+from where another one went, so forward of one side and backward of another are what a mix of them takes. A batch has
+16,384 tokens and 2,048 channels. Counted are half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,10 +27,13 @@ from train_step import DTYPES
 
 import tinygrad_llm as tg
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels.cuda import choice, cudnn
+from tinygrad_llm.kernels.cuda import choice, cudnn, heads
+from tinygrad_llm.kernels.cuda.heads_16 import HOPPER_16, TENSOR_CORES_16
+from tinygrad_llm.kernels.cuda.launch import is_hopper
 
 Both = tuple[Callable[[], Any], Callable[[], Any]]  # forward, and backward of one forward that was
-CHOSEN = "chosen"  # by measurement, of ours and cuDNN's
+CHOSEN = "chosen"  # by measurement, of all
+HOPPERS = {f"wgmma, {i}": way for i, way in enumerate(HOPPER_16)}
 OF_CUDNN = {"cuDNN": True, "cuDNN, any order": False}  # whether gradients are added up in one order
 
 
@@ -46,7 +49,7 @@ def parts(lib: Any, where: dict[str, Any], shape: tuple[int, int, int, int], see
 
 
 def ours(where: dict[str, Any], shape: tuple[int, int, int, int], name: str) -> Both:
-    """Our kernels, those of cuDNN's that they may use, or what is chosen of both."""
+    """Our kernels, those for a Hopper alone, cuDNN's, or what is chosen of all."""
     q, k, v, g = (x.array for x in parts(tg, where, shape))
     scale, of = shape[-1] ** -0.5, kernels.of(q)
 
@@ -69,10 +72,13 @@ def allowed(name: str) -> Iterator[None]:
     """Inside, attention is computed by this side alone."""
     before = cudnn.deterministic
     cudnn.deterministic = OF_CUDNN.get(name, before)
+    flash, of_cudnn = name not in OF_CUDNN, name == CHOSEN or name in OF_CUDNN
+    way = HOPPERS.get(name, TENSOR_CORES_16)
     try:
-        with tg.backends.cuda.sdp_kernel(
-            enable_flash=name not in OF_CUDNN, enable_cudnn=name == CHOSEN or name in OF_CUDNN
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(tg.backends.cuda.sdp_kernel(enable_flash=flash, enable_cudnn=of_cudnn))
+            if flash and name != CHOSEN:
+                stack.enter_context(heads.only(way))
             yield
     finally:
         cudnn.deterministic = before
@@ -169,8 +175,9 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     need(args.device)
     libraries: dict[str, Any] = {"ours": tg}
-    if "cudnn" in args.against:
-        libraries |= dict.fromkeys([*OF_CUDNN, CHOSEN], tg)
+    if args.device == "cuda" and args.dtype != "float32":
+        libraries |= dict.fromkeys(HOPPERS if is_hopper(0) else (), tg)
+        libraries |= dict.fromkeys(OF_CUDNN if "cudnn" in args.against else (), tg) | {CHOSEN: tg}
     if "torch" in args.against:
         import torch
 

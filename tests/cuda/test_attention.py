@@ -95,42 +95,31 @@ ON_HOPPER = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def by_way(monkeypatch):
-    """Let one way serve all calls that it can."""
-
-    def only(way: heads.Way) -> None:
-        monkeypatch.setattr(emulated, "hopper", True)
-        monkeypatch.setattr(heads, "WAYS", [way, *heads.WAYS])
-        monkeypatch.setattr(heads, "RIVALS", [])
-
-    return only
-
-
 @pytest.mark.parametrize(("way", "name"), ON_HOPPER)
-def test_a_hopper_s_products(way, name, by_way, monkeypatch):
+def test_a_hopper_s_products(way, name, monkeypatch):
     """As the reference, whichever thread comes first, and whether products are computed at once or when waited for."""
-    by_way(way)
-    with emulated.gpu():
-        check(name, BFLOAT16, 2.0**-8)
-    assert all(in_both_orders(name, BFLOAT16, monkeypatch))
+    monkeypatch.setattr(emulated, "hopper", True)
+    with heads.only(way):
+        with emulated.gpu():
+            check(name, BFLOAT16, 2.0**-8)
+        assert all(in_both_orders(name, BFLOAT16, monkeypatch))
 
 
-def test_a_hopper_s_products_in_float16(by_way):
-    by_way(heads_16.HOPPER_16[0])
-    with emulated.gpu():
+def test_a_hopper_s_products_in_float16(monkeypatch):
+    monkeypatch.setattr(emulated, "hopper", True)
+    with heads.only(heads_16.HOPPER_16[0]), emulated.gpu():
         check("attention, long", FLOAT16, 2.0**-11)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("way", "name"), ON_HOPPER)
-def test_a_hopper_s_products_on_a_gpu(way, name, by_way):
+def test_a_hopper_s_products_on_a_gpu(way, name):
     if not launch.is_hopper(0):
         pytest.skip("this GPU is no Hopper")
-    by_way(way)
-    check(name, BFLOAT16, 2.0**-8)
-    for y, z in zip(by_kernels(name, BFLOAT16), by_kernels(name, BFLOAT16), strict=True):
-        np.testing.assert_array_equal(y.astype(np.float32), z.astype(np.float32))
+    with heads.only(way):
+        check(name, BFLOAT16, 2.0**-8)
+        for y, z in zip(by_kernels(name, BFLOAT16), by_kernels(name, BFLOAT16), strict=True):
+            np.testing.assert_array_equal(y.astype(np.float32), z.astype(np.float32))
 
 
 SPOILED = {  # what may not be missing or other in a Hopper's kernels, and what is seen where it is
@@ -141,13 +130,13 @@ SPOILED = {  # what may not be missing or other in a Hopper's kernels, and what 
 
 
 @pytest.mark.parametrize("part", SPOILED)
-def test_what_a_hopper_asks_for_is_seen_where_it_is_missing(part, by_way, monkeypatch):
+def test_what_a_hopper_asks_for_is_seen_where_it_is_missing(part, monkeypatch):
     """The checks above can fail: without a wait, a fence, a barrier; where a factor lies elsewhere."""
     whole, instead = launch.source, part.replace("* 128", "* 64").replace("* 32", "* 16") if "*" in part else ";"
     monkeypatch.setattr(emulated, "built", cache(emulated.built.__wrapped__))
     monkeypatch.setattr(launch, "source", lambda file: whole(file).replace(part, instead))
-    by_way(heads_16.HOPPER_16[0])
-    with emulated.gpu(), pytest.raises(AssertionError, match=SPOILED[part] or None):
+    monkeypatch.setattr(emulated, "hopper", True)
+    with heads.only(heads_16.HOPPER_16[0]), emulated.gpu(), pytest.raises(AssertionError, match=SPOILED[part] or None):
         check("attention, wide" if "*" in part else "attention, long", BFLOAT16, 2.0**-8)
 
 

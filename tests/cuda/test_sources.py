@@ -62,10 +62,8 @@ def launches() -> dict[Launch, list[Any]]:
         for name, real in [*((name, 1) for name in ATTENTION), ("attention, long", 2)]:
             call, arrays = ATTENTION[name]
             call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, launch.REALS[real])))
-        for way, name in product(heads_16.HOPPER_16, ATTENTION):
-            with pytest.MonkeyPatch.context() as first:
-                first.setattr(heads, "WAYS", [way._replace(serves=heads_16.serves), *heads.WAYS])
-                call, arrays = ATTENTION[name]
+        for way, (call, arrays) in product(heads_16.HOPPER_16, ATTENTION.values()):
+            with heads.only(way._replace(serves=heads_16.serves)):
                 call(CUDA, *(pretend.outside(a) for a in in_dtype(arrays, launch.REALS[1])))
         for call, arrays in HALF.values():
             call(CUDA, *map(pretend.outside, arrays))

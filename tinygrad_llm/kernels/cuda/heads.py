@@ -8,7 +8,8 @@ there, ln sum exp of each query's scores, so that any of them can go back. Anoth
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -98,6 +99,17 @@ def serving(asked: Asked) -> list[Way]:
         return []
     rivals = [way for way in RIVALS if way is not trusted and way.keeps_lse == trusted.keeps_lse]
     return [trusted, *filter(able, rivals)]
+
+
+@contextmanager
+def only(way: Way) -> Iterator[None]:
+    """Inside, what a way serves goes its way, whatever others take: to test it, and to measure it."""
+    before = WAYS[:], RIVALS[:]
+    WAYS[:], RIVALS[:] = [way, *WAYS], []
+    try:
+        yield
+    finally:
+        WAYS[:], RIVALS[:] = before
 
 
 def _of(
