@@ -144,15 +144,19 @@ def _is_in_chunks(x: Any) -> bool:
     )
 
 
-def serves_hopper(asked: Asked, room: int) -> bool:
-    """As `serves`, on a GPU of compute capability 9.0: those after it have other instructions."""
-    return serves(asked, room) and is_hopper(asked.q.device.id)
+def serves_hopper(which: int, asked: Asked, room: int) -> bool:
+    """As `serves`, on a GPU of compute capability 9.0: those after it have other instructions.
+
+    Where masks or dropout leave one way to divide the work, the others would only be the same kernels tried again.
+    """
+    lean = asked.mask is not None or asked.keep is not None
+    return serves(asked, room) and is_hopper(asked.q.device.id) and not (which and lean)
 
 
 TENSOR_CORES_16 = Way("attention_16.cu", serves, partial(forward, tiles_of_warps), partial(backward, tiles_of_warps))
 HOPPER_16 = [
     Way(
-        f"attention_16.cu by wgmma, {i}", serves_hopper, partial(forward, partial(tiles_of_warpgroups, i)),
+        f"attention_16.cu by wgmma, {i}", partial(serves_hopper, i), partial(forward, partial(tiles_of_warpgroups, i)),
         partial(backward, partial(tiles_of_warpgroups, i)),
     ) for i in range(2)
 ]  # fmt: skip
