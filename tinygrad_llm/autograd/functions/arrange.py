@@ -13,7 +13,8 @@ from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, linalg, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
 from tinygrad_llm.autograd.functions.reduce import sum_
-from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
+from tinygrad_llm.autograd.methods import method, near
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 from tinygrad_llm.devices import array_module
 
 

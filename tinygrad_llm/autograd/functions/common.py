@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.methods import near
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, near, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, on_one_device, wrap
 
 
 @near
@@ -67,7 +68,7 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     if type(b) is float and isinstance(a, Tensor) and a.array.dtype.kind == "f":
         return a, b  # the commonest cases first: recording an op must cost little
     if devices.in_use:
-        a, b = on_one_device("pair", a, b)
+        (a, b), _ = on_one_device("pair", (a, b))
     if (
         isinstance(a, Tensor)
         and isinstance(b, Tensor)
@@ -80,18 +81,6 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     if dtype.category < at_least:
         dtype = dtypes.get_default_dtype()
     return _in_dtype(a, dtype), _in_dtype(b, dtype)
-
-
-def on_one_device(name: str, *operands: Any) -> list[Any]:
-    """Operands on one device: a 0-d tensor in main memory moves to the GPU where the others are.
-
-    Raises:
-        RuntimeError: they are on several devices.
-    """
-    arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
-    moved = devices.together(name, arrays, lend=True)
-    pairs = zip(operands, arrays, moved, strict=True)
-    return [x if m is a or not isinstance(x, Tensor) else x.to(devices.of(m)) for x, a, m in pairs]
 
 
 def _operand(value: Any) -> Any:

@@ -11,8 +11,10 @@ import numpy as np
 from tinygrad_llm.autograd.autocast import autocasts, if_listed
 from tinygrad_llm.autograd.functions import elementwise as base
 from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
+from tinygrad_llm.autograd.in_place import in_place
+from tinygrad_llm.autograd.methods import method
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
 from tinygrad_llm.devices import array_module, filled, special
 from tinygrad_llm.dtypes import FLOAT, finfo
 

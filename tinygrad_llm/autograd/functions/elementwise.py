@@ -19,9 +19,11 @@ from tinygrad_llm.autograd.functions.common import (
     pair,
     result_type,
 )
+from tinygrad_llm.autograd.in_place import in_place
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 
 
 def _unary(op: Op) -> Callable[[Tensor], Tensor]:
@@ -396,7 +398,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     if not (rtol >= 0 and atol >= 0):
         raise RuntimeError(f"isclose: rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
     check_broadcast("isclose", input, other)
-    input, other = on_one_device("isclose", input, other)
+    (input, other), _ = on_one_device("isclose", (input, other))
     return wrap(np.isclose(input.array, other.array, rtol, atol, equal_nan))
 
 

@@ -10,9 +10,11 @@ from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
+from tinygrad_llm.autograd.in_place import check_writable, date_write, in_place, write
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
 
@@ -193,15 +195,15 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
     _check_range(place.array, advanced)
     advanced = _near_all(advanced, place)
     if isinstance(value, Tensor) and devices.in_use:
-        _, value = on_one_device("__setitem__", place, value)
-    place.check_writable("__setitem__")
+        (_, value), _ = on_one_device("__setitem__", (place, value))
+    check_writable(place, "__setitem__")
     if isinstance(value, Tensor):
         value = _fit_into(value, place.array[advanced].shape)
     if place.node is not None or (isinstance(value, Tensor) and value.node is not None):
-        place.write(apply(ops.set_index, place, value, key=advanced), "__setitem__")
+        write(place, apply(ops.set_index, place, value, key=advanced), "__setitem__")
         return
     place.array[advanced] = value.array if isinstance(value, Tensor) else value  # without a copy
-    place.written()
+    date_write(place)
 
 
 def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:

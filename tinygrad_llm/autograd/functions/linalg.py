@@ -11,8 +11,9 @@ from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.elementwise import add, mul
 from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.functions.shape import diagonal, expand, reshape
+from tinygrad_llm.autograd.methods import method
 from tinygrad_llm.autograd.ops import linalg as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 
 
 def _check_same_dtype(name: str, *tensors: Tensor) -> None:

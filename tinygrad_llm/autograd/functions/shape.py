@@ -11,11 +11,13 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
+from tinygrad_llm.autograd.in_place import in_place, shape_in_place
+from tinygrad_llm.autograd.methods import method
 from tinygrad_llm.autograd.ops import elementwise, index
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
-from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing, shape_in_place, wrap
+from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, printing, wrap
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions import elementwise, index, reduce, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension
-from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
+from tinygrad_llm.autograd.methods import method, near
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.dtypes import float32, float64, int32, int64
 

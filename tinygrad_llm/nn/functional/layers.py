@@ -13,6 +13,7 @@ from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
 from tinygrad_llm.autograd.functions.common import check_tensor, result_type
+from tinygrad_llm.autograd.in_place import write
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import int8 as int8_ops
@@ -147,7 +148,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not training or p == 0 or not input.array.size:
         return input
     y = input * 0.0 if p == 1 else apply(ops.dropout, input, keep_mask_like(input, p), p=p)
-    return input.write(y, "dropout") if inplace else y
+    return write(input, y, "dropout") if inplace else y
 
 
 def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Tensor:
