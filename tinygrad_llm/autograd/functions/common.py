@@ -60,6 +60,11 @@ def number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def raw(x: Any) -> Any:
+    """A tensor's array; all else as it is."""
+    return x.array if isinstance(x, Tensor) else x
+
+
 def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     """Two operands in their common dtype, lifted to the default float where their category is below at_least.
 

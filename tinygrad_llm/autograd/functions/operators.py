@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes, random
-from tinygrad_llm.autograd.functions import elementwise, linalg
+from tinygrad_llm.autograd.functions import compare, elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.in_place import check_writable, date_write, update, write
 from tinygrad_llm.autograd.methods import method, near
@@ -57,13 +57,13 @@ for _name, _function in (
 ):
     _operator(_name, _function, reflected=True, in_place=True)
 for _name, _function in (
-    ("and", elementwise.bitwise_and),
-    ("or", elementwise.bitwise_or),
-    ("xor", elementwise.bitwise_xor),
+    ("and", compare.bitwise_and),
+    ("or", compare.bitwise_or),
+    ("xor", compare.bitwise_xor),
 ):
     _operator(_name, _function, reflected=True, in_place=True)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    _operator(_name, getattr(elementwise, _name))
+    _operator(_name, getattr(compare, _name))
 _operator("matmul", linalg.matmul)
 
 
@@ -71,7 +71,7 @@ def _invert(self: Tensor) -> Tensor:
     """The bits turned round; for bools the negation."""
     if self.is_floating_point():
         raise TypeError(f"~ is only implemented on integer and bool tensors, not on {self.dtype}")
-    return elementwise.bitwise_not(self)
+    return compare.bitwise_not(self)
 
 
 for _name, _function in (

@@ -11,7 +11,7 @@ from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
-from tinygrad_llm.autograd.functions.index import gather
+from tinygrad_llm.autograd.functions.gathering import gather
 from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
 from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import reduce as ops
