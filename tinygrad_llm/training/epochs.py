@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.data.padding import LENGTHS, padded_length
 from tinygrad_llm.nn import Module
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
@@ -24,7 +25,6 @@ from tinygrad_llm.training.spikes import NonFiniteLoss
 from tinygrad_llm.training.step import Step
 
 Row = TypeVar("Row")
-LENGTHS = 32  # tokens; what a few more cost a GPU is less than giving it a step launch by launch
 COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
 
 
@@ -138,11 +138,8 @@ class EpochTrainer(Resumable, Generic[Row]):
         return self.loss_of(batch)
 
     def length(self, longest: int, most: int) -> int:
-        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, so that few shapes come.
-
-        Rows longer than most, which a model refuses, stay as they are, for it says why.
-        """
-        return max(longest, min(-(-longest // LENGTHS) * LENGTHS, most)) if self.on_gpu else longest
+        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, see `padded_length`."""
+        return padded_length(longest, LENGTHS, most) if self.on_gpu else longest
 
     @abstractmethod
     def targets(self, rows: Sequence[Row]) -> int:
@@ -278,8 +275,3 @@ class EpochTrainer(Resumable, Generic[Row]):
 
     def _facts(self) -> dict[str, int]:
         return {"rows": len(self.rows), "batch": self.batch, "epochs": self.epochs}
-
-
-def widened(batch: np.ndarray, length: int, padding: int) -> np.ndarray:
-    """(B, T) -> (B, length): rows that end with padding."""
-    return np.pad(batch, ((0, 0), (0, length - batch.shape[1])), constant_values=padding)
