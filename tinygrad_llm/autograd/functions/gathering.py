@@ -59,8 +59,7 @@ def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any
         if d != axis and n > m:
             raise RuntimeError(
                 f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger "
-                f"than self "
-                f"{list(input.shape)} apart from dimension {axis}"
+                f"than self {list(input.shape)} apart from dimension {axis}"
             )
     if isinstance(source, Tensor) and (
         source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))

@@ -122,8 +122,7 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
             if x.shape[axis : axis + k.ndim] != k.shape:
                 raise IndexError(
                     f"The shape of the mask {list(k.shape)} at index {axis} does not match the shape of the indexed "
-                    f"tensor "
-                    f"{list(x.shape)} at index {axis}"
+                    f"tensor {list(x.shape)} at index {axis}"
                 )
             axis += k.ndim
             continue

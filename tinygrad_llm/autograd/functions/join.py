@@ -31,8 +31,7 @@ def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
             if d != axis and m != n:
                 raise RuntimeError(
                     f"{name}: Sizes of tensors must match except in dimension {axis}. Expected size {m} but got size "
-                    f"{n} for "
-                    f"tensor number {i} in the list."
+                    f"{n} for tensor number {i} in the list."
                 )
 
 
@@ -133,8 +132,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
         if sum(lengths) != n or any(m < 0 for m in lengths):
             raise RuntimeError(
                 f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension "
-                f"{axis}), "
-                f"but got split_sizes={lengths}"
+                f"{axis}), but got split_sizes={lengths}"
             )
     ends = np.cumsum(lengths).tolist()
     return tuple(_part(op, input, axis, end - m, end) for m, end in zip(lengths, ends, strict=True))

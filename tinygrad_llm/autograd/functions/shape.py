@@ -33,8 +33,7 @@ def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     if unknown and known == 0:
         raise RuntimeError(
             f"cannot reshape tensor of {count} elements into shape {list(shape)} because the unspecified dimension "
-            f"size -1 "
-            "can be any value and is ambiguous"
+            "size -1 can be any value and is ambiguous"
         )
     if count % known if unknown else count != known:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
@@ -67,9 +66,8 @@ def view(input: Tensor, *shape: Any) -> Tensor:
             probe.shape = full  # NumPy's own test whether the strides allow it
         except AttributeError:
             raise RuntimeError(
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans "
-                "across two "
-                "contiguous subspaces). Use .reshape(...) instead."
+                "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
+                "two contiguous subspaces). Use .reshape(...) instead."
             ) from None
     return apply(ops.reshape, input, shape=full)
 
@@ -110,8 +108,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     if int(np.prod(part)) != shape[axis]:
         raise RuntimeError(
             f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[axis]}) in "
-            f"the "
-            "input tensor"
+            "the input tensor"
         )
     return reshape(input, (*shape[:axis], *part, *shape[axis + 1 :]))
 
@@ -221,16 +218,15 @@ def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     if lead < 0:
         raise RuntimeError(
             f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the number of "
-            f"dimensions in "
-            f"the tensor ({len(shape)})"
+            f"dimensions in the tensor ({len(shape)})"
         )
     full = tuple(shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(target))
     for i, n in enumerate(full):
         if n < 0 or (i >= lead and shape[i - lead] not in (1, n)):
             raise RuntimeError(
                 f"The expanded size of the tensor ({n}) must match the existing size "
-                f"({shape[i - lead] if i >= lead else 0}) at "
-                f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
+                f"({shape[i - lead] if i >= lead else 0}) at non-singleton dimension {i}.  Target sizes: "
+                f"{list(target)}.  Tensor sizes: {list(shape)}"
             )
     return apply(ops.expand_nothing if full == shape else ops.expand, input, shape=full)
 

@@ -53,8 +53,7 @@ def scaled_dot_product_attention(
     if q.array.shape[-1] != k.array.shape[-1] or k.array.shape[-2] != v.array.shape[-2]:
         raise RuntimeError(
             f"{name}: query {list(q.shape)} and key {list(k.shape)} must agree in the last dimension, key and value "
-            f"{list(v.shape)} in the "
-            "last but one"
+            f"{list(v.shape)} in the last but one"
         )
     grouped = enable_gqa and k.array.shape[-3] != q.array.shape[-3]
     if grouped and (q.array.shape[-3] % k.array.shape[-3] or k.array.shape[-3] != v.array.shape[-3]):

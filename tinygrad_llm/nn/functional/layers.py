@@ -41,8 +41,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         last = input.array.shape[-1] if input.ndim else "no"
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({rows}x{last} and {k}x{n}): linear: the last dimension of "
-            f"input "
-            f"{list(input.shape)} must match weight {list(weight.shape)}"
+            f"input {list(input.shape)} must match weight {list(weight.shape)}"
         )
     if bias is not None and bias.array.shape not in ((weight.array.shape[0],), (1,), ()):
         raise RuntimeError(
