@@ -1,8 +1,8 @@
 """Reverse-mode automatic differentiation over NumPy and CuPy arrays.
 
-To be read in this order, beside docs/autograd.md: `registry` (what an op is), `ops/` (the ops), `graph` (the sweep back),
-`tensor` (arrays with a place in the graph, and `apply`, which records), `views` and `in_place` (memory that is shared and
-written to), `functions/` (what users call).
+To be read in this order, beside docs/autograd.md: `registry` (what an op is), `ops/` (the ops), `graph` (the sweep
+back), `tensor` (arrays with a place in the graph, and `apply`, which records), `views` and `in_place` (memory that is
+shared and written to), `functions/` (what users call).
 """
 
 import warnings

@@ -1,8 +1,8 @@
 """The functions of tensors that users call, family by family, each checked at this border.
 
-Of each element: `elementwise`, `elementary`, `compare`. Over dimensions: `reduce`, `statistics`, `linalg`. Where elements
-lie: `shape`, `join`, `arrange`, `index`, `gathering`. Methods alone: `operators`, `typed`. Importing this package attaches
-the methods to Tensor.
+Of each element: `elementwise`, `elementary`, `compare`. Over dimensions: `reduce`, `statistics`, `linalg`. Where
+elements lie: `shape`, `join`, `arrange`, `index`, `gathering`. Methods alone: `operators`, `typed`. Importing this
+package attaches the methods to Tensor.
 """
 
 from tinygrad_llm.autograd.functions import operators, typed  # noqa: F401 (they attach operators and conversions)

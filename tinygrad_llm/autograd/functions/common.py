@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
+from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd.methods import near
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, on_one_device, wrap
@@ -161,6 +161,17 @@ def distinct(dims: Sequence[int], ndim: int) -> tuple[int, ...]:
             f"dim {next(d for d in axes if axes.count(d) > 1)} appears multiple times in the list of dims"
         )
     return axes
+
+
+def outside(name: str, ids: Any, low: int, high: int) -> int | None:
+    """An index that lies outside of [low, high), if there is one; on a GPU a kernel looks, and that is told later."""
+    if not isinstance(ids, np.ndarray):
+        devices.run(kernels.check_index, [ids], ids, low, high, name)
+        return None
+    if not ids.size:
+        return None
+    least, most = int(ids.min()), int(ids.max())
+    return least if least < low else most if most >= high else None
 
 
 def check_broadcast(name: str, *operands: Any) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tinygrad_llm import devices, dtypes, kernels
+from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.autocast import autocasts
-from tinygrad_llm.autograd.functions.common import check_tensor, dimension, number
+from tinygrad_llm.autograd.functions.common import check_tensor, dimension, number, outside
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes, reshape
 from tinygrad_llm.autograd.in_place import in_place, write
 from tinygrad_llm.autograd.methods import method, near
@@ -22,13 +20,9 @@ def _ids(name: str, index: Tensor) -> Tensor:
     return index
 
 
-@near
 def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
-    ids = index.array
-    if not isinstance(ids, np.ndarray):
-        kernels.check_index(ids, 0, size, name)
-    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+    bad = outside(name, index.array, 0, size)
+    if bad is not None:
         raise error(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes, kernels
-from tinygrad_llm.autograd.functions.common import cast, check_tensor, number, on_one_device
+from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, number, on_one_device, outside
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.in_place import check_writable, date_write, write
 from tinygrad_llm.autograd.methods import method, near
@@ -126,11 +126,10 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
                 )
             axis += k.ndim
             continue
-        if hasattr(k, "dtype") and k.size and not isinstance(k, np.ndarray):
-            kernels.check_index(k, -x.shape[axis], x.shape[axis], "index")
-        elif hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
-            bad = int(k.min()) if int(k.min()) < -x.shape[axis] else int(k.max())
-            raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {x.shape[axis]}")
+        n = x.shape[axis]
+        bad = outside("index", k, -n, n) if hasattr(k, "dtype") and k.size else None
+        if bad is not None:
+            raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {n}")
         axis += 1
 
 

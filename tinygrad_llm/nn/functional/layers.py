@@ -7,12 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from tinygrad_llm import devices, dtypes, kernels
+from tinygrad_llm import dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
-from tinygrad_llm.autograd.functions.common import check_tensor, result_type
+from tinygrad_llm.autograd.functions.common import check_tensor, outside, result_type
 from tinygrad_llm.autograd.in_place import write
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
@@ -113,10 +111,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, not {list(weight.shape)}")
     rows, ids = weight.array.shape[0], input.array
-    if not isinstance(ids, np.ndarray):
-        devices.run(kernels.check_index, [ids], ids, 0, rows, "embedding")
-    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
-        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+    bad = outside("embedding", ids, 0, rows)
+    if bad is not None:
         raise IndexError(
             f"index out of range in self: embedding: id {bad} is not in a table of {rows} rows (0 to {rows - 1})"
         )
