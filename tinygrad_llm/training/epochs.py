@@ -22,7 +22,7 @@ from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import check_dtype, flag
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import NonFiniteLoss
-from tinygrad_llm.training.step import Step
+from tinygrad_llm.training.step import Step, decay_groups
 
 Row = TypeVar("Row")
 COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
@@ -82,13 +82,9 @@ class EpochTrainer(Resumable, Generic[Row]):
         self.model, self.rows = model, rows
         self.rng = np.random.default_rng(recipe.seed)
         self.parameters = list({id(p): p for p in parameters if p.requires_grad}.values())
-        groups = [
-            {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
         self.device = str(self.parameters[0].device) if self.parameters else "cpu"
         self.precision = Precision(recipe.dtype, self.device)
-        self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
+        self.optimizer = AdamW(decay_groups(self.parameters, recipe.weight_decay), lr=recipe.lr)
         about = model, self.optimizer, self._loss, recipe.clip, self.device, self.precision, self.parameters
         self.on_gpu = devices.device(self.device).type == "cuda"
         self.parts = CapturedStep(*about, warn=warn) if graph and self.on_gpu else Step(*about)
