@@ -194,3 +194,13 @@ def test_index_put_(torch: Any, indices: list[list[int]], accumulate: bool) -> N
     places = [X(np.array(i), "int64") for i in indices]
     shape = (len(indices[0]), 2) if len(indices) == 1 else (len(indices[0]),)
     assert difference(torch, put, put, call(X(counted((3, 2))), X(counted(shape, 10.0)), *places)) is None
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (0, 2)])
+def test_fill_diagonal_(torch: Any, shape: tuple[int, ...]) -> None:
+    """Into a copy, so that the gradient is seen to pass the diagonal by."""
+
+    def fill(x: Any) -> Any:
+        return x.clone().fill_diagonal_(7.0)
+
+    assert difference(torch, fill, fill, call(X(counted(shape)))) is None
