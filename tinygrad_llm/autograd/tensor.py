@@ -19,7 +19,7 @@ from tinygrad_llm.autograd.base import TensorBase
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
 
-VIEW, INFERENCE, UNDATED = 1, 2, 4  # bits of `flags`: shows memory of another, made in inference mode, `.data`
+VIEW, INFERENCE, UNDATED = 1, 2, 4  # bits of `flags`: shows the memory of another; made in inference mode; `.data`
 
 
 class Tensor(TensorBase):
@@ -27,7 +27,7 @@ class Tensor(TensorBase):
 
     array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without
     an op makes the tensor a leaf, whose gradients are summed up in `grad`. source: how a view was taken (see views.py).
-    flags: VIEW, INFERENCE and UNDATED.
+    flags: VIEW, INFERENCE, and UNDATED, through which writes go unnoticed.
     """
 
     __slots__ = ("_grad", "_node", "flags", "source")
