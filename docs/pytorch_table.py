@@ -56,10 +56,9 @@ DIFFERENCES = (
     "they are. `autocast` follows PyTorch's lists of functions, for the CPU and for CUDA. It is more exact in one "
     "place: a weight's gradient, a float32 sum, reaches the float32 weight without being rounded to 16 bits in "
     "between. `GradScaler.overflowed(optimizer)` is an addition.",
-    "`compile` returns what it is given, and `use_deterministic_algorithms` changes nothing. Of the switches of "
-    "`backends` those count, on a GPU, that say how to multiply (`cuda.matmul.allow_tf32`, as "
-    "`set_float32_matmul_precision`), which attention to take (`cuda.enable_cudnn_sdp` and its kin, "
-    "`cuda.sdp_kernel`), and in which order cuDNN adds (`cudnn.deterministic`).",
+    "`compile` returns what it is given; the switches of `backends` are accepted and change nothing, but on a GPU "
+    "`backends.cuda.matmul.allow_tf32`, which `set_float32_matmul_precision` sets, `backends.cudnn.deterministic` and "
+    "those of attention. `use_deterministic_algorithms` concerns a GPU's attention alone: all else has one order.",
     "Random streams are those of PyTorch's CPU generator: uniform and normal numbers, permutations, initial "
     "weights, samplers, and the dropout masks of machines where PyTorch draws them without MKL (AMD, Arm; on Intel's "
     "it draws others). `with random.fast_masks():` makes dropout about ten times faster, with masks of its own; "
