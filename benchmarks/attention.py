@@ -1,9 +1,11 @@
 """Causal attention against the rate of a large product: python benchmarks/attention.py --device cuda --dtype bfloat16
 
-Forward and backward by our kernels, by cuDNN's where its frontend is installed (which adds up gradients in one order,
-as ours do, or in any, as PyTorch does unless it is told otherwise), and by PyTorch's, in turns in one process, on
-queries, keys and values that lie beside each other in rows, as one projection leaves them. A batch has 16,384 tokens
-and 2,048 channels. Counted are half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
+Forward and backward by our kernels, by those of them that only a Hopper runs, by cuDNN's where its frontend is
+installed (which adds up gradients in one order, as ours do, or in any, as PyTorch does unless it is told otherwise), by
+the ways that are chosen where all are allowed, for each direction apart, and by PyTorch's, in turns in one process, on
+queries, keys and values that lie beside each other in rows, as one projection leaves them. Any of these can go back
+from where another one went, so forward of one side and backward of another are what a mix of them takes. A batch has
+16,384 tokens and 2,048 channels. Counted are half the scores: 2 B H T^2 D operations forward, 5 B H T^2 D backward.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,9 +27,13 @@ from train_step import DTYPES
 
 import tinygrad_llm as tg
 from tinygrad_llm import kernels
-from tinygrad_llm.kernels.cuda import cudnn
+from tinygrad_llm.kernels.cuda import choice, cudnn, heads
+from tinygrad_llm.kernels.cuda.heads_16 import HOPPER_16, TENSOR_CORES_16
+from tinygrad_llm.kernels.cuda.launch import is_hopper
 
 Both = tuple[Callable[[], Any], Callable[[], Any]]  # forward, and backward of one forward that was
+CHOSEN = "chosen"  # by measurement, of all
+HOPPERS = {f"wgmma, {i}": way for i, way in enumerate(HOPPER_16)}
 OF_CUDNN = {"cuDNN": True, "cuDNN, any order": False}  # whether gradients are added up in one order
 
 
@@ -43,7 +49,7 @@ def parts(lib: Any, where: dict[str, Any], shape: tuple[int, int, int, int], see
 
 
 def ours(where: dict[str, Any], shape: tuple[int, int, int, int], name: str) -> Both:
-    """Our kernels, or those of cuDNN's that they may use."""
+    """Our kernels, those for a Hopper alone, cuDNN's, or what is chosen of all."""
     q, k, v, g = (x.array for x in parts(tg, where, shape))
     scale, of = shape[-1] ** -0.5, kernels.of(q)
 
@@ -56,16 +62,23 @@ def ours(where: dict[str, Any], shape: tuple[int, int, int, int], name: str) -> 
             return of.attention_backward(g, q, k, v, saved, scale, None, 0.0, False)
 
     saved = forward()
+    for _ in range(choice.BEFORE if name == CHOSEN else 0):  # and once more each when they are timed
+        forward(), backward()
     return forward, backward
 
 
 @contextmanager
 def allowed(name: str) -> Iterator[None]:
     """Inside, attention is computed by this side alone."""
-    before, by_cudnn = cudnn.deterministic, name in OF_CUDNN
+    before = cudnn.deterministic
     cudnn.deterministic = OF_CUDNN.get(name, before)
+    flash, of_cudnn = name not in OF_CUDNN, name == CHOSEN or name in OF_CUDNN
+    way = HOPPERS.get(name, TENSOR_CORES_16)
     try:
-        with tg.backends.cuda.sdp_kernel(enable_flash=not by_cudnn, enable_cudnn=by_cudnn):
+        with ExitStack() as stack:
+            stack.enter_context(tg.backends.cuda.sdp_kernel(enable_flash=flash, enable_cudnn=of_cudnn))
+            if flash and name != CHOSEN:
+                stack.enter_context(heads.only(way))
             yield
     finally:
         cudnn.deterministic = before
@@ -99,25 +112,28 @@ def milliseconds(lib: Any, device: str, call: Callable[[], Any], runs: int) -> f
 
 def compare(
     libraries: dict[str, Any], where: dict[str, Any], shape: tuple[int, int, int, int], rounds: int, runs: int
-) -> dict[str, list[float]]:
-    """Of each side the median milliseconds forward and backward; one that cannot do it is left out, with a line."""
-    made: dict[str, Both] = {}
+) -> dict[str, list[float | None]]:
+    """Of each side the median milliseconds forward and backward; what one cannot do is left out, with a line."""
+    made: dict[str, list[Callable[[], Any]]] = {}
     for name, lib in libraries.items():
+        made[name] = []
         try:
             both = theirs(lib, where, shape) if name == "torch" else ours(where, shape, name)
-            both[1]()
+            for call in both:
+                call()
+                made[name].append(call)
         except RuntimeError as error:
             if name == "ours":
                 raise
-            print(f"{name} is left out at {shape}: {error}", file=sys.stderr, flush=True)
-        else:
-            made[name] = both
-    turns: dict[str, list[list[float]]] = {name: [[], []] for name in made}
+            what = f"{name}'s backward" if made[name] else name
+            print(f"{what} is left out at {shape}: {error}", file=sys.stderr, flush=True)
+    turns: dict[str, list[list[float]]] = {name: [[], []] for name, calls in made.items() if calls}
     for _ in range(rounds):
         for way in range(2):
-            for name, both in made.items():
-                turns[name][way].append(milliseconds(libraries[name], where["device"], both[way], runs))
-    return {name: [statistics.median(times) for times in both] for name, both in turns.items()}
+            for name, both_times in turns.items():
+                if way < len(made[name]):
+                    both_times[way].append(milliseconds(libraries[name], where["device"], made[name][way], runs))
+    return {name: [statistics.median(times) if times else None for times in both] for name, both in turns.items()}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -158,7 +174,10 @@ def main(argv: list[str] | None = None) -> None:
     """Prints a line for each size and side: milliseconds, 10^12 operations a second, share of a large product's."""
     args = arguments(argv)
     need(args.device)
-    libraries: dict[str, Any] = {"ours": tg} | (dict.fromkeys(OF_CUDNN, tg) if "cudnn" in args.against else {})
+    libraries: dict[str, Any] = {"ours": tg}
+    if args.device == "cuda" and args.dtype != "float32":
+        libraries |= dict.fromkeys(HOPPERS if is_hopper(0) else (), tg)
+        libraries |= dict.fromkeys(OF_CUDNN if "cudnn" in args.against else (), tg) | {CHOSEN: tg}
     if "torch" in args.against:
         import torch
 
@@ -178,9 +197,12 @@ def main(argv: list[str] | None = None) -> None:
             shape = (args.in_all // t, args.channels // width, t, width)
             scores = shape[0] * shape[1] * t * t * width / 1e9  # thousand millions, against milliseconds
             for name, both in compare(libraries, where, shape, args.rounds, args.runs).items():
-                rates = [2 * scores / both[0], 5 * scores / both[1]]
-                line = "".join(f"{ms:15.3f}{r:9.1f}{r / rate:7.0%}" for ms, r in zip(both, rates, strict=True))
-                print(f"{t:7}{width:7}  {name:17}{line}", flush=True)
+                rates = [None if ms is None else times * scores / ms for times, ms in zip((2, 5), both, strict=True)]
+                line = "".join(
+                    f"{'':31}" if ms is None or r is None else f"{ms:15.3f}{r:9.1f}{r / rate:7.0%}"
+                    for ms, r in zip(both, rates, strict=True)
+                )
+                print(f"{t:7}{width:7}  {name:17}{line}".rstrip(), flush=True)
                 record.append({"tokens": t, "width": width, "side": name, "ms": both, "tflops": rates})
     if args.json:
         facts = {"machine": describe(args.device), "peak_tflops": rate, **where}

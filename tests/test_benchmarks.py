@@ -233,22 +233,30 @@ def test_attention_prints_a_row_a_side_and_size(tmp_path):
     assert bench("attention.py", "--tokens", "64", "--in-all", "32").returncode == 2
 
 
-def test_a_side_of_attention_that_cannot_do_it_is_left_out(monkeypatch, capsys):
+def test_what_a_side_of_attention_cannot_do_is_left_out(monkeypatch, capsys):
     attention, shape = script(monkeypatch, "attention"), (2, 2, 6, 8)
-    sides, ours = {"ours": attention.tg} | dict.fromkeys(attention.OF_CUDNN, attention.tg), attention.ours
+    sides, ours = dict.fromkeys(["ours", *attention.OF_CUDNN, attention.CHOSEN], attention.tg), attention.ours
     seen = []
 
     def some(where, shape, name):
         with attention.allowed(name):
-            seen.append((attention.cudnn.deterministic, attention.tg.backends.cuda.cudnn_sdp_enabled()))
-        if name == "cuDNN":
+            switches = attention.tg.backends.cuda
+            seen.append((attention.cudnn.deterministic, switches.flash_sdp_enabled(), switches.cudnn_sdp_enabled()))
+        forward, backward = ours(where, shape, "ours")
+
+        def fails():
             raise RuntimeError("no plan")
-        return ours(where, shape, "ours")
+
+        return {"cuDNN": (forward, fails), "cuDNN, any order": (fails, backward)}.get(name, (forward, backward))
 
     monkeypatch.setattr(attention, "ours", some)
     found = attention.compare(sides, {"device": "cpu", "dtype": "float32"}, shape, 1, 1)
-    assert list(found) == ["ours", "cuDNN, any order"] and seen == [(True, False), (True, True), (False, True)]
-    assert attention.cudnn.deterministic and "cuDNN is left out at (2, 2, 6, 8): no plan" in capsys.readouterr().err
+    assert list(found) == ["ours", "cuDNN", "chosen"]
+    assert seen == [(False, True, False), (True, False, True), (False, False, True), (False, True, True)]
+    assert found["cuDNN"][0] and found["cuDNN"][1] is None and not attention.cudnn.deterministic
+    told = capsys.readouterr().err
+    assert "cuDNN's backward is left out at (2, 2, 6, 8): no plan" in told
+    assert "cuDNN, any order is left out at (2, 2, 6, 8): no plan" in told
 
 
 @pytest.mark.torch

@@ -53,7 +53,7 @@ struct Thread {
 Thread threads[MOST];
 char *stacks = new char[size_t(STACK) * MOST];
 constexpr size_t ROOM = 1 << 18, BEHIND = 1 << 12;  // bytes of shared memory at most; those that are watched behind it
-char *dynamic = new (std::align_val_t(128)) char[ROOM + BEHIND];
+char *dynamic = new (std::align_val_t(1024)) char[ROOM + BEHIND];
 size_t asked;
 const char *fault;
 jmp_buf scheduler;
@@ -185,6 +185,11 @@ template <typename T> T __shfl_up_sync(unsigned, T x, int by)
 {
     int lane = emulated::current % 32;
     return emulated::shuffled(x, lane >= by ? lane - by : lane);
+}
+inline bool __any_sync(unsigned, bool x)
+{
+    for (int mask = 16; mask; mask /= 2) x |= __shfl_xor_sync(~0u, x, mask);
+    return x;
 }
 template <typename T> T atomicAdd(T *place, T x) { T old = *place; *place += x; return old; }
 inline void __threadfence() {}

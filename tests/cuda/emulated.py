@@ -23,18 +23,20 @@ import numpy as np
 import pytest
 
 from tests.cuda import pretend
-from tinygrad_llm.kernels.cuda import heads, launch, losses, sdp
+from tinygrad_llm.kernels.cuda import heads, heads_16, launch, losses, sdp
 
 HERE = Path(__file__).parent
 HEADER = (HERE / "emulated.h").read_text("utf-8")
 FOLDER = tempfile.TemporaryDirectory(prefix="emulated-")
 TYPES = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "float": ctypes.c_float, "double": ctypes.c_double}
+hopper = False  # whether the GPU is one
 backwards = False  # whether the threads of a block take turns in the other order
 
 
 def header(name: str) -> str:
     """In place of launch.header: what is written in a GPU's own instructions is written here for the processor."""
-    return (HERE / "emulated_ptx.h" if name == "ptx.cuh" else launch.FOLDER / name).read_text("utf-8")
+    written = HERE / f"emulated_{name.removesuffix('.cuh')}.h"
+    return (written if written.exists() else launch.FOLDER / name).read_text("utf-8")
 
 
 def translated(file: str) -> str:
@@ -100,6 +102,7 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     patch.setattr(launch, "start", start)
     patch.setattr(launch, "header", header)
     patch.setitem(sdp.allowed, "cudnn", False)
+    patch.setattr(heads_16, "is_hopper", lambda number: hopper)
     for module in (heads, losses):
         patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
     try:

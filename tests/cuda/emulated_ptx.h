@@ -45,11 +45,14 @@ struct Copy {
 };
 
 std::vector<Copy> copies[MOST];
+bool copying[MOST];  // whether this thread waits for a copy
+bool hidden[MOST];  // whether what this thread has copied is not yet shown to a Hopper's products
 
 inline void copy(const Copy &c)
 {
     check_aligned(c.to, c.bytes);
     check_aligned(c.from, c.bytes);
+    copying[current] = true;
     if (late) copies[current].push_back(c);
     else c.run();
 }
@@ -65,6 +68,8 @@ inline void wait_for_copies()
     std::vector<emulated::Copy> &mine = emulated::copies[emulated::current];
     for (const emulated::Copy &c : mine) c.run();
     mine.clear();
+    emulated::hidden[emulated::current] |= emulated::copying[emulated::current];
+    emulated::copying[emulated::current] = false;
 }
 
 inline void expect(const void *there) { (void)*(const volatile char *)there; }

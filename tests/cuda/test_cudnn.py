@@ -18,7 +18,7 @@ from tests.cuda.kinds import back, moved
 from tests.cuda.pretend import inside
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import choice, cudnn, heads, sdp
+from tinygrad_llm.kernels.cuda import cudnn, heads
 
 REALS = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 
@@ -78,10 +78,10 @@ def test_as_the_reference(frontend, dtype, causal, t, s, d, heads, groups):
     g, q, k, v = arrays(dtype, t, s, d, heads, groups)
     there = moved([g, q, k, v])
     assert cudnn.serves(*there[1:], None, None)
-    y, saved = cudnn.attention(*there[1:], causal, 0.3)
-    assert y.transpose(0, 2, 1, 3).flags.c_contiguous and saved.lse.shape == (2, heads, t)
-    assert saved.lse.dtype == np.float32
-    check((y, *cudnn.attention_backward(*there, saved, 0.3)), expected(g, q, k, v, causal, 0.3), dtype)
+    y, lse = cudnn.attention(*there[1:], causal, 0.3)
+    assert y.transpose(0, 2, 1, 3).flags.c_contiguous and lse.flags.c_contiguous
+    assert lse.shape == (2, heads, t) and lse.dtype == np.float32
+    check((y, *cudnn.attention_backward(*there, y, lse, causal, 0.3)), expected(g, q, k, v, causal, 0.3), dtype)
     assert set(frontend.streams) == {77}
 
 
@@ -96,8 +96,8 @@ def test_arrays_are_read_where_they_lie_or_copied(layout, seed):
         laid = [laid_out(a, layout) for a in (g, q, k, v)]
         if layout == "broadcast":
             laid[1:] = moved([q, k, v])
-        y, saved = cudnn.attention(*laid[1:], True, 0.3)
-        check((y, *cudnn.attention_backward(*laid, saved, 0.3)), expected(g, q, k, v, True, 0.3), REALS[0])
+        y, lse = cudnn.attention(*laid[1:], True, 0.3)
+        check((y, *cudnn.attention_backward(*laid, y, lse, True, 0.3)), expected(g, q, k, v, True, 0.3), REALS[0])
 
 
 def laid_out(a, layout):
@@ -121,8 +121,8 @@ def test_gradients_go_where_they_are_wanted(frontend):
     g, q, k, v = arrays(REALS[0])
     room = moved(np.zeros((2, 9, 3, 4, 16), REALS[0]))
     into = tuple(room.transpose(2, 0, 3, 1, 4))
-    _, saved = cudnn.attention(*moved([q, k, v]), True, 0.3)
-    cudnn.attention_backward(*moved([g, q, k, v]), saved, 0.3, into)
+    y, lse = cudnn.attention(*moved([q, k, v]), True, 0.3)
+    cudnn.attention_backward(*moved([g, q, k, v]), y, lse, True, 0.3, into)
     check(into, expected(g, q, k, v, True, 0.3)[1:], REALS[0])
     assert [call[1]["stride"] for call in frontend.graphs[1].calls[:1]] == [[576, 144, 16, 1]]
     assert frontend.graphs[1].made[0].facts["stride"] == [9 * 3 * 64, 16, 3 * 64, 1]
@@ -153,16 +153,18 @@ def test_what_is_not_served(frontend):
 
 def test_a_plan_that_takes_much_memory_is_refused_and_the_order_of_sums_may_be_any(frontend, monkeypatch):
     g, q, k, v = moved(arrays(REALS[0]))
-    _, saved = cudnn.attention(q, k, v, True, 0.3)
-    for wanted in (True, False, True):
+    y, lse = cudnn.attention(q, k, v, True, 0.3)
+    assert not tg.backends.cudnn.deterministic
+    for wanted, strictly in ((True, False), (False, False), (True, False), (False, True)):
         monkeypatch.setattr(tg.backends.cudnn, "deterministic", wanted)
-        cudnn.attention_backward(g, q, k, v, saved, 0.3)
+        monkeypatch.setattr(devices, "deterministic", strictly)
+        cudnn.attention_backward(g, q, k, v, y, lse, True, 0.3)
     assert [graph.calls[-1][1].get("use_deterministic_algorithm") for graph in frontend.graphs] == [None, True, False]
-    assert [graph.runs for graph in frontend.graphs] == [1, 2, 1] and tg.backends.cudnn.deterministic
+    assert [graph.runs for graph in frontend.graphs] == [1, 3, 1]
     monkeypatch.setattr(cudnn, "ROOM", pretend_cudnn.ROOM - 1)
     cudnn.planned.cache_clear()
     with pytest.raises(RuntimeError, match=r"forward of .* works in 4,096 bytes"):
-        _, saved = cudnn.attention(q, k, v, True, 0.3)
+        cudnn.attention(q, k, v, True, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +195,9 @@ def test_a_frontend_that_is_not_installed(monkeypatch, restored):
 
 @pytest.fixture
 def restored():
-    """The switches are afterwards as they were, and no kind of call has been tried."""
-    sdp.chosen.forget()
+    """The switches are afterwards as they were."""
     with tg.backends.cuda.sdp_kernel():
         yield
-    sdp.chosen.forget()
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -220,84 +220,11 @@ def test_the_kernels_of_a_gpu_take_it_where_it_is_allowed(frontend, restored, ca
     assert tg.backends.cuda.math_sdp_enabled() and tg.backends.cuda.cudnn_sdp_enabled()
 
 
-class Clock:
-    """A pretended GPU's time: a call takes as long as it says; events tell what has gone by."""
-
-    def __init__(self, monkeypatch, capturing=False):
-        self.now, self.calls = 0.0, []
-        monkeypatch.setattr(devices, "event", lambda timing: Moment(self))
-        monkeypatch.setattr(devices, "milliseconds", lambda start, end: end.at - start.at)
-        monkeypatch.setattr(choice, "_capturing", lambda: capturing)
-
-    def call(self, name, ms):
-        def run():
-            self.calls.append(name)
-            if ms is None:
-                raise RuntimeError("no plan\nserves")
-            self.now += ms
-
-        return run
-
-
-class Moment:
-    def __init__(self, clock):
-        self.clock = clock
-
-    def record(self):
-        self.at = self.clock.now
-
-    def synchronize(self):
-        pass
-
-
-@given(st.floats(0.01, 10), st.floats(0.01, 10))
-def test_the_faster_way_is_chosen_at_the_third_call(ours, theirs):
-    with pytest.MonkeyPatch.context() as patch:
-        clock, found = Clock(patch), choice.Choice("attention")
-        ways = {"ours": clock.call("ours", ours), "cuDNN": clock.call("cuDNN", theirs)}
-        assert [found.of("a kind", ways) for _ in range(choice.BEFORE)] == ["ours"] * choice.BEFORE
-        assert not clock.calls
-        if abs(theirs / ours - choice.GAIN) > 1e-6:
-            assert found.of("a kind", ways) == ("cuDNN" if theirs < choice.GAIN * ours else "ours")
-            tried = len(clock.calls)
-            assert found.of("a kind", ways) == found.seen["a kind"] and len(clock.calls) == tried
-            assert found.of("another", ways) == "ours"
-
-
-def test_the_choice_is_told_to_the_log_and_forgotten_when_asked(monkeypatch, caplog):
-    clock, found = Clock(monkeypatch), choice.Choice("attention")
-    ways = {"ours": clock.call("ours", 2.0), "cuDNN": clock.call("cuDNN", 1.0)}
-    with caplog.at_level("DEBUG", "tinygrad_llm.kernels"):
-        for _ in range(4):
-            found.of((8, 64), ways)
-    assert caplog.messages == ["attention (8, 64): ours 2.000 ms, cuDNN 1.000 ms; cuDNN it is"]
-    assert found.of((8, 64), {"ours": ways["ours"]}) == "ours"  # what was chosen does not serve any more
-    found.forget()
-    assert found.of((8, 64), ways) == "ours"
-
-
-def test_a_way_that_fails_is_a_warning_and_left_alone(monkeypatch):
-    clock, found = Clock(monkeypatch), choice.Choice("attention")
-    ways = {"ours": clock.call("ours", 2.0), "cuDNN": clock.call("cuDNN", None)}
-    with pytest.warns(RuntimeWarning, match="attention by cuDNN fails and is left alone: no plan serves"):
-        assert [found.of(0, ways) for _ in range(5)] == ["ours"] * 5
-    assert clock.calls.count("cuDNN") == 1
-
-
-def test_nothing_is_tried_while_a_graph_is_captured_and_little_is_remembered(monkeypatch):
-    clock, found = Clock(monkeypatch, capturing=True), choice.Choice("attention")
-    ways = {"ours": clock.call("ours", 2.0), "cuDNN": clock.call("cuDNN", 1.0)}
-    assert {found.of(0, ways) for _ in range(9)} == {"ours"} and not clock.calls
-    for kind in range(2 * choice.KINDS):
-        found.of(kind, ways)
-    assert len(found.seen) == choice.KINDS
-
-
 def test_the_real_frontend_takes_what_the_pretended_one_was_given(frontend, monkeypatch):
     g, q, k, v = moved(arrays(REALS[0], 5, 12, 64, 6, 2))
     for causal in (True, False):
-        _, saved = cudnn.attention(q, k, v, causal, 0.3)
-        cudnn.attention_backward(g, q, k, v, saved, 0.3)
+        y, lse = cudnn.attention(q, k, v, causal, 0.3)
+        cudnn.attention_backward(g, q, k, v, y, lse, causal, 0.3)
     monkeypatch.undo()
     real = pytest.importorskip("cudnn")
     for told in frontend.graphs:
@@ -330,22 +257,10 @@ def test_on_a_gpu(dtype, causal, t, s, d, heads, groups):
         pytest.skip(cudnn.problem())
     g, q, k, v = arrays(dtype, t, s, d, heads, groups)
     there = moved([g, q, k, v])
-    y, saved = cudnn.attention(*there[1:], causal, d**-0.5)
-    found = (y, *cudnn.attention_backward(*there, saved, d**-0.5))
-    again = cudnn.attention_backward(*there, saved, d**-0.5)
+    y, lse = cudnn.attention(*there[1:], causal, d**-0.5)
+    found = (y, *cudnn.attention_backward(*there, y, lse, causal, d**-0.5))
+    again = cudnn.attention_backward(*there, y, lse, causal, d**-0.5)
     for a, b in zip(found, expected(g, q, k, v, causal, d**-0.5), strict=True):
         assert np.linalg.norm(back(a).astype(np.float64) - b) < 0.02 * np.linalg.norm(b)
     for a, b in zip(found[1:], again, strict=True):
         np.testing.assert_array_equal(back(a), back(b))
-
-
-def test_ours_and_cudnn_are_tried_against_each_other(frontend, restored, monkeypatch):
-    clock = Clock(monkeypatch)
-    _, q, k, v = moved(arrays(REALS[0]))
-    called = [sdp.by_cudnn(q, k, v, None, True, 0.3, None, clock.call("ours", 2.0)) for _ in range(4)]
-    assert called == [False, False, True, True]  # the pretended one takes no time
-    assert [graph.calls[-1][0] for graph in frontend.graphs] == ["sdpa", "sdpa_backward"]
-    assert len(clock.calls) == 1 + choice.TRIES == frontend.graphs[0].runs
-    assert not sdp.by_cudnn(q, k, v, None, True, -0.3, None, None)  # the greatest score is not where it would look
-    tg.backends.cuda.enable_cudnn_sdp(False)
-    assert not sdp.by_cudnn(q, k, v, None, True, 0.3, None, clock.call("ours", 2.0))

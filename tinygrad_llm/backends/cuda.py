@@ -36,8 +36,9 @@ def enable_flash_sdp(enabled: bool) -> None:
 def enable_cudnn_sdp(enabled: bool) -> None:
     """Let it use cuDNN's where they serve and are faster: 16 bits, no mask, no dropout, `tinygrad_llm[cudnn]`.
 
-    Where both are allowed, a few runs decide when a shape comes for the third time. Sums are then added in another
-    order, so that two runs of a program may differ in their last bits if their choices do; False makes them equal.
+    Where both are allowed, a few runs decide when a kind of call comes for the third time, forward and backward apart;
+    who gives other numbers is left alone. Sums are then added in another order, so that two runs of a program may
+    differ in their last bits if their choices do; False makes them equal.
     """
     sdp.enable("cudnn", enabled)
 
@@ -76,7 +77,7 @@ def mem_efficient_sdp_enabled() -> bool:
 def sdp_kernel(
     enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True, enable_cudnn: bool = True
 ) -> Iterator[None]:
-    """Inside, attention on a GPU uses the kernels named and no others."""
+    """Inside, attention on a GPU uses the kernels named and no others. Backward looks at them when it runs, too."""
     before = sdp.allowed.copy()
     sdp.allowed |= {
         "flash": enable_flash, "math": enable_math, "mem_efficient": enable_mem_efficient, "cudnn": enable_cudnn

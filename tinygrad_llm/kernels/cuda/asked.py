@@ -32,13 +32,17 @@ class Way(NamedTuple):
     """An implementation: whether it serves a call, the result and what it keeps, and the gradients of q, k and v.
 
     serves(asked, room): room is the bytes of shared memory that a block may have. backward(g, asked, y, kept, into) ->
-    dq, dk, dv: in `into` where that is given; y is forward's result.
+    dq, dk, dv: in `into` where that is given; y is forward's result. switch: of `sdp.allowed`, which allows it.
+    keeps_lse: what it keeps is ln sum exp of each query's scores, (B, H, T) float32 in order, infinite where a query
+    sees nothing. Any way that keeps this can go back from where another one went; another keeps what it alone knows.
     """
 
     name: str
     serves: Callable[[Asked, int], bool]
     forward: Callable[[Asked], tuple[Any, Any]]
     backward: Callable[[Any, Asked, Any, Any, Any], tuple[Any, Any, Any]]
+    switch: str = "flash"
+    keeps_lse: bool = True
 
 
 def has_work(asked: Asked) -> bool:

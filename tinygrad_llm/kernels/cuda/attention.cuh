@@ -32,6 +32,9 @@ struct Sight {
     {
     }
 
+    // Whether no query of these rows sees a key from `column` on, since all of these come later.
+    __device__ bool hides(int row, int rows, int column) const { return causal && column >= row + rows; }
+
     // Whether no pair of these rows and columns must be looked at, since each query sees each key.
     __device__ bool whole(int row, int rows, int column, int columns) const
     {

@@ -4,7 +4,11 @@
 
 #include "attention_16.cuh"
 
-extern "C" __global__ void __launch_bounds__(T_ROWS, M_ROWS)
+#if !HOPPER
+#define COLUMNS 64
+#endif
+
+extern "C" __global__ void __launch_bounds__(T_ROWS, B_ROWS)
 attention(const real *q, const real *k, const real *v, real *y, float *lse, int T, int S, int H, int group, int d,
           long long qb, long long qh, long long qt, long long kb, long long kh, long long kt,
           long long vb, long long vh, long long vt, long long yb, long long yh, long long yt, float scale, int causal,
@@ -12,9 +16,9 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
           const long long *documents, const long long *ranges, long long key, const long long *drawn,
           long long limit, float keep_scale)
 {
-    constexpr int M = M_ROWS, THREADS = T_ROWS, COLUMNS = 64, AT_ONCE = D > 64 ? 4 : 2;
-    constexpr int J = M == 1 || (D <= 64 && MASK != 2 && !DROPOUT) ? 8 : 4;  // times 8 columns of scores at once
-    extern __shared__ uint4 shared[];
+    constexpr int M = M_ROWS, THREADS = T_ROWS;
+    constexpr int J = M == 1 || (D <= 64 && MASK != 2 && !DROPOUT) ? COLUMNS / 8 : 4;  // times 8 columns of scores at once
+    extern __shared__ Piece shared[];
     real *queries = reinterpret_cast<real *>(shared), *keys = queries + ROWS * D, *values = keys + 2 * COLUMNS * D;
     int b = blockIdx.y / H, h = blockIdx.y % H, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     int first = (gridDim.x - 1 - blockIdx.x) * ROWS, end = causal ? min(S, first + ROWS) : S, row = 16 * M * warp;
@@ -23,26 +27,29 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
     k += b * kb + h / group * kh;
     v += b * vb + h / group * vh;
     int column = sight.next(first, ROWS, 0, COLUMNS, end);
-    fetch<ROWS, THREADS, AT_ONCE>(queries, q + b * qb + h * qh, qt, first, T, d);
+    fetch<ROWS, THREADS>(queries, q + b * qb + h * qh, qt, first, T, d);
     if (column < end) {
-        fetch<COLUMNS, THREADS, AT_ONCE>(keys, k, kt, column, S, d);
-        fetch<COLUMNS, THREADS, AT_ONCE>(values, v, vt, column, S, d);
+        fetch<COLUMNS, THREADS>(keys, k, kt, column, S, d);
+        fetch<COLUMNS, THREADS>(values, v, vt, column, S, d);
     }
     float o[M][N][4] = {}, top[M][2], sum[M][2] = {};
 #pragma unroll
     for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INF;
-    for (int half = 0; column < end; half ^= 1) {
+    for (int half = 0, next; column < end; half ^= 1, column = next) {
         wait_for_copies();
+        show_to_products();
         __syncthreads();  // the tile is there for all, and nobody reads the one before any more
-        int next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
+        next = sight.next(first, ROWS, column + COLUMNS, COLUMNS, end);
         if (next < end) {
-            fetch<COLUMNS, THREADS, AT_ONCE>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
-            fetch<COLUMNS, THREADS, AT_ONCE>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
+            fetch<COLUMNS, THREADS>(keys + (half ^ 1) * COLUMNS * D, k, kt, next, S, d);
+            fetch<COLUMNS, THREADS>(values + (half ^ 1) * COLUMNS * D, v, vt, next, S, d);
         }
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += 8 * J) {
+            if (sight.hides(first + row / SIDE_BY_SIDE * SIDE_BY_SIDE, SIDE_BY_SIDE, column + part)) break;
             float s[M][J][4];
-            dots<M, J, 8>(queries, row, keys + half * COLUMNS * D, part, s);
+            dots<M, J, 8, ROWS, COLUMNS>(queries, row, keys + half * COLUMNS * D, part, s);
+            wait_for<0, M, J>(s);
             if (!sight.whole(first + row, 16 * M, column + part, 8 * J)) {
 #pragma unroll
                 for (int m = 0; m < M; m++)
@@ -65,11 +72,12 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
                     float shrink = exp2_fast(top[m][i] * FACTOR - shift);
                     top[m][i] = higher;
                     sum[m][i] *= shrink;
+                    if (__any_sync(~0u, shrink != 1))  // the greatest score of a row is mostly among its first
 #pragma unroll
-                    for (int n = 0; n < N; n++) {
-                        o[m][n][2 * i] *= shrink;
-                        o[m][n][2 * i + 1] *= shrink;
-                    }
+                        for (int n = 0; n < N; n++) {
+                            o[m][n][2 * i] *= shrink;
+                            o[m][n][2 * i + 1] *= shrink;
+                        }
 #pragma unroll
                     for (int j = 0; j < J; j++)
 #pragma unroll
@@ -90,9 +98,9 @@ attention(const real *q, const real *k, const real *v, real *y, float *lse, int 
                     }
             unsigned p[M][J / 2][4];
             as_factor<M, J>(s, p);
-            add_product<M, J>(p, values + half * COLUMNS * D, part, o);
+            add_product<M, J, COLUMNS>(p, values + half * COLUMNS * D, part, o);
+            wait_for<0, M, N>(o);
         }
-        column = next;
     }
     wait_for_copies();
 #pragma unroll

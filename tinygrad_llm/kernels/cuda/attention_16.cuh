@@ -1,5 +1,5 @@
-// Attention in 16 bits (bfloat16 or float16) on the tensor cores, sums and softmax in float32: how attention_16.cu and
-// attention_16_backward.cu work, and the pieces that both are made of.
+// Attention in 16 bits (bfloat16 or float16) on the tensor cores, sums and softmax in float32: how attention_16.cu,
+// attention_16_dq.cu and attention_16_dkv.cu work, and the pieces that all are made of.
 //
 // The formulas are those of attention.cu, what a query sees and what dropout keeps those of attention.cuh.
 //
@@ -7,118 +7,116 @@
 // 4 B H T S D operations forward that is S / 2 operations a byte, far above what memory asks for (an H100: 300), and keys
 // and values, which each block of 128 queries reads again, come from the level-2 cache with 128 operations a byte.
 // So the tensor cores are the limit, and what feeds them:
-//   - shared memory gives 128 bytes a cycle. A product of 16 x 8 x 16 takes 1.5 cycles of an H100 by mma.sync (2 of an
-//     A100) and wants 256 bytes of its right factor. So a warp has M = 2 times 16 rows, which share what is read: 128
-//     bytes a product and, with the left factor, 160 (forward) to 210 (backward).
+//   - By mma.sync (tiles_16.cuh), from sm_80 on: shared memory gives 128 bytes a cycle. A product of 16 x 8 x 16 takes 1.5
+//     cycles of an H100 (2 of an A100) and wants 256 bytes of its right factor. So a warp has M = 2 times 16 rows, which
+//     share what is read: 128 bytes a product and, with the left factor, 160 (forward) to 210 (backward).
+//   - By wgmma (HOPPER, tiles_90.cuh): products of 64 x 64 x 16 or 64 x 128 x 16 take 32 or 64 cycles and read 4 or 6 KiB,
+//     2 less where the left factor is in registers. They go on by themselves, so that a warpgroup takes exponentials while
+//     another one's products, or in backward its own next ones, are computed.
 //   - probabilities stay in registers: a thread holds of a product what it has to hold of the next one's left factor.
 //     Backward computes the scores twice, once for dq (rows are queries) and once for dk and dv (rows are keys), so that
-//     each gradient has one writer and no order changes a bit: 7 products where 5 are needed. Where heads are wider than
-//     64, results of 32 rows for dk and dv do not fit the registers: they are made one after the other, 8 products.
-//   - exponentials are of base 2, 16 a cycle; a score is scaled within the same multiplication and subtraction.
-// Layout: a block for 128 rows, a warp for 32 of them (16 where masks or dropout want registers, too: LEAN). It goes
-// through the other side in tiles of 64 or 32 rows: while one is worked on the next is on its way (cp.async), which costs
-// one barrier a tile. Tiles without a pair to look at are passed over: after the diagonal, other documents. Rows of a
-// tile lie side by side, their chunks of 16 bytes in an order that changes from row to row, so that ldmatrix finds its
-// 8 rows in 32 different banks.
-// Registers (ptxas, sm_90) 224 to 255 a thread, no spills; shared memory 768 D bytes. So two blocks of 4 warps, or one of
-// 8, are at work on a multiprocessor at once: 8 warps, each of which has 16 to 64 independent products under way.
+//     each gradient has one writer and no order changes a bit: 7 products where 5 are needed. Where results for dk and dv
+//     do not both fit the registers they are made one after the other, 8 products.
+//   - exponentials are of base 2, 16 a cycle; a score is scaled within the same multiplication and subtraction. Where
+//     heads are 64 wide a Hopper takes as long for them as for the forward products. Sums are scaled down only where a
+//     row has found a greater score, which is seldom after the first tiles.
+//   - a thread gives 4 to 5 instructions a score beside the products; so it counts what else it does for a tile: to copy
+//     16 bytes takes 5 instructions.
+// Layout: a block for ROWS rows, a warp for 32 of them (16 where masks or dropout want registers, too: LEAN; a Hopper's
+// warps 16). It goes through the other side in tiles of COLUMNS rows: while one is worked on the next is on its way
+// (cp.async), which costs one barrier a tile. Tiles without a pair to look at are passed over: after the diagonal, other
+// documents. Rows of a tile lie side by side, their chunks of 16 bytes in an order that changes from row to row, so that 8
+// rows of a chunk are in 32 different banks.
+// Registers (ptxas, sm_90) 168 to 255 a thread, no spills; shared memory 768 D bytes. So two blocks of 4 warps, or one of
+// 8, are at work on a multiprocessor at once: 8 warps, each of which has 16 to 64 independent products under way. On a
+// Hopper 8 to 16 warps with 117 to 255 registers: heads_16.py has the tiles.
 // Rows are whole chunks: the launcher pads heads whose width is no multiple of 8.
-// Compiled with REAL (1 or 2), D (32, 64, 96 or 128: the width of a head, rounded up), MASK and DROPOUT.
+// Compiled with REAL (1 or 2), D (32, 64, 96 or 128: the width of a head, rounded up), MASK and DROPOUT; HOPPER where its
+// products are to be used, with ROWS, COLUMNS and BLOCKS.
 //
-// Source: Dao, FlashAttention-2 (2023), algorithms 1 and 2; NVIDIA, Parallel Thread Execution ISA: ldmatrix, mma.m16n8k16.
+// Source: Dao, FlashAttention-2 (2023), algorithms 1 and 2; Shah et al., FlashAttention-3 (2024), section 3; NVIDIA,
+// Parallel Thread Execution ISA: ldmatrix, mma.m16n8k16, wgmma.
 
 #include "attention.cuh"
 
-#define ROWS 128     // of a block's tile
+#ifndef HOPPER
+#define HOPPER 0
+#endif
 #define N (D / 8)    // results of 8 columns in a row of an output
 #define LEAN (MASK || DROPOUT)  // what must be looked at needs registers, too
+#if HOPPER                      // the launcher tells ROWS and COLUMNS of tiles, and BLOCKS at once on a multiprocessor
+#define M_ROWS 1
+#define M_KEYS 1
+#define B_ROWS BLOCKS
+#define B_KEYS BLOCKS
+#define PASSES (D > 64 && LEAN ? 2 : 1)
+#define APART 1
+#else
+#define ROWS 128                         // of a block's tile
 #define M_ROWS (D > 64 && LEAN ? 1 : 2)  // times 16 queries for a warp
 #define M_KEYS (LEAN ? 1 : 2)            // times 16 keys, where the rows are these
-#define T_ROWS (2 * ROWS / M_ROWS)       // threads
+#define B_ROWS M_ROWS
+#define B_KEYS M_KEYS
+#define PASSES (D > 64 ? 2 : 1)
+#define APART (D <= 64)
+#endif
+// PASSES over the queries: dv, then dk, where both do not fit the registers. APART: all weights first, then the gradients
+// of all scores; else one by one. B_: blocks at once on a multiprocessor, at least. T_: threads.
+#define T_ROWS (2 * ROWS / M_ROWS)
 #define T_KEYS (2 * ROWS / M_KEYS)
 
 #if REAL == 1
-#define multiply multiply_bf16
 #define pack pack_bf16
 #else
-#define multiply multiply_f16
 #define pack pack_f16
 #endif
 
-// Where 8 numbers of a tile lie: chunks change places so that 8 rows of one column are in different banks.
-__device__ int place(int row, int chunk) { return row * D + 8 * (D % 64 ? chunk ^ row / 2 % 4 : chunk ^ row % 8); }
+#if HOPPER
+#include "tiles_90.cuh"
+typedef Atom Piece;  // what shared memory is made of
+#else
+#include "tiles_16.cuh"
+typedef uint4 Piece;
+#endif
 
 // Begin to copy rows first ... first + R - 1 of x, d numbers each, stride numbers apart; zeros where there are none.
-// AT_ONCE are under way at once: more of them take more registers.
-template <int R, int THREADS, int AT_ONCE>
+// A thread keeps to one chunk of the rows, so that from one copy to the next only the row's place is counted on.
+template <int R, int THREADS>
 __device__ void fetch(real *tile, const real *x, long long stride, int first, int rows, int d)
 {
-#pragma unroll AT_ONCE
-    for (int i = threadIdx.x; i < R * (D / 8); i += THREADS) {
-        int row = i / (D / 8), chunk = i % (D / 8);
-        bool there = first + row < rows && 8 * chunk < d;
-        copy_16(tile + place(row, chunk), there ? x + (first + row) * stride + 8 * chunk : x, there);
+    constexpr int CHUNKS = D > 64 ? 16 : D / 8, STEP = THREADS / CHUNKS;  // rows at once
+    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+    if (D % 64 && chunk >= D / 8) return;
+    const real *from = x + (long long)(first + row) * stride + 8 * chunk;
+    int there = 8 * chunk < d ? rows - first - row : 0;  // so many rows from this thread's first on
+#pragma unroll
+    for (int r = 0; r < R; r += STEP) {
+        if (R % STEP && row + r >= R) break;
+        copy_16(tile + place<R>(row + r, chunk), from + r * stride, r < there);
     }
 }
 
-// s = 16 M rows of a, from `row` on, times 8 J rows of b, from `column` on.
-template <int M, int J, int AT_ONCE>
-__device__ void dots(const real *a, int row, const real *b, int column, float s[M][J][4])
+// f of each 16 x 8 scores that a warp has.
+template <int M, int J, typename F> __device__ void each(F f)
 {
-    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < J; j++)
+#pragma unroll
+        for (int m = 0; m < M; m++) f(m, j);
+}
+
+// Scores as the left factor of the next product: a thread holds what it has to hold there. CUT: 0 for negative ones.
+template <int M, int J, bool CUT = false> __device__ void as_factor(const float s[M][J][4], unsigned p[M][J / 2][4])
+{
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int j = 0; j < J; j++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[m][j][e] = 0;
-#pragma unroll AT_ONCE
-    for (int k = 0; k < D / 16; k++) {
-        unsigned x[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++) load_matrices(x[m], a + place(row + 16 * m + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-        for (int j = 0; j < J; j += 2) {
-            unsigned y[4];
-            load_matrices(y, b + place(column + 8 * j + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                multiply(s[m][j], x[m], y[0], y[1]);
-                multiply(s[m][j + 1], x[m], y[2], y[3]);
+            for (int i = 0; i < 2; i++) {
+                float x = s[m][j][2 * i], y = s[m][j][2 * i + 1];
+                p[m][j / 2][j % 2 * 2 + i] = CUT ? pack(x < 0 ? 0 : x, y < 0 ? 0 : y) : pack(x, y);
             }
-        }
-    }
-}
-
-// Scores as the left factor of the next product: a thread holds what it has to hold there.
-template <int M, int J> __device__ void as_factor(const float s[M][J][4], unsigned p[M][J / 2][4])
-{
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-        for (int j = 0; j < J; j++) {
-            p[m][j / 2][j % 2 * 2] = pack(s[m][j][0], s[m][j][1]);
-            p[m][j / 2][j % 2 * 2 + 1] = pack(s[m][j][2], s[m][j][3]);
-        }
-}
-
-// o += p (16 M x 8 J) times 8 J rows of b, from `row` on.
-template <int M, int J> __device__ void add_product(const unsigned p[M][J / 2][4], const real *b, int row,
-                                                    float o[M][N][4])
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int j = 0; j < J / 2; j++)
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
-            unsigned y[4];
-            load_transposed(y, b + place(row + 16 * j + lane % 16, n + lane / 16));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                multiply(o[m][n], p[m][j], y[0], y[1]);
-                multiply(o[m][n + 1], p[m][j], y[2], y[3]);
-            }
-        }
 }
 
 // This thread's numbers of a result times a factor.

@@ -17,24 +17,26 @@
 #define PITCH (D + 4)
 #define N (D / 8)  // results of 8 columns in a row of the output
 
-// Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column.
+// Rows first ... first + 63 of x, d floats each, stride floats apart; zeros where there is no row or column. A thread
+// keeps to four columns, so that from one row to its next only the place is counted on.
 __device__ void fetch(float *tile, const float *x, long long stride, int first, int rows, int d)
 {
+    constexpr int STEP = THREADS / (D / 4);  // rows at once
+    int row = threadIdx.x / (D / 4), column = threadIdx.x % (D / 4) * 4;
+    const float *from = x + (long long)(first + row) * stride + column;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < TILE * (D / 4); i += THREADS) {
-        int row = i / (D / 4), column = i % (D / 4) * 4;
+    for (int r = 0; r < TILE; r += STEP) {
         Pack<4> p = {};
-        if (first + row < rows) {
-            const float *from = x + (first + row) * stride + column;
+        if (first + row + r < rows) {
 #pragma unroll
             for (int j = 0; j < 4; j += VEC) {
                 if (column + j >= d) break;
-                Pack<VEC> part = load<VEC>(from + j);
+                Pack<VEC> part = load<VEC>(from + r * stride + j);
 #pragma unroll
                 for (int e = 0; e < VEC; e++) p.x[j + e] = tf32(part.x[e]);
             }
         }
-        store<4>(tile + row * PITCH + column, p);
+        store<4>(tile + (row + r) * PITCH + column, p);
     }
 }
 

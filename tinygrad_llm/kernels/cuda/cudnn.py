@@ -34,17 +34,9 @@ ARRAYS = {  # of each way, as cuDNN calls them: what it reads, what it writes
 }
 
 _lock = threading.Lock()
-deterministic = True  # whether gradients are summed in one order, which gives the same bits every time
+deterministic = False  # whether gradients are summed in one order, which gives the same bits every time
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array's shape, and its steps in elements
-
-
-class Saved(NamedTuple):
-    """What the way back needs: the result, and for each query the logarithm of the sum of its exponentials."""
-
-    y: Any
-    lse: Any
-    causal: bool
 
 
 class Plan(NamedTuple):
@@ -94,8 +86,8 @@ def serves(q: Any, k: Any, v: Any, mask: Any, keep: Any) -> bool:
     )  # fmt: skip
 
 
-def attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> tuple[Any, Saved]:
-    """softmax(q k^T scale) v and what the way back needs. The result lies in memory as (B, T, H, D).
+def attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> tuple[Any, Any]:
+    """softmax(q k^T scale) v, in memory as (B, T, H, D), and ln sum exp of each query's scores, (B, H, T) float32.
 
     Raises: RuntimeError where cuDNN has no plan for arrays of this kind.
     """
@@ -104,20 +96,20 @@ def attention(q: Any, k: Any, v: Any, causal: bool, scale: float) -> tuple[Any, 
     y = np.empty_like(q, order="C", shape=(batch, t, heads, d)).transpose(0, 2, 1, 3)
     lse = np.empty_like(q, order="C", shape=(batch, heads, t, 1), dtype=np.float32)
     _run("forward", (q, k, v, y, lse), causal, scale)
-    return y, Saved(y, lse[..., 0], causal)
+    return y, lse[..., 0]
 
 
 def attention_backward(
-    g: Any, q: Any, k: Any, v: Any, saved: Saved, scale: float, into: Sequence[Any] | None = None
-) -> tuple[Any, Any, Any]:
+    g: Any, q: Any, k: Any, v: Any, y: Any, lse: Any, causal: bool, scale: float, into: Sequence[Any] | None = None
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """dq, dk, dv, written into the given arrays where there are some.
 
     Raises: RuntimeError where cuDNN has no plan for arrays of this kind.
     """
-    g, q, k, v, y = (_readable(x) for x in (g, q, k, v, saved.y))
+    g, q, k, v, y = (_readable(x) for x in (g, q, k, v, y))
     places = tuple(np.empty_like(x, order="C") for x in (q, k, v)) if into is None else tuple(into)
     written = tuple(a if _in_place(a) else np.empty_like(a, order="C") for a in places)
-    _run("backward", (q, k, v, y, g, saved.lse[..., None], *written), saved.causal, scale)
+    _run("backward", (q, k, v, y, g, lse[..., None], *written), causal, scale)
     for place, a in zip(places, written, strict=True):
         if place is not a:
             place[...] = a
@@ -141,7 +133,8 @@ def _run(way: str, arrays: tuple[Any, ...], causal: bool, scale: float) -> None:
     q = arrays[0]
     number = q.device.id
     library, handle = _library(number)
-    plan = planned(way, DTYPES[q.dtype], tuple(map(_layout, arrays)), bool(causal), float(scale), number, deterministic)
+    in_order = deterministic or devices.deterministic
+    plan = planned(way, DTYPES[q.dtype], tuple(map(_layout, arrays)), bool(causal), float(scale), number, in_order)
     room: Any = np.empty_like(q, order="C", shape=max(1, plan.room), dtype=np.uint8)
     with _lock:  # the stream is the handle's
         library.set_stream(handle=handle, stream=_stream(number).ptr)

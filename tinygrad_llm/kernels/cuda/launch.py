@@ -22,6 +22,7 @@ from tinygrad_llm.kernels.cuda import capture
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
+HOPPER = ("-arch=sm_90a",)  # for what defines HOPPER: instructions of this generation alone. CuPy adds -arch=sm_90
 FLOAT32 = np.dtype(np.float32)
 REALS = (FLOAT32, np.dtype(dtypes.bfloat16.numpy), np.dtype(np.float16))  # what `real` is where REAL is 0, 1, 2
 REAL_OF = {dtype: real for real, dtype in enumerate(REALS)}
@@ -102,6 +103,7 @@ def compiled(file: str, name: str, definitions: tuple[tuple[str, int], ...]) -> 
     """
     cupy = devices.module_of(devices.device("cuda"))
     options = (*OPTIONS, *(f"-D{key}={value}" for key, value in definitions))
+    options += HOPPER if "HOPPER" in dict(definitions) else ()
     module = cupy.RawModule(code=source(file), options=options)
     try:
         return module.get_function(name)
@@ -248,3 +250,10 @@ def shared_memory(number: int) -> int:
     """Bytes of shared memory that a block may have on a GPU."""
     cupy = devices.module_of(devices.device("cuda", number))
     return cupy.cuda.Device(number).attributes["MaxSharedMemoryPerBlockOptin"]
+
+
+@cache
+def is_hopper(number: int) -> bool:
+    """Whether a GPU is of the generation that has wgmma: compute capability 9.0, and no other."""
+    cupy = devices.module_of(devices.device("cuda", number))
+    return cupy.cuda.Device(number).compute_capability == "90"
