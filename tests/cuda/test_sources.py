@@ -54,7 +54,6 @@ def launches() -> dict[Launch, list[Any]]:
     with pytest.MonkeyPatch.context() as patch, pretend.gpu(), np.errstate(all="ignore"):
         patch.setattr(launch, "start", record)
         patch.setitem(sdp.allowed, "cudnn", False)
-        patch.setattr(heads_16, "is_hopper", lambda number: False)
         for module in (heads, losses):
             patch.setattr(module, "shared_memory", lambda number: 160 * 1024)
         for tf32 in (False, True):

@@ -145,12 +145,14 @@ def _is_in_chunks(x: Any) -> bool:
 
 
 def serves_hopper(which: int, asked: Asked, room: int) -> bool:
-    """As `serves`, on a GPU of compute capability 9.0: those after it have other instructions.
+    """As `serves`, queries that fill 64 rows, on a GPU of compute capability 9.0: those after it have other products.
 
-    Where masks or dropout leave one way to divide the work, the others would only be the same kernels tried again.
+    Fewer queries, as when text is written, are tried anew for each number of keys; and where masks or dropout leave
+    one way to divide the work, the others would be the same kernels tried again.
     """
     lean = asked.mask is not None or asked.keep is not None
-    return serves(asked, room) and is_hopper(asked.q.device.id) and not (which and lean)
+    wanted = asked.q.shape[2] >= 64 and not (which and lean)
+    return wanted and serves(asked, room) and is_hopper(asked.q.device.id)
 
 
 TENSOR_CORES_16 = Way("attention_16.cu", serves, partial(forward, tiles_of_warps), partial(backward, tiles_of_warps))
