@@ -77,7 +77,9 @@ def allowed(name: str) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             stack.enter_context(tg.backends.cuda.sdp_kernel(enable_flash=flash, enable_cudnn=of_cudnn))
-            if flash and name != CHOSEN:
+            if name == CHOSEN:
+                tg.backends.cuda.enable_wgmma_sdp(True)
+            elif flash:
                 stack.enter_context(heads.only(way))
             yield
     finally:

@@ -17,7 +17,7 @@ from tests.cuda.kinds import back, moved
 from tests.kernels.test_kernels import KEY, floats, in_dtype
 from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
-from tinygrad_llm.kernels.cuda import choice, heads, heads_16, heads_32, launch
+from tinygrad_llm.kernels.cuda import choice, heads, heads_16, heads_32, launch, sdp
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.nn.functional.attention import attention_of_packed
 
@@ -157,6 +157,7 @@ def test_a_hopper_s_products_are_taken_where_they_are_sooner_and_right(right, mo
     times, whole, files = iter([2.0, 1.0, 5.0, 1.0, 2.0, 5.0] if right else [5.0, 5.0]), launch.source, []
     monkeypatch.setattr(choice, "milliseconds", lambda call, runs: next(times))
     monkeypatch.setattr(choice, "_capturing", lambda: False)
+    monkeypatch.setitem(sdp.allowed, "wgmma", True)
     monkeypatch.setattr(emulated, "hopper", True)
     for op in ("chosen", "chosen_back"):
         monkeypatch.setattr(heads, op, choice.Choice(op))
@@ -188,10 +189,18 @@ def test_a_hopper_s_products_are_for_many_queries_on_a_hopper(monkeypatch):
     q, one = floats(1, 2, 64, 64).astype(BFLOAT16), floats(1, 2, 1, 64).astype(BFLOAT16)
     asked = heads.Asked(q, q, q, None, False, 0.1, None, 0.0)
     with emulated.gpu():
-        for hopper, some, wanted in ((True, q, 3), (True, one, 1), (False, q, 1)):
+        for hopper, asked_for, some, wanted in (
+            (True, True, q, 2), (True, True, one, 0), (False, True, q, 0), (True, False, q, 0),
+        ):  # fmt: skip
             monkeypatch.setattr(emulated, "hopper", hopper)
             given = asked._replace(q=moved(some), k=moved(q), v=moved(q))
-            assert len([way for way in heads.serving(given) if way.switch == "flash"]) == wanted
+            with tg.backends.cuda.sdp_kernel(enable_cudnn=False):
+                tg.backends.cuda.enable_wgmma_sdp(asked_for)
+                assert tg.backends.cuda.wgmma_sdp_enabled() == asked_for
+                assert [way.switch for way in heads.serving(given)] == ["flash", *["wgmma"] * wanted]
+            with tg.backends.cuda.sdp_kernel(enable_flash=False):
+                tg.backends.cuda.enable_wgmma_sdp(asked_for)
+                assert not any(way.switch == "wgmma" for way in heads.serving(given))
 
 
 def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:

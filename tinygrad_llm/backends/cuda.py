@@ -38,9 +38,18 @@ def enable_cudnn_sdp(enabled: bool) -> None:
 
     Where both are allowed, a few runs decide when a kind of call comes for the third time, forward and backward apart;
     who gives other numbers is left alone. Sums are then added in another order, so that two runs of a program may
-    differ in their last bits if their choices do; False makes them equal.
+    differ in their last bits if their choices do; `use_deterministic_algorithms(True)` makes them equal.
     """
     sdp.enable("cudnn", enabled)
+
+
+def enable_wgmma_sdp(enabled: bool) -> None:
+    """Let it use, on a Hopper, this package's kernels by `wgmma`, where they are faster: an addition, and off.
+
+    They have run on the processor alone; `benchmarks/attention.py --device cuda --dtype bfloat16` measures them, and
+    `pytest -m cuda tests/cuda/test_attention.py` holds them against the reference. 16 bits, with masks and dropout.
+    """
+    sdp.enable("wgmma", enabled)
 
 
 def enable_math_sdp(enabled: bool) -> None:
@@ -56,6 +65,11 @@ def enable_mem_efficient_sdp(enabled: bool) -> None:
 def flash_sdp_enabled() -> bool:
     """Whether attention may use this package's own kernels."""
     return sdp.allowed["flash"]
+
+
+def wgmma_sdp_enabled() -> bool:
+    """Whether it may use those by a Hopper's own products."""
+    return sdp.may("wgmma")
 
 
 def cudnn_sdp_enabled() -> bool:
