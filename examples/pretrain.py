@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
-    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
+    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line, or the text's beginning]")
     add_run_flags(run, "runs/pretrain")
     add_recipe_flags(page)
     return page
@@ -235,7 +235,7 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
     except BadStep as error:
         return fail(PROGRAM, f"{error}; no model was written; {run.out} keeps {kept(run.out)}")
     except ValueError as error:
-        return fail(PROGRAM, f"--resume: {error}")
+        return fail(PROGRAM, f"--resume: {error}" if args.resume else error)
     except OSError as error:
         return fail(PROGRAM, f"--out {run.out}: {os_reason(error)}; once that is mended, --resume goes on")
     except MemoryError as error:

@@ -125,6 +125,24 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
     assert "held an earlier run" in capsys.readouterr().out
 
 
+def test_samples_begin_with_what_the_tokenizer_can_say(book, tmp_path, capsys):
+    """The tokenizer "simple" has no tokens for white space."""
+    out, flags = tmp_path / "run", ["--data", str(book), "--tokenizer=simple", *TINY]
+    assert "--prompt ' \\n': the tokenizer simple has no tokens for it" in refused(capsys, out, *flags, "--prompt= \n")
+    assert main(*flags, "--out", out) == 0
+    assert capsys.readouterr().out.count("--- a sample after step") == 2
+    assert main(*flags, "--out", out, "--resume", "--steps=9", "--samples=3") == 0
+
+
+def test_a_failure_in_training_is_not_laid_to_resuming(book, tmp_path, capsys, monkeypatch):
+    def failing(run, seed):
+        raise ValueError("it went wrong")
+
+    monkeypatch.setattr(pretrain, "sample", failing)
+    assert main("--data", book, "--out", tmp_path / "run", *TINY) == 2
+    assert capsys.readouterr().err == "pretrain.py: it went wrong\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
