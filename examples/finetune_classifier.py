@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from tinygrad_llm.commandline import (
 from tinygrad_llm.data import Labelled, messages, read_records
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.models.adapters import base_of, is_adapter
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
 from tinygrad_llm.training import Checkpoints, StopOnInterrupt, console
 from tinygrad_llm.training.classifier import (
@@ -186,7 +188,7 @@ def prepare(args: argparse.Namespace) -> Run:
     tokenizer = tokenizer_for(args, parts[0].texts)
     longest = max(len(tokenizer.encode_ordinary(t)) for t in parts[0].texts)
     if args.model:
-        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
+        model = commandline.read_model(args.model, drop_rate=args.dropout)
         context = min(args.context or longest, model.config.context_length)
         commandline.check_tokenizer(args.model, model, tokenizer)
     else:
@@ -273,15 +275,12 @@ def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
 def save(run: Run, args: argparse.Namespace, out: Path) -> None:
     """The model of the best epoch, or its adapter, and what predicting needs besides."""
     if args.train == "lora":
-        save_adapter(run.model, out)
+        save_adapter(run.model, out, base=os.path.abspath(args.model) if Path(args.model).exists() else args.model)
     else:
         nn.unpack_frozen(run.model)  # written as they counted in training
         save_pretrained(run.model, out, layout="huggingface", classes=run.classes)
     run.tokenizer.save(out / "tokenizer.json")
-    base = args.model if args.train == "lora" else None
-    if base is not None and Path(base).exists():
-        base = str(Path(base).resolve())
-    values = {"classes": list(run.classes), "context": run.context, "base": base, "frozen": args.frozen}
+    values = {"classes": list(run.classes), "context": run.context, "frozen": args.frozen}
     write_atomically(out / DESCRIBED, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -291,13 +290,13 @@ def predict(args: argparse.Namespace) -> None:
     out = Path(args.out)
     try:
         values = json.loads((out / DESCRIBED).read_text("utf-8"))
-        classes, context, base = values["classes"], values["context"], values["base"]
+        classes, context = values["classes"], values["context"]
     except FileNotFoundError:
         raise ValueError(f"--out {out}: has no {DESCRIBED}; train a classifier there first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{out / DESCRIBED}: damaged ({error})") from None
-    model = GPTModel.from_pretrained(base or out)
-    if base is not None:
+    model = commandline.read_model(base_of(out) if is_adapter(out) else out)
+    if is_adapter(out):
         load_adapter(model, out)
         if values.get("frozen") == "int8":  # as it was measured
             nn.quantize_frozen(model)

@@ -178,9 +178,8 @@ def prepare(args: argparse.Namespace) -> Run:
     parts, form = entries_of(args), FORMS[args.style]
     model = corpus = None
     if args.model:
-        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
-        tokenizer, config = commandline.tokenizer_of(args.model), model.config
-        commandline.check_tokenizer(args.model, model, tokenizer)
+        model, tokenizer = commandline.load_base(args.model, args.dropout)
+        config = model.config
     else:
         corpus = data.load("stories")
         asked = "\n\n".join(data.render_entry(entry, form) for entry in parts[0][:CUT_BY])

@@ -175,8 +175,7 @@ def prepare(args: argparse.Namespace) -> Run:
     style = STYLES[args.style]
     tg.manual_seed(args.seed)
     if args.model:
-        model, tokenizer = GPTModel.from_pretrained(args.model, drop_rate=0.0), commandline.tokenizer_of(args.model)
-        commandline.check_tokenizer(args.model, model, tokenizer)
+        model, tokenizer = commandline.load_base(args.model, 0.0)
     else:
         texts = ["".join(style({**e, "output": e[key]})) for e in entries[0] for key in ("chosen", "rejected")]
         tokenizer = text.BPETokenizer.train(texts, VOCABULARY)

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
-    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line, or the text's beginning]")
+    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line or the first token]")
     add_run_flags(run, "runs/pretrain")
     add_recipe_flags(page)
     return page

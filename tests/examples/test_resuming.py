@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.data import corpora
-from tinygrad_llm.models import GPTModel
+from tinygrad_llm.models import GPTModel, commandline
 from tinygrad_llm.text import BPETokenizer
 from tinygrad_llm.training import Checkpoints, RunFolder, read_metrics, read_steps
 
@@ -235,3 +235,41 @@ def test_what_ends_a_run_is_told_in_one_sentence_and_it_goes_on(given, whole, tm
         assert run(name, *flags("lora", given, name), "--out", tmp_path / "ruined", "--lr=1e30") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and any(word in error for word in ("nan", "no number", "inf"))
+
+
+@pytest.mark.parametrize("train", ["all", "lora"])
+@pytest.mark.parametrize("name", ["instructions", "preferences"])
+def test_what_tells_classes_apart_is_no_base_for_what_writes(given, tmp_path, capsys, name, train):
+    flat, chosen = tmp_path / "flat", flags("lora", given, "classifier")
+    assert run("classifier", *chosen, "--train", train, "--epochs=1", "--out", flat) == 0
+    capsys.readouterr()
+    assert run(name, *flags("lora", given, name), "--model", flat, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"finetune_{name}.py: {flat}: the model tells classes apart and writes no text")
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_adapter_is_merged_into_its_base_and_tuned_on(given, whole, tmp_path, capsys, name):
+    """And so is one on top of it; a base that was moved away is told by the adapter that misses it."""
+    first, second, third = whole("instructions", "lora"), tmp_path / "second", tmp_path / "third"
+    chosen = [*flags("lora", given, name), *(["--answers=none"] if name == "preferences" else [])]
+    assert run(name, *chosen, "--model", first, "--out", second) == 0
+    read, bottom = commandline.read_model(second).state_dict(), commandline.read_model(first).state_dict()
+    changed = {key for key in bottom if key != "out_head.weight" and not np.array_equal(bottom[key], read[key])}
+    assert changed and all("trf_blocks" in key or "tok_emb" in key for key in changed), changed
+    assert run("classifier", *flags("lora", given, "classifier"), "--model", second, "--train=all", "--out", third) == 0
+    base = given / "model"
+    base.rename(given / "away")
+    capsys.readouterr()
+    try:
+        assert run(name, *chosen, "--model", second, "--out", tmp_path / "no") == 2
+        assert f"{first}: an adapter of {base}, and there is no such folder" in capsys.readouterr().err
+    finally:
+        (given / "away").rename(base)
+    config = json.loads((second / "adapter_config.json").read_text())
+    (second / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(second)}))
+    with pytest.raises(ValueError, match="leads back to it"):
+        commandline.read_model(second)
+    with pytest.raises(ValueError, match="holds an adapter, not a model; load_adapter"):
+        GPTModel.from_pretrained(second)
