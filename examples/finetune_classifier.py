@@ -156,7 +156,7 @@ def check(args: argparse.Namespace) -> None:
             setattr(args, name, value)
     if args.language and args.train != "all":
         raise ValueError(f"--language {args.language}: only with --train all, where the token embedding learns too")
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
@@ -300,6 +300,8 @@ def predict(args: argparse.Namespace) -> None:
         load_adapter(model, out)
         if values.get("frozen") == "int8":  # as it was measured
             nn.quantize_frozen(model)
+    if len(classes) != (outputs := len(model.out_head.weight)):
+        raise ValueError(f"--out {out}: {DESCRIBED} has {len(classes)} classes, the model beside it {outputs}")
     tokenizer = text.load(out / "tokenizer.json")
     texts = texts_to_predict(args.predict)
     ids = [tokenizer.encode_ordinary(t)[:context] for t in texts]
@@ -336,7 +338,7 @@ def act(argv: list[str] | None) -> int:
         predict(args)
         return 0
     run = prepare(args)
-    with working_in(args, FILES, run.checkpoints.about) as stop:
+    with working_in(args, run.checkpoints.about) as stop:
         train(run, args, stop)
     return exit_code(stop, run.trainer)
 

@@ -25,17 +25,9 @@ from tinygrad_llm.training.classifier_plots import plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import LENGTHS
+from tinygrad_llm.training.out_folder import BASE
 from tinygrad_llm.training.responses import accuracy, respond, samples
-from tinygrad_llm.training.session import (
-    BASE,
-    RUN_FILES,
-    checkpoints_of,
-    exit_code,
-    open_run,
-    origin,
-    run_shown,
-    working_in,
-)
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, run_shown, working_in
 
 PROGRAM = "finetune_instructions.py"
 RESPONSES = "responses.json"
@@ -154,7 +146,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--alpha {args.alpha}: must be positive")
     if not args.model:
         reader(args)  # which knows what its flags may be
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def entries_of(args: argparse.Namespace) -> Parts:
@@ -333,7 +325,7 @@ def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
     run = prepare(args)
-    with working_in(args, FILES if args.model else (*FILES, BASE), run.about) as stop:
+    with working_in(args, run.about) as stop:
         model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
         if trainer is None or not stop():
             trainer = tune(run, model, args, stop)

@@ -22,6 +22,7 @@ from tinygrad_llm.training import StopOnInterrupt, check_out, console
 from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
+from tinygrad_llm.training.out_folder import BASE
 from tinygrad_llm.training.preference_plots import plot_preferences
 from tinygrad_llm.training.preferences import (
     AnswerTrainer,
@@ -32,7 +33,7 @@ from tinygrad_llm.training.preferences import (
     measure_pairs,
     refer,
 )
-from tinygrad_llm.training.session import BASE, RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
 
 PROGRAM = "finetune_preferences.py"
 ANSWERS = "answers.json"
@@ -143,7 +144,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {getattr(args, name)}: must be at least 1")
     if fresh and args.answers == "none":
         raise ValueError("--answers none: without --model nothing has been learned yet that answers")
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def recipe_of(args: argparse.Namespace) -> PreferenceRecipe:
@@ -334,7 +335,7 @@ def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
     run = prepare(args)
-    with working_in(args, FILES, run.about) as stop:
+    with working_in(args, run.about) as stop:
         sizes = [len(part) for part in run.pairs]
         print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
         first = None if args.answers == "none" else learn_to_answer(run, args, stop)

@@ -129,7 +129,7 @@ def prepare(args: argparse.Namespace) -> Run:
     preset, recipe = chosen_recipe(args)
     check_flags(args)
     out = Path(args.out)
-    check_out(out, FILES)
+    check_out(out)
     args.data = preset.data if args.data is None else args.data
     if args.data is None:
         raise ValueError(f"--preset {args.preset} has no text of its own; name one with --data PATH, or --data stories")
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             args = effective_flags(parser(), argv, FREE)
             run = prepare(args)
-            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(args, run.checkpoints.about)))
+            stack.enter_context(open_out(run.out, goes_on=lambda: goes_on(args, run.checkpoints.about)))
         except OSError as error:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:

@@ -273,3 +273,25 @@ def test_an_adapter_is_merged_into_its_base_and_tuned_on(given, whole, tmp_path,
         commandline.read_model(second)
     with pytest.raises(ValueError, match="holds an adapter, not a model; load_adapter"):
         GPTModel.from_pretrained(second)
+
+
+def test_a_run_over_another_kind_leaves_none_of_its_files(given, whole, tmp_path, capsys):
+    """Each kind over each other; all that was there is found in the folder of the earlier run."""
+    pretrain = load("pretrain")
+    text = given / "text.txt"
+    text.write_text("the cat sat on the mat, and the dog sat on the cat.\n" * 40)
+    short = ["--tokenizer=char", *TINY, "--context=16", "--batch=4", "--steps=2", "--eval-windows=4", "--samples=0"]
+    assert pretrain.main(["--data", str(text), "--out", str(tmp_path / "plain"), *short]) == 0
+    kept = {path.name for path in (tmp_path / "plain").iterdir()}
+    for name, kind in (("classifier", "lora"), ("instructions", "fresh"), ("preferences", "fresh")):
+        out = tmp_path / name
+        shutil.copytree(whole(name, kind), out)
+        before = {path.name for path in out.iterdir()} - {".lock"}
+        assert pretrain.main(["--data", str(text), "--out", str(out), *short]) == 0
+        assert {path.name for path in out.iterdir()} == kept | {"earlier-1"}
+        assert {path.name for path in (out / "earlier-1").iterdir()} == before
+    assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "classifier") == 2
+    assert "has no classifier.json" in capsys.readouterr().err
+    shutil.copy(whole("classifier", "lora") / "classifier.json", tmp_path / "plain")
+    assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "plain") == 2
+    assert "classifier.json has 2 classes, the model beside it 1" in capsys.readouterr().err
