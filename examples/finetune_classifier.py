@@ -36,7 +36,7 @@ from tinygrad_llm.training.classifier import (
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
 from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
-from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.configuration import effective_flags, program_of
 from tinygrad_llm.training.epochs import EpochTrainer
 from tinygrad_llm.training.out_folder import check_out
 from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
@@ -292,7 +292,8 @@ def predict(args: argparse.Namespace) -> None:
         values = json.loads((out / DESCRIBED).read_text("utf-8"))
         classes, context = values["classes"], values["context"]
     except FileNotFoundError:
-        raise ValueError(f"--out {out}: has no {DESCRIBED}; train a classifier there first") from None
+        held = f", but a run of {program}" if (program := program_of(out)) else ""
+        raise ValueError(f"--out {out}: has no {DESCRIBED}{held}; train a classifier there first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{out / DESCRIBED}: damaged ({error})") from None
     model = commandline.read_model(base_of(out) if is_adapter(out) else out)

@@ -363,9 +363,12 @@ def test_resume_starts_goes_on_and_finds_nothing_left_to_do(book, tmp_path, caps
     whole, out = tmp_path / "whole", tmp_path / "run"
     flags = ["--data", book, *TINY, "--steps", 12, "--dropout", 0.1, "--schedule", "constant"]
     assert main(*flags, "--out", whole) == 0
-    assert main(*flags, "--steps", 6, "--out", out, "--resume") == 0  # nothing there: it starts
+    capsys.readouterr()
+    assert main(*flags, "--steps", 6, "--out", out, "--resume") == 0  # nothing there: it starts, and says so
+    assert f"--resume: there is no checkpoint in {out} to go on from; the run begins anew" in capsys.readouterr().out
     assert pretrain.main(["--out", str(out), "--resume", "--steps", "12"]) == 0
-    assert "going on after step 6 of 12" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "going on after step 6 of 12" in shown and "anew" not in shown
     assert pretrain.main(["--out", str(out), "--resume"]) == 0
     assert "going on after step 12 of 12" in capsys.readouterr().out
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3, 6, 9, 12]

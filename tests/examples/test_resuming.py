@@ -290,8 +290,12 @@ def test_a_run_over_another_kind_leaves_none_of_its_files(given, whole, tmp_path
         assert pretrain.main(["--data", str(text), "--out", str(out), *short]) == 0
         assert {path.name for path in out.iterdir()} == kept | {"earlier-1"}
         assert {path.name for path in (out / "earlier-1").iterdir()} == before
+    for flag in (["--out", whole("instructions", "fresh"), "--resume"], ["--config", tmp_path / "plain" / "run.json"]):
+        assert run("preferences", *flag) == 2
+        program = {"--out": "finetune_instructions.py", "--config": "pretrain.py"}[flag[0]]
+        assert f"run.json: tells of a run of {program}, not of finetune_preferences.py" in capsys.readouterr().err
     assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "classifier") == 2
-    assert "has no classifier.json" in capsys.readouterr().err
+    assert "has no classifier.json, but a run of pretrain.py; train a classifier" in capsys.readouterr().err
     shutil.copy(whole("classifier", "lora") / "classifier.json", tmp_path / "plain")
     assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "plain") == 2
     assert "classifier.json has 2 classes, the model beside it 1" in capsys.readouterr().err

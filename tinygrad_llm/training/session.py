@@ -41,7 +41,10 @@ def goes_on(args: argparse.Namespace, about: dict[str, str]) -> bool:
     with _with_flags(out):
         for checkpoints in parts:
             checkpoints.check()
-    return any(part.steps() for part in parts) or not any((out / name).exists() for name in MODELS)
+    found = any(part.steps() for part in parts)
+    if not found:
+        print(f"--resume: there is no checkpoint in {out} to go on from; the run begins anew", flush=True)
+    return found or not any((out / name).exists() for name in MODELS)
 
 
 def base_in_use(args: argparse.Namespace) -> bool:
@@ -99,7 +102,7 @@ def open_run(
     checkpoints.folder.parent.mkdir(exist_ok=True)
     with _with_flags(out):
         folder = RunFolder(checkpoints, trainer, args.resume, warner(program), args.tensorboard)
-    write_atomically(out / KEPT, configuration(args, recipe), durable=True)
+    write_atomically(out / KEPT, configuration(program, args, recipe), durable=True)
     if folder.resumed is not None:
         print(f"going on after step {folder.resumed} of {trainer.steps}\n", flush=True)
     return folder
