@@ -37,7 +37,7 @@ def load_run(
         raise ValueError(f"--dtype {dtype}: unknown; choose float32, bfloat16 or float16")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; examples/pretrain.py --out makes one")
-    path = Path(folder, TOKENIZER)
+    path = beside(folder, TOKENIZER)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
     tokenizer, model = text.load(path), load_model(folder, dtype=None)
@@ -52,8 +52,14 @@ def load_run(
 def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:
     """The tokenizer of the model that `from_pretrained` reads: the one beside its weights, else GPT-2's."""
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    beside = folder / TOKENIZER
-    return text.load(beside) if beside.is_file() else text.build("gpt2", "")
+    path = beside(folder, TOKENIZER)
+    return text.load(path) if path.is_file() else text.build("gpt2", "")
+
+
+def beside(folder: str | os.PathLike[str], name: str) -> Path:
+    """The file of that name in a model's folder; for a checkpoint, which has none, that of its run, two folders up."""
+    path, above = Path(folder, name), Path(folder).resolve().parent
+    return above.parent / name if not path.exists() and above.name == "checkpoints" else path
 
 
 def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: text.Tokenizer) -> None:
@@ -127,7 +133,7 @@ def form(args: argparse.Namespace, folder: str | os.PathLike[str]) -> Form | Non
     Raises: ValueError for an unknown name or a damaged file.
     """
     if args.template is None:
-        path = Path(folder, FORM_FILE)
+        path = beside(folder, FORM_FILE)
         return read_form(path) if path.is_file() else None
     if args.template not in (*TEMPLATES, "none"):
         raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")
