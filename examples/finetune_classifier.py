@@ -35,7 +35,15 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
-from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
+from tinygrad_llm.training.cli import (
+    RESUMING,
+    SHAPE,
+    add_graph_flag,
+    add_resume_flags,
+    check_run_flags,
+    check_without,
+    warner,
+)
 from tinygrad_llm.training.configuration import effective_flags, program_of
 from tinygrad_llm.training.epochs import EpochTrainer
 from tinygrad_llm.training.out_folder import check_out
@@ -115,9 +123,9 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--seed", type=int, default=123, metavar="N", help="of parts, weights, order and dropout [123]")
     size = page.add_argument_group("the model without --model")
-    size.add_argument("--layers", type=int, default=2, metavar="N", help="transformer blocks [2]")
-    size.add_argument("--heads", type=int, default=4, metavar="N", help="attention heads [4]")
-    size.add_argument("--channels", type=int, default=96, metavar="N", help="width of the residual stream [96]")
+    size.add_argument("--layers", type=int, metavar="N", help="transformer blocks [2]")
+    size.add_argument("--heads", type=int, metavar="N", help="attention heads [4]")
+    size.add_argument("--channels", type=int, metavar="N", help="width of the residual stream [96]")
     size.add_argument("--dropout", type=float, metavar="X", help="share of activations dropped [0.2, 0]")
     size.add_argument("--context", type=int, metavar="N", help="tokens of a text that are read [the longest's, to 256]")
     return page
@@ -146,10 +154,14 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--train {args.train}: without --model nothing has been learned yet that could stay as it is")
     if args.frozen == "int8" and args.train == "all":
         raise ValueError("--frozen int8: nothing is frozen with --train all")
+    check_without(args, "model", SHAPE)
+    if args.context is not None and args.context < 1:
+        raise ValueError(f"--context {args.context}: must be at least 1")
     fresh = args.model is None
     usual = {
         "epochs": 10 if fresh else 5, "lr": 2e-3 if fresh else 5e-4 if args.train == "lora" else 5e-5,
         "drop_tokens": 0.1 if fresh else 0.0, "language": 0.5 if fresh else 0.0, "dropout": 0.2 if fresh else 0.0,
+        **({"layers": 2, "heads": 4, "channels": 96} if fresh else {}),
     }  # fmt: skip
     for name, value in usual.items():
         if getattr(args, name) is None:
@@ -189,7 +201,10 @@ def prepare(args: argparse.Namespace) -> Run:
     longest = max(len(tokenizer.encode_ordinary(t)) for t in parts[0].texts)
     if args.model:
         model = commandline.read_model(args.model, drop_rate=args.dropout)
-        context = min(args.context or longest, model.config.context_length)
+        most = model.config.context_length
+        if args.context is not None and args.context > most:
+            raise ValueError(f"--context {args.context}: --model {args.model} reads {most} tokens at most")
+        context = args.context or min(longest, most)
         commandline.check_tokenizer(args.model, model, tokenizer)
     else:
         context = args.context or min(longest, 256)

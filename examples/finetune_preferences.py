@@ -19,7 +19,15 @@ from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch,
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import StopOnInterrupt, check_out, console
-from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
+from tinygrad_llm.training.cli import (
+    RESUMING,
+    SHAPE,
+    add_graph_flag,
+    add_resume_flags,
+    check_run_flags,
+    check_without,
+    warner,
+)
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 from tinygrad_llm.training.out_folder import BASE
@@ -107,11 +115,11 @@ def parser() -> argparse.ArgumentParser:
     first.add_argument("--answer-epochs", type=int, default=4, metavar="N", help="times through them [4]")
     first.add_argument("--answer-lr", type=float, metavar="X", help="highest learning rate [3e-3, --model 5e-5]")
     own = page.add_argument_group("without --data")
-    own.add_argument("--pairs", type=int, default=2000, metavar="N", help="to learn from [2000]")
+    own.add_argument("--pairs", type=int, metavar="N", help="to learn from [2000]")
     size = page.add_argument_group("the model without --model")
-    size.add_argument("--layers", type=int, default=2, metavar="N", help="transformer blocks [2]")
-    size.add_argument("--heads", type=int, default=4, metavar="N", help="attention heads [4]")
-    size.add_argument("--channels", type=int, default=96, metavar="N", help="width of the residual stream [96]")
+    size.add_argument("--layers", type=int, metavar="N", help="transformer blocks [2]")
+    size.add_argument("--heads", type=int, metavar="N", help="attention heads [4]")
+    size.add_argument("--channels", type=int, metavar="N", help="width of the residual stream [96]")
     return page
 
 
@@ -130,17 +138,20 @@ class Run:
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
     check_run_flags(args)
+    check_without(args, "model", SHAPE)
+    check_without(args, "data", ["pairs"])
     fresh, lora = args.model is None, args.train == "lora"
     usual = {
         "style": "phi3" if args.data is None else "alpaca", "beta": 1.0 if fresh else 0.1,
         "lr": (3e-4 if lora else 5e-5) if fresh else (5e-5 if lora else 5e-6), "answer_lr": 3e-3 if fresh else 5e-5,
         "answers": "none" if not fresh else "both" if args.data is None else "chosen",
+        **({"layers": 2, "heads": 4, "channels": 96} if fresh else {}), **({} if args.data else {"pairs": 2000}),
     }  # fmt: skip
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in ("pairs", "rank"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: must be at least 1")
     if fresh and args.answers == "none":
         raise ValueError("--answers none: without --model nothing has been learned yet that answers")

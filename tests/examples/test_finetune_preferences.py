@@ -36,7 +36,8 @@ def pairs(tmp_path):
 
 
 def run(out, *flags):
-    return example.main(["--out", str(out), *SMALL, *flags])
+    begin = [] if any(flag.startswith("--model") for flag in flags) else SMALL
+    return example.main(["--out", str(out), *begin, *flags])
 
 
 def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):

@@ -85,10 +85,12 @@ def given(tmp_path_factory):
 def flags(kind, given, name):
     """Of a short run of an example: "fresh" begins with nothing, "lora" with a model."""
     begin = TINY if kind == "fresh" else ["--model", given / "model", "--train=lora", "--rank=2"]
+    if (kind, name) == ("fresh", "instructions"):
+        begin = [*begin, "--pretrain-steps=5"]
     own = {
         "classifier": ["--epochs=4", "--batch=6", "--dropout=0.1", "--drop-tokens=0.2"],
         "instructions": ["--epochs=2", "--batch=8", "--style=phi3", "--answer-tokens=2", "--evaluations=3", "--lr=1e-2",
-                         "--dropout=0.1", "--pretrain-steps=5"],
+                         "--dropout=0.1"],
         "preferences": ["--epochs=2", "--batch=12", "--style=phi3", "--answers=both", "--answer-epochs=2", "--lr=3e-3"],
     }[name]  # fmt: skip
     return ["--data", given / f"{name}.json", *begin, *own, *OFTEN]
@@ -299,3 +301,20 @@ def test_a_run_over_another_kind_leaves_none_of_its_files(given, whole, tmp_path
     shutil.copy(whole("classifier", "lora") / "classifier.json", tmp_path / "plain")
     assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "plain") == 2
     assert "classifier.json has 2 classes, the model beside it 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_flag_that_another_makes_void_is_refused(given, tmp_path, capsys, name):
+    of_data = {"instructions": "tasks", "preferences": "pairs"}
+    for flag in ("layers", "heads", "channels", *(["pretrain-steps"] if name == "instructions" else [])):
+        assert run(name, *flags("lora", given, name), f"--{flag}=3", "--out", tmp_path / "out") == 2
+        assert f"--{flag} 3: means nothing beside --model; leave one out" in capsys.readouterr().err
+    if name in of_data:
+        assert run(name, *flags("lora", given, name), f"--{of_data[name]}=3", "--out", tmp_path / "out") == 2
+        assert f"--{of_data[name]} 3: means nothing beside --data; leave one out" in capsys.readouterr().err
+    if name != "preferences":
+        flag = "context" if name == "classifier" else "max-length"
+        assert run(name, *flags("lora", given, name), f"--{flag}=65", "--out", tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert f"--{flag} 65: " in error and "reads 64 tokens at most" in error
+    assert not (tmp_path / "out").exists()
