@@ -17,9 +17,10 @@ from tinygrad_llm.commandline import (
     guarded,
     os_reason,
     show_anything,
+    told_by,
     use_device,
 )
-from tinygrad_llm.data import Labelled, messages, read_records
+from tinygrad_llm.data import Labelled, messages
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
 from tinygrad_llm.models.adapters import base_of, is_adapter
@@ -181,13 +182,21 @@ def labelled(args: argparse.Namespace) -> Labelled:
     """The texts with their classes."""
     if args.data is None:
         return Labelled.from_records(messages.generate(args.seed, 1500))
-    path = Path(args.data)
-    known = path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")
+    with told_by("--data", args.data, {"text= and label=": "--text and --label"}):
+        return Labelled.from_file(args.data, args.text, args.label)
+
+
+def split(found: Labelled, args: argparse.Namespace) -> list[Labelled]:
+    """As many texts of each class, in three parts."""
+    counts = found.counts()
+    rarest = min(counts, key=lambda name: counts[name])
     try:
-        records = read_records(path) if known else read_records(path, format="tsv", columns=(args.label, args.text))
-        return Labelled.from_records(records, args.text, args.label)
+        return found.balanced(args.seed).split(seed=args.seed)
     except ValueError as error:
-        raise ValueError(f"--data {path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise ValueError(
+            f"--data {args.data}: of each class as many texts are taken as the rarest has, {counts[rarest]} of "
+            f"{rarest!r:.40}; {str(error).removeprefix('partition: ')}, or leave that class out"
+        ) from None
 
 
 def prepare(args: argparse.Namespace) -> Run:
@@ -195,7 +204,7 @@ def prepare(args: argparse.Namespace) -> Run:
     check(args)
     recipe = recipe_of(args)
     found = labelled(args)
-    parts = found.balanced(args.seed).split(seed=args.seed)
+    parts = split(found, args)
     tg.manual_seed(args.seed)
     tokenizer = tokenizer_for(args, parts[0].texts)
     longest = max(len(tokenizer.encode_ordinary(t)) for t in parts[0].texts)

@@ -14,7 +14,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, devices, nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything, told_by
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.files import write_atomically
@@ -165,13 +165,11 @@ def entries_of(args: argparse.Namespace) -> Parts:
     if args.data is None:
         found = tasks.generate(args.seed, TEST + VALIDATION + args.tasks)
         return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
-    try:
+    with told_by("--data", args.data):
         found = data.read_records(args.data)
         for place, entry in enumerate(found):
             check_entry(entry, place)
         train, test, validation = data.partition(found, SHARES)
-    except ValueError as error:
-        raise ValueError(f"--data {args.data}: {str(error).removeprefix(f'{args.data}: ')}") from None
     return train, validation, test
 
 

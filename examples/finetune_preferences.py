@@ -10,7 +10,7 @@ from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, told_by
 from tinygrad_llm.data import FORM_FILE, STYLES, Pair, encode_pairs, partition, preferences, read_records, save_form
 from tinygrad_llm.data.instructions import Example
 from tinygrad_llm.data.preferences import check_pair
@@ -169,13 +169,11 @@ def entries_of(args: argparse.Namespace) -> tuple[list[dict[str, Any]], ...]:
     if args.data is None:
         found = preferences.generate(args.seed, TEST + VALIDATION + args.pairs)
         return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
-    try:
+    with told_by("--data", args.data):
         found = read_records(args.data)
         for place, entry in enumerate(found):
             check_pair(entry, place)
         return tuple(partition(found, SHARES))
-    except ValueError as error:
-        raise ValueError(f"--data {args.data}: {str(error).removeprefix(f'{args.data}: ')}") from None
 
 
 def prepare(args: argparse.Namespace) -> Run:

@@ -89,6 +89,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, message):
     assert str(error.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("name", ["nope", "nope.csv"])
+def test_a_file_that_is_not_there_is_told_as_such(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="nope"):
+        read_records(tmp_path / name)
+
+
 def test_columns_are_not_for_json(tmp_path):
     with pytest.raises(ValueError, match="columns are for csv and tsv"):
         read_records(write(tmp_path, "a.json", "[{}]"), columns=["a"])

@@ -113,6 +113,7 @@ def test_a_model_of_before_goes_on(pairs, tmp_path, capsys):
         ('[{"instruction": "a", "chosen": "b", "rejected": "c"}]', [], "leave a part empty"),
         ("{}", [], "must be a list of objects"),
         (None, [], "No such file"),
+        (None, ["--data=nope"], "--data nope: No such file"),
         (None, ["--beta=0"], "--beta 0.0: must be at least"),
         (None, ["--epochs=0"], "--epochs 0: must be at least 1"),
         (None, ["--answers=none"], "--answers none: without --model nothing"),

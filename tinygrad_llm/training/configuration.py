@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.commandline import told_by
 from tinygrad_llm.training.recipe import Recipe, flag
 
 LARGEST_CONFIGURATION = 2**20  # bytes
@@ -30,7 +31,8 @@ def effective_flags(
     """
     given = given_flags(page, argv)
     if "config" in given:
-        given = {**file_flags(page, given["config"]), **given}
+        with told_by("--config", given["config"]):
+            given = {**file_flags(page, given["config"]), **given}
     defaults = {action.dest: action.default for action in page._actions if action.dest != "help"}
     kept = Path(given.get("out", defaults["out"]) or ".", KEPT)
     before: dict[str, Any] = {}
@@ -84,7 +86,7 @@ def file_flags(parser: argparse.ArgumentParser, path: str | os.PathLike[str]) ->
         if isinstance(value, bool) != isinstance(action, argparse.BooleanOptionalAction) or not isinstance(
             value, str | int | float
         ):
-            raise ValueError(f"{path}: {key} = {value!r}: not a value of {name}, {action.help}")
+            raise ValueError(f"{path}: {key} = {value!r}: not a value of {name} ({action.help})")
         argv.append(f"{name}={value}" if not isinstance(value, bool) else name if value else flag(f"no_{key}"))
     return given_flags(parser, argv)
 
