@@ -229,7 +229,7 @@ def test_a_text_without_tokens_is_refused():
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        ("label,text\na,x\nb,y\n", ["--label=kind"], "columns are label, text; say which are meant by --text and --label"),
+        ("label,text\na,x\nb,y\n", ["--label=kind"], "label, text; say which are meant by --text and --label"),
         ("label,text\na,x\na,y\n", [], "have one class"),
         ("label,text\na,x\nb,\n", [], "the text in column 'text' is empty"),
         ("label,text\na,x\nb,y\n", [], "as the rarest has, 1 of 'a'; 2 items leave a part empty"),

@@ -151,6 +151,7 @@ def test_a_failure_in_training_is_not_laid_to_resuming(book, tmp_path, capsys, m
         (["--steps", "-3"], "--steps -3: must be at least 1"),
         (["--steps", "1.5"], "--steps: invalid int value: '1.5'"),
         (["--lr", "nan"], "--lr nan: must be"),
+        (["--lr", "-1"], "--lr -1.0: must be at least 0 (highest learning rate)"),
         (["--heads", "3"], "--heads 3 does not divide --channels 16"),
         (["--batch", "100000"], "--batch 100000: the training text has only"),
         (["--context", "5000"], "the training text has 1872 tokens and one window needs 5000 + 1"),
