@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import cores, describe, need
-from train_step import CHARACTERS, DTYPES, RECIPES, VOCABULARY, Peer, order_of
+from train_step import CHARACTERS, DTYPES, RECIPES, VOCABULARY, Peer, add_step_flags, order_of
 
 
 def losses(order: dict[str, Any], steps: int) -> list[float]:
@@ -46,9 +46,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     positive: dict[str, Any] = {"type": int, "metavar": "N"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(RECIPES), default="shakespeare-char", help="model and step")
-    parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
-    parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
+    add_step_flags(parser, "shakespeare-char")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES[1:], default="bfloat16", help="of the one (default %(default)s)")
     parser.add_argument("--tf32", action="store_true", help="on a GPU, TF32 where products are in float32, in both")

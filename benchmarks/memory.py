@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from machine import cores, describe
-from train_step import CHARACTERS, RECIPES, VOCABULARY, Peer, order_of
+from train_step import CHARACTERS, RECIPES, VOCABULARY, Peer, add_step_flags, order_of
 
 
 def measure(order: dict, steps: int) -> dict[str, Any]:
@@ -35,9 +35,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     positive: dict[str, Any] = {"type": int, "metavar": "N"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(RECIPES), default="baby", help="model and step")
-    parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
-    parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
+    add_step_flags(parser, "baby")
     parser.add_argument("--checkpoint", action="store_true", help="rows with activation checkpoints, too")
     parser.add_argument("--against", nargs="*", choices=["torch"], default=[], help="the other side")
     parser.add_argument("--steps", **positive, default=3, help="steps of each process (default %(default)s)")

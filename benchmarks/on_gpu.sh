@@ -91,8 +91,11 @@ part step-bf16 90 12 "$python benchmarks/train_step.py $gpt --batch 16 --dtype b
     --warmup 5 --against ${against:-none} --json $json/step-bf16.json"
 part writing 75 8 "$python benchmarks/generate.py --device cuda --dtype bfloat16 --batch 1 64 --rounds 2 $transformers \
     --json $json/writing.json"
-part attention 75 45 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
+part attention 110 65 "$python benchmarks/attention.py --device cuda --dtype bfloat16 --rounds 3 --runs 5 \
     --json $json/attention.json"
+command -v ncu >/dev/null && part profile 60 90 "ncu --clock-control none -k regex:^attention -c 60 --section SpeedOfLight \
+    --section WarpStateStats --section Occupancy $python benchmarks/attention.py --device cuda --dtype bfloat16 \
+    --tokens 2048 --rounds 1 --runs 1 --against none"
 part bandwidth 40 26 "$python benchmarks/bandwidth.py --rounds 3 --dtype bfloat16"
 part ladder 200 9 "$python benchmarks/ladder.py --device cuda --rounds 2 --json $json/ladder.json"
 part step-tf32 60 9 "$python benchmarks/train_step.py $gpt --batch 8 --tf32 --steps 5 --rounds 3 --warmup 5 \

@@ -255,13 +255,18 @@ def launches(name: str, result: dict[str, Any]) -> str:
     )
 
 
+def add_step_flags(parser: argparse.ArgumentParser, preset: str) -> None:
+    """Which model, and what a step of it is: --preset, --batch and --context."""
+    parser.add_argument("--preset", choices=sorted(RECIPES), default=preset, help="model and step")
+    parser.add_argument("--batch", type=int, metavar="N", help="windows a step (default: the preset's)")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens a window (default: the preset's)")
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     positive: dict[str, Any] = {"type": int, "metavar": "N"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(RECIPES), default="shakespeare-char", help="model and step")
-    parser.add_argument("--batch", **positive, help="windows a step (default: the preset's)")
-    parser.add_argument("--context", **positive, help="tokens a window (default: the preset's)")
+    add_step_flags(parser, "shakespeare-char")
     parser.add_argument("--layers", **positive, help="blocks of the model (default: the preset's)")
     parser.add_argument("--load", type=int, default=0, metavar="N", help="busy processes beside each peer (default 0)")
     parser.add_argument("--dropout", type=float, metavar="P", help="of both models (default: the preset's)")

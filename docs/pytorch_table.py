@@ -56,12 +56,13 @@ DIFFERENCES = (
     "they are. `autocast` follows PyTorch's lists of functions, for the CPU and for CUDA. It is more exact in one "
     "place: a weight's gradient, a float32 sum, reaches the float32 weight without being rounded to 16 bits in "
     "between. `GradScaler.overflowed(optimizer)` is an addition.",
-    "`compile` returns what it is given; `use_deterministic_algorithms` and the switches of `backends` are accepted "
-    "and change nothing, but for `set_float32_matmul_precision` and `backends.cuda.matmul.allow_tf32` on a GPU.",
+    "`compile` returns what it is given; the switches of `backends` are accepted and change nothing, but on a GPU "
+    "`backends.cuda.matmul.allow_tf32`, which `set_float32_matmul_precision` sets, `backends.cudnn.deterministic` and "
+    "those of attention. `use_deterministic_algorithms` concerns a GPU's attention alone: all else has one order.",
     "Random streams are those of PyTorch's CPU generator: uniform and normal numbers, permutations, initial "
     "weights, samplers, and the dropout masks of machines where PyTorch draws them without MKL (AMD, Arm; on Intel's "
     "it draws others). `with random.fast_masks():` makes dropout about ten times faster, with masks of its own; "
-    "`Trainer` does so. A GPU draws the CPU's numbers.",
+    "`Trainer` does so. A GPU gets the CPU's numbers, but makes its dropout masks itself.",
     "`utils.checkpoint.checkpoint` with `use_reentrant=True` behaves as with False, and `early_stop` changes nothing.",
     "`load` never unpickles: it reads tensors, plain containers and numbers, and refuses every other name, also "
     "with `weights_only=False`. Files of 64 MiB and more are mapped. `save` refuses what such a file cannot hold: "
@@ -69,8 +70,7 @@ DIFFERENCES = (
     "An in-place write into memory whose elements overlap is refused, where PyTorch sometimes writes. A recorded "
     "write into one of several views of `split`, `chunk` or `unbind` works, where PyTorch refuses. Where PyTorch "
     "says that a recorded value was modified, the gradient is sometimes still known here, and given.",
-    "Workers of a `DataLoader` are processes of the standard library's `concurrent.futures`; `pin_memory` changes "
-    "nothing.",
+    "Workers of a `DataLoader` are processes of the standard library's `concurrent.futures`.",
     "Devices are `cpu` and `cuda` (through CuPy); there is no `meta`, `mps` or other device.",
 )
 

@@ -17,6 +17,7 @@ from tinygrad_llm import data, devices, nn, text
 from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything, told_by
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
+from tinygrad_llm.data.padding import LENGTHS
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, save_pretrained
 from tinygrad_llm.nn.lora import trainable
@@ -32,7 +33,6 @@ from tinygrad_llm.training.cli import (
     warner,
 )
 from tinygrad_llm.training.configuration import effective_flags
-from tinygrad_llm.training.epochs import LENGTHS
 from tinygrad_llm.training.out_folder import BASE
 from tinygrad_llm.training.responses import accuracy, respond, samples
 from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, run_shown, working_in

@@ -21,7 +21,10 @@ LAYERS = {
 FACE = 5
 
 # What files below autograd/ may not see, although it stands in their own layer.
-TENSOR_LEVEL = ("autograd", "autograd.tensor", "autograd.functions", "autograd.creation", "autograd.gradcheck")
+TENSOR_LEVEL = (
+    "autograd", "autograd.base", "autograd.tensor", "autograd.in_place", "autograd.methods", "autograd.functions",
+    "autograd.creation", "autograd.gradcheck",
+)  # fmt: skip
 BLIND_TO = {
     "autograd.ops": TENSOR_LEVEL,
     "autograd.graph": (*TENSOR_LEVEL, "autograd.ops"),

@@ -31,6 +31,8 @@ def add_device_flags(page: Any) -> None:
     """The flags that `use_device` reads; page: a parser or one of its groups."""
     page.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:1, where it computes [cpu]")
     page.add_argument("--gpu-memory", type=float, metavar="X", help="share of the GPU's memory to take at most [all]")
+    about = "on a GPU the same bits in every run, where else a clock decides which kernels compute attention [no]"
+    page.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=False, help=about)
 
 
 def add_dtype_flag(page: Any) -> None:
@@ -47,6 +49,7 @@ def use_device(args: argparse.Namespace) -> None:
     except RuntimeError as error:
         said = str(error).removeprefix("device: ").removeprefix(f"device {args.device}: ")
         raise ValueError(f"--device {args.device}: {said}") from None
+    devices.deterministic = args.deterministic
     if target.index is not None:
         cuda.set_device(target)
     if args.gpu_memory is None:

@@ -56,6 +56,7 @@ CPU = device("cpu")
 
 in_use = False  # whether somebody asked for a GPU and there is one: until then every array lies in main memory
 several = False  # GPUs: then CuPy must be told which one, or it would compute on the current one
+deterministic = False  # whether a GPU may do nothing that gives other last bits in another run
 tf32 = False  # whether products of float32 may round their factors to TF32
 
 TOO_OLD, NO_DEVICE = 35, 100  # cudaErrorInsufficientDriver, cudaErrorNoDevice

@@ -11,7 +11,7 @@ import tinygrad_llm as tg
 from tests.cuda import pretend
 from tinygrad_llm import kernels, nn
 from tinygrad_llm.autograd import autocast, registry
-from tinygrad_llm.autograd.graph import _captured, newest_first
+from tinygrad_llm.autograd.graph import captured, newest_first
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.utils.checkpoint import checkpoint
@@ -169,7 +169,7 @@ def test_activations_are_kept_in_16_bits(half):
         loss = model.loss(*batch())
     assert loss.dtype is tg.float32
     for node in newest_first(loss.node):
-        for array in _captured(node.pull):
+        for array in captured(node.pull):
             if node.op.name in ("linear", "activated_linear") and array.size >= 3 * 16 * 32:
                 assert array.dtype == half.numpy, node.op.name
 

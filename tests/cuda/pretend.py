@@ -292,6 +292,8 @@ ndarray.__module__ = "cupy"  # by which an array of the GPU is known
 class _Device:
     """A GPU; inside its context it is the current one."""
 
+    compute_capability = "80"  # no Hopper
+
     def __init__(self, number: int):
         self.id = number
 

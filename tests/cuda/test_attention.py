@@ -173,6 +173,16 @@ def test_a_hopper_s_products_are_taken_where_they_are_sooner_and_right(right, mo
         assert np.linalg.norm(back(a).astype(np.float32) - b) <= 2.0**-7 * np.linalg.norm(b)
 
 
+def test_a_hopper_s_products_are_for_many_queries_on_a_hopper(monkeypatch):
+    q, one = floats(1, 2, 64, 64).astype(BFLOAT16), floats(1, 2, 1, 64).astype(BFLOAT16)
+    asked = heads.Asked(q, q, q, None, False, 0.1, None, 0.0)
+    with emulated.gpu():
+        for hopper, some, wanted in ((True, q, 3), (True, one, 1), (False, q, 1)):
+            monkeypatch.setattr(emulated, "hopper", hopper)
+            given = asked._replace(q=moved(some), k=moved(q), v=moved(q))
+            assert len([way for way in heads.serving(given) if way.switch == "flash"]) == wanted
+
+
 def in_both_orders(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each result has the same bits and no nan, whichever thread comes first and whenever copies arrive."""
     with emulated.gpu():

@@ -364,6 +364,21 @@ def test_switches_count_in_each_direction_and_what_the_reference_keeps_stays_wit
     assert not heads.chosen.seen and not heads.chosen_back.seen
 
 
+def test_where_each_run_must_give_the_same_bits_no_clock_decides(gpu, monkeypatch):
+    slowed(monkeypatch, gpu, 0.5, 0.5)
+    monkeypatch.setattr(devices, "deterministic", tg.are_deterministic_algorithms_enabled())
+    tg.use_deterministic_algorithms(True)
+    g, q, k, v, _ = packed()
+    for _ in range(5):
+        _, saved = CUDA.attention(q, k, v, None, True, 0.3, None, 0.0)
+        CUDA.attention_backward(g, q, k, v, saved, 0.3, None, 0.0, False)
+    assert gpu.calls == ["attention_16.cu", "attention_16.cu back"] * 5
+    tg.use_deterministic_algorithms(False)
+    for _ in range(choice.BEFORE + 1):
+        CUDA.attention(q, k, v, None, True, 0.3, None, 0.0)
+    assert gpu.calls[-1] == "cuDNN"
+
+
 def test_what_makes_another_kind(gpu, monkeypatch):
     """All that may change who is faster, or serves; a way that is called twice with the same is asked about it once."""
     monkeypatch.setattr(heads, "RIVALS", [heads.TENSOR_CORES_16._replace(name="as ours")])

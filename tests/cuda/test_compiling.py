@@ -15,7 +15,8 @@ from tinygrad_llm.kernels.cuda import launch
 def test_every_kernel_compiles_for_this_gpu(launches):  # noqa: F811
     """The results stay in CuPy's cache on the disk, where the other tests, in their own processes, find them."""
     files: dict[Any, list[str]] = {}
-    for file, name, definitions in launches:
+    here = [item for item in launches if launch.is_hopper(0) or "HOPPER" not in dict(item[2])]
+    for file, name, definitions in here:
         files.setdefault((file, definitions), []).append(name)
 
     def compile_all(item: Any) -> int:
@@ -23,4 +24,4 @@ def test_every_kernel_compiles_for_this_gpu(launches):  # noqa: F811
         return sum(launch.compiled(file, name, definitions).num_regs > 0 for name in names)
 
     with ThreadPoolExecutor() as pool:
-        assert sum(pool.map(compile_all, files.items())) == len(launches)
+        assert sum(pool.map(compile_all, files.items())) == len(here)

@@ -16,6 +16,7 @@ import tinygrad_llm as tg
 from tests.cuda import pretend, pretend_cudnn
 from tests.cuda.kinds import back, moved
 from tests.cuda.pretend import inside
+from tinygrad_llm import devices
 from tinygrad_llm.kernels import CUDA, REFERENCE
 from tinygrad_llm.kernels.cuda import cudnn, heads
 
@@ -153,11 +154,13 @@ def test_what_is_not_served(frontend):
 def test_a_plan_that_takes_much_memory_is_refused_and_the_order_of_sums_may_be_any(frontend, monkeypatch):
     g, q, k, v = moved(arrays(REALS[0]))
     y, lse = cudnn.attention(q, k, v, True, 0.3)
-    for wanted in (True, False, True):
+    assert not tg.backends.cudnn.deterministic
+    for wanted, strictly in ((True, False), (False, False), (True, False), (False, True)):
         monkeypatch.setattr(tg.backends.cudnn, "deterministic", wanted)
+        monkeypatch.setattr(devices, "deterministic", strictly)
         cudnn.attention_backward(g, q, k, v, y, lse, True, 0.3)
     assert [graph.calls[-1][1].get("use_deterministic_algorithm") for graph in frontend.graphs] == [None, True, False]
-    assert [graph.runs for graph in frontend.graphs] == [1, 2, 1] and tg.backends.cudnn.deterministic
+    assert [graph.runs for graph in frontend.graphs] == [1, 3, 1]
     monkeypatch.setattr(cudnn, "ROOM", pretend_cudnn.ROOM - 1)
     cudnn.planned.cache_clear()
     with pytest.raises(RuntimeError, match=r"forward of .* works in 4,096 bytes"):

@@ -16,6 +16,7 @@ import tinygrad_llm as tg
 from tests.cuda import pretend
 from tests.cuda.kinds import each_gpu, gpu
 from tinygrad_llm import devices, nn
+from tinygrad_llm.commandline import Parser, add_device_flags, use_device
 from tinygrad_llm.nn import functional as F
 
 DIFFERENT = r"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
@@ -210,6 +211,18 @@ def test_tf32_is_a_switch_that_is_off():
             tg.backends.cuda.matmul.allow_tf32 = False
         assert tg.get_float32_matmul_precision() == "highest"
         assert errors[0] < 1e-3 < errors[1] < 1
+
+
+def test_the_same_bits_in_every_run_are_asked_for(monkeypatch):
+    monkeypatch.setattr(devices, "deterministic", devices.deterministic)
+    assert not tg.are_deterministic_algorithms_enabled()
+    tg.use_deterministic_algorithms(True, warn_only=True)
+    assert tg.are_deterministic_algorithms_enabled() and devices.deterministic
+    page = Parser(prog="a run")
+    add_device_flags(page)
+    for flags, wanted in ([], False), (["--deterministic"], True), (["--no-deterministic"], False):
+        use_device(page.parse_args(flags))
+        assert tg.are_deterministic_algorithms_enabled() == wanted
 
 
 # --- machines where something is missing ---

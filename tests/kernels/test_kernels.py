@@ -486,6 +486,37 @@ def test_a_bias_is_as_if_it_had_been_added_before(data, form):
     np.testing.assert_allclose(dbias, dx.sum(axis=0), rtol=0, atol=1e-5)
 
 
+@given(n=st.integers(1, 9), columns=st.integers(tiling.LONG_ROW - 1, 2 * tiling.LONG_ROW), buffer=st.integers(1, 600))
+def test_long_rows_are_those_of_the_reference_and_leave_numpys_buffer_as_it_was(n, columns, buffer):
+    x, g = np.random.default_rng(n).standard_normal((2, n, columns)).astype(np.float32)
+    weight, bias = g[0], x[0]
+    with np.errstate():
+        np.setbufsize(16 * buffer)
+        y, mean, rstd = CPU.layer_norm(x, weight, bias, 1e-5)
+        gradients = CPU.layer_norm_backward(g, x, weight, mean, rstd, (True, True, True))
+        assert np.getbufsize() == 16 * buffer
+    exact = [a.astype(np.float64) for a in (x, weight, bias, g)]
+    expected = REFERENCE.layer_norm(*exact[:3], 1e-5)
+    np.testing.assert_allclose(y, expected[0], rtol=0, atol=2e-5)
+    back = REFERENCE.layer_norm_backward(exact[3], *exact[:2], *expected[1:], (True, True, True))
+    for d, wanted in zip(gradients, back, strict=True):
+        np.testing.assert_allclose(d, wanted, rtol=0, atol=1e-4)
+
+
+def test_numpys_buffer_is_small_for_long_rows_alone_and_as_before_after_an_error():
+    before, seen = np.getbufsize(), []
+
+    def work(part):
+        seen.append(np.getbufsize())
+        raise KeyError(part)
+
+    for columns in (tiling.LONG_ROW, tiling.LONG_ROW - 1):
+        with pytest.raises(KeyError):
+            tiling.row_by_row(columns)(work)(0)
+        assert np.getbufsize() == before
+    assert seen == [tiling.LONG_ROW, before]
+
+
 # --- the counter-based stream ---
 
 

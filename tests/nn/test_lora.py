@@ -6,7 +6,7 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm import nn
 from tinygrad_llm.autograd import gradcheck
-from tinygrad_llm.autograd.graph import _captured
+from tinygrad_llm.autograd.graph import captured
 from tinygrad_llm.models import GPTConfig, GPTModel
 from tinygrad_llm.models import gpt as gpt_module
 from tinygrad_llm.nn import lora
@@ -166,7 +166,7 @@ def test_a_frozen_weight_keeps_no_activation_and_makes_no_gradient():
     x = tg.randn(2, 6, 16)
     assert gpt.trf_blocks[0].att(x).node is None
     frozen, y = gpt.trf_blocks[0].ff.layers[0], tg.randn(2, 6, 16, requires_grad=True)
-    held = {id(a.base if a.base is not None else a) for a in _captured(frozen(y).node.pull)}
+    held = {id(a.base if a.base is not None else a) for a in captured(frozen(y).node.pull)}
     assert id(y.array) not in held
     gpt.features(IDS).sum().backward()
     assert frozen.weight.grad is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.ops.parts import Sample
 from tests.ops.samples import SAMPLES
 from tinygrad_llm.autograd import ops as ops  # registers the ops
-from tinygrad_llm.autograd.graph import _captured
+from tinygrad_llm.autograd.graph import captured
 from tinygrad_llm.autograd.ops import linalg
 from tinygrad_llm.autograd.registry import OPS
 
@@ -119,7 +119,7 @@ def fresh_bytes(pull: Any, allowed: str, sample: Sample, out: Any) -> int:
     named = [out if c == "y" else sample.args[int(c)] for c in allowed]
     known = {root(a) for a in arrays_in(named)}
     known |= {root(a) for a in arrays_in(list(sample.static.values()))}
-    held = {root(a): a.nbytes for a in _captured(pull) if a.ndim}
+    held = {root(a): a.nbytes for a in captured(pull) if a.ndim}
     return sum(nbytes for key, nbytes in held.items() if key not in known)
 
 
@@ -145,7 +145,7 @@ def test_pullbacks_hold_no_more_than_they_say(name, data):
 @FEW
 def test_a_bare_op_keeps_no_array(name, data):
     sample = data.draw(SAMPLES[name])
-    assert list(_captured(OPS[name](*sample.args, **sample.static)[1])) == []
+    assert list(captured(OPS[name](*sample.args, **sample.static)[1])) == []
 
 
 def test_an_op_that_may_keep_nothing_is_bare():
@@ -162,7 +162,7 @@ def test_a_large_hidden_layer_is_computed_again_and_nothing_changes(monkeypatch)
         monkeypatch.setattr(linalg, "HIDDEN_KEPT", 0)
         again = op(x, shift, weight, None, form="gelu_tanh")[1]
         monkeypatch.undo()
-        held = [a.shape for a in _captured(again)]
-        assert sorted(held) == sorted([x.shape, shift.shape, weight.shape]) and len(list(_captured(kept))) == 4
+        held = [a.shape for a in captured(again)]
+        assert sorted(held) == sorted([x.shape, shift.shape, weight.shape]) and len(list(captured(kept))) == 4
         for a, b in zip(kept(g, needs), again(g, needs), strict=True):
             assert (a is None and b is None) or np.allclose(a, b, rtol=1e-12, atol=0)

@@ -15,7 +15,7 @@ from tests.ops.parts import Sample
 from tests.ops.samples import SAMPLES
 from tinygrad_llm import kernels
 from tinygrad_llm.autograd import ops as ops  # registers the ops
-from tinygrad_llm.autograd.graph import _captured, sum_to_shape
+from tinygrad_llm.autograd.graph import captured, sum_to_shape
 from tinygrad_llm.autograd.registry import OPS, Op, Partial
 from tinygrad_llm.autograd.tensor import apply
 
@@ -94,7 +94,7 @@ def check_contract(op: Op, sample: Sample, g: np.ndarray, out: np.ndarray, pull:
     An array that the engine takes for its own (a fresh one: not g, not a view) is nobody else's.
     """
     whole = pull_back(pull, g, needs_of(sample, sample.variables))
-    held = [out, *(a for a in sample.args if isinstance(a, np.ndarray)), *_captured(pull)]
+    held = [out, *(a for a in sample.args if isinstance(a, np.ndarray)), *captured(pull)]
     mine: list[Any] = []
     for i in sample.variables:
         d = whole[i]

@@ -177,3 +177,30 @@ def test_setitem_casts_the_value(torch: Any, dtype: str, value: Any) -> None:
 @pytest.mark.parametrize("value", ["a", None, [1.0, 2.0], object()])
 def test_setitem_refuses_what_is_no_number(torch: Any, value: Any) -> None:
     assert difference(torch, put, put, call(X(np.ones(2)), slice(None), value)) is None
+
+
+DISTINCT = [[[2, 0]], [[1, 1, 0], [0, 1, 1]], [[3]], [[0], [0], [0]]]  # the last two name no place
+
+
+@pytest.mark.parametrize(
+    ("indices", "accumulate"), [*((i, a) for i in DISTINCT for a in (False, True)), ([[1, 1, 1]], True)]
+)
+def test_index_put_(torch: Any, indices: list[list[int]], accumulate: bool) -> None:
+    """Into a copy, so that gradients flow to what it was and to the values; a place named thrice is added to thrice."""
+
+    def put(x: Any, values: Any, *indices: Any) -> Any:
+        return x.clone().index_put_(indices, values, accumulate=accumulate)
+
+    places = [X(np.array(i), "int64") for i in indices]
+    shape = (len(indices[0]), 2) if len(indices) == 1 else (len(indices[0]),)
+    assert difference(torch, put, put, call(X(counted((3, 2))), X(counted(shape, 10.0)), *places)) is None
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (0, 2)])
+def test_fill_diagonal_(torch: Any, shape: tuple[int, ...]) -> None:
+    """Into a copy, so that the gradient is seen to pass the diagonal by."""
+
+    def fill(x: Any) -> Any:
+        return x.clone().fill_diagonal_(7.0)
+
+    assert difference(torch, fill, fill, call(X(counted(shape)))) is None

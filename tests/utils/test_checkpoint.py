@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as ours
 from tinygrad_llm import nn
-from tinygrad_llm.autograd.graph import _captured, newest_first
+from tinygrad_llm.autograd.graph import captured, newest_first
 from tinygrad_llm.models import GPTModel
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.random import fast_masks
@@ -32,7 +32,7 @@ def held(loss: ours.Tensor) -> int:
     memory = {}
     for node in newest_first(loss.node):
         pull = node.pull
-        arrays = [t.array for t in _tensors_in(pull.part.args)] if isinstance(pull, _Again) else _captured(pull)
+        arrays = [t.array for t in _tensors_in(pull.part.args)] if isinstance(pull, _Again) else captured(pull)
         for array in arrays:
             while isinstance(array.base, np.ndarray):
                 array = array.base

@@ -1,7 +1,8 @@
 """Reverse-mode automatic differentiation over NumPy and CuPy arrays.
 
-`ops/` holds what can be recorded, `graph` the sweep back, `tensor` the arrays with a place in the graph, `functions/`
-what users call.
+To be read in this order, beside docs/autograd.md: `registry` (what an op is), `ops/` (the ops), `graph` (the sweep
+back), `tensor` (arrays with a place in the graph, and `apply`, which records), `views` and `in_place` (memory that is
+shared and written to), `functions/` (what users call).
 """
 
 import warnings

@@ -19,7 +19,8 @@ import numpy as np
 
 from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd import graph
-from tinygrad_llm.autograd.tensor import Tensor, public_name, wrap
+from tinygrad_llm.autograd.methods import public_name
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 from tinygrad_llm.kernels.cuda import capture
 
 # --- PyTorch's lists, of the functions that exist here ---

@@ -94,8 +94,7 @@ def _roots(tensors: list[Tensor], gradients: Any, create_graph: bool) -> list[tu
     if create_graph:
         raise NotImplementedError(
             "create_graph=True: gradients here are arrays, not recorded tensors, so they cannot be differentiated "
-            "again; "
-            "leave it out, or take finite differences of first gradients"
+            "again; leave it out, or take finite differences of first gradients"
         )
     given = [gradients] * len(tensors) if gradients is None else _sequence(gradients)
     if len(given) != len(tensors):

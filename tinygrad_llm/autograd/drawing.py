@@ -10,7 +10,8 @@ from tinygrad_llm import devices, dtypes, random
 from tinygrad_llm.autograd.creation import checked, empty, finish
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.grad_mode import no_grad
-from tinygrad_llm.autograd.tensor import Tensor, method, wrap
+from tinygrad_llm.autograd.methods import method
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 
 
 def _float_dtype(name: str, dtype: dtypes.dtype | None) -> np.dtype:

@@ -27,9 +27,8 @@ clock = itertools.count(1)  # a parent is always older than its child; writes in
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
     "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
-    "Specify "
-    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
-    "after calling backward."
+    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access saved "
+    "tensors after calling backward."
 )
 
 
@@ -275,7 +274,7 @@ def _address(array: Any) -> int:
     return owner_of(array)[1]
 
 
-def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
+def captured(pull: Any, depth: int = 4) -> Iterable[Any]:
     """The arrays that pullbacks hold on to."""
     if isinstance(pull, FunctionType) and depth:
         for cell in pull.__closure__ or ():
@@ -283,10 +282,10 @@ def _captured(pull: Any, depth: int = 4) -> Iterable[Any]:
                 held = cell.cell_contents
             except ValueError:  # a name that was not assigned on the way the op took
                 continue
-            yield from _captured(held, depth - 1)
+            yield from captured(held, depth - 1)
     elif isinstance(pull, (tuple, list)) and depth:
         for part in pull:
-            yield from _captured(part, depth - 1)
+            yield from captured(part, depth - 1)
     elif hasattr(pull, "dtype") and hasattr(pull, "base") and not isinstance(pull, np.generic):
         yield pull
 
@@ -298,7 +297,7 @@ def captures(node: Node | None, array: Any, since: int) -> bool:
         node = stack.pop()
         if node is None or node.seq < since:
             continue
-        if any(devices.may_share_memory(held, array) for held in _captured(node.pull)):
+        if any(devices.may_share_memory(held, array) for held in captured(node.pull)):
             return True
         stack.extend(node.parents)
     return False
@@ -306,7 +305,7 @@ def captures(node: Node | None, array: Any, since: int) -> bool:
 
 def _check_untouched(node: Node) -> None:
     """Raise if memory that a node's pullbacks captured was written to after the node was made."""
-    for array in _captured(node.pull):
+    for array in captured(node.pull):
         if written_since(array, node.seq):
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tinygrad_llm import devices
-from tinygrad_llm.autograd.graph import Node, _captured, owner_of
+from tinygrad_llm.autograd.graph import Node, captured, owner_of
 from tinygrad_llm.autograd.tensor import Tensor
 
 KEPT = "kept for backward"
@@ -40,7 +40,7 @@ def held(device: devices.device) -> tuple[Counter[str], Counter[str]]:
     for node in nodes:
         if node.op is not None:
             name = f"{node.op.name} {tuple(node.shape)}"
-            activations[name] += sum(_new_bytes(array, device, seen) for array in _captured(node.pull))
+            activations[name] += sum(_new_bytes(array, device, seen) for array in captured(node.pull))
     return +kinds, +activations
 
 

@@ -15,7 +15,7 @@ from tinygrad_llm import devices
 from tinygrad_llm.autograd import graph, registry
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op, Partial
-from tinygrad_llm.autograd.tensor import Tensor, _on_one_device, _refuse_inference, wrap
+from tinygrad_llm.autograd.tensor import Tensor, on_one_device, refuse_inference, wrap
 
 
 class Pair:
@@ -59,18 +59,19 @@ class PairOp:
     def __call__(self, *args: Any, **static: Any) -> tuple[Tensor, Tensor]:
         """Run the op on tensors, scalars and None, and record it if a gradient is wanted, as `apply` does."""
         op = self.op
-        arrays = [a.array if isinstance(a, Tensor) else a for a in args]
         function = op.function
         if devices.in_use:
-            args, arrays = _on_one_device(op, args, arrays)
+            args, arrays = on_one_device(op.name, args, lend=False)
             function = partial(devices.run, function, arrays)
+        else:
+            arrays = [a.array if isinstance(a, Tensor) else a for a in args]
         watch, run = registry.watch, partial(function, *arrays, **static)
         found, pull = run() if watch is None else watch(op.name, "forward", run)
         results = wrap(found[0]), wrap(found[1])
         parents = tuple([a.node if isinstance(a, Tensor) else None for a in args])
         if grad_state.enabled and any(parents):
             if grad_state.inference_seen:
-                _refuse_inference(op, args, pull)
+                refuse_inference(op, args, pull)
             back = lambda pair, needs: devices.run(pull, pair.halves, pair.halves, needs)  # noqa: E731
             node = graph.Node(op, parents, back, found[0])
             for i, (half, result) in enumerate(zip(self.halves, results, strict=True)):

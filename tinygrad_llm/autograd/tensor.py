@@ -1,72 +1,40 @@
 """Tensor: an array, and the node that says how it was computed.
 
-Ops run through `apply`; the functions and methods that users call stand in `functions/` and are attached here
-by the decorator `method`.
+The class holds what gradients need: what an array is by itself stands in `base.py`, writing into one in `in_place.py`,
+and the functions that users call in `functions/`, which attaches them as methods. `apply` runs an op on tensors.
 """
 
 from __future__ import annotations
 
-import builtins
 import weakref
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import graph, registry, views
+from tinygrad_llm.autograd.base import TensorBase
 from tinygrad_llm.autograd.grad_mode import state as grad_state
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.size import Size
 
-VIEW, INFERENCE, UNDATED = 1, 2, 4  # bits of Tensor.flags; UNDATED: writes through `.data` are nobody's business
+VIEW, INFERENCE, UNDATED = 1, 2, 4  # bits of `flags`: shows the memory of another; made in inference mode; `.data`
 
 
-class Tensor:
+class Tensor(TensorBase):
     """A multi-dimensional array that can be differentiated.
 
     array: the raw NumPy or CuPy array. node: its place in the graph, None where no gradient is wanted. A node without
     an op makes the tensor a leaf, whose gradients are summed up in `grad`. source: how a view was taken (see views.py).
+    flags: VIEW, INFERENCE, and UNDATED, through which writes go unnoticed.
     """
 
-    __slots__ = ("__weakref__", "_grad", "_node", "array", "flags", "source")
+    __slots__ = ("_grad", "_node", "flags", "source")
     holds = "tensors"  # what its memory counts as, where somebody asks who holds a device's
-    array: Any
     _grad: Tensor | None
     _node: graph.Node | None
     source: tuple[Tensor, Op, dict[str, Any]] | None
-    __array_priority__ = 1000  # so that `numpy_array * tensor` asks the tensor
-
-    if TYPE_CHECKING:
-        # the methods and operators attached by functions/, for type checkers
-        def __getattr__(self, name: str) -> Any: ...
-        def __getitem__(self, key: Any) -> Tensor: ...
-        def __setitem__(self, key: Any, value: Any) -> None: ...
-        def __neg__(self) -> Tensor: ...
-        def __invert__(self) -> Tensor: ...
-        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-        def __add__(self, other: Any) -> Tensor: ...
-        def __radd__(self, other: Any) -> Tensor: ...
-        def __sub__(self, other: Any) -> Tensor: ...
-        def __rsub__(self, other: Any) -> Tensor: ...
-        def __mul__(self, other: Any) -> Tensor: ...
-        def __rmul__(self, other: Any) -> Tensor: ...
-        def __truediv__(self, other: Any) -> Tensor: ...
-        def __rtruediv__(self, other: Any) -> Tensor: ...
-        def __floordiv__(self, other: Any) -> Tensor: ...
-        def __mod__(self, other: Any) -> Tensor: ...
-        def __pow__(self, other: Any) -> Tensor: ...
-        def __rpow__(self, other: Any) -> Tensor: ...
-        def __matmul__(self, other: Any) -> Tensor: ...
-        def __and__(self, other: Any) -> Tensor: ...
-        def __or__(self, other: Any) -> Tensor: ...
-        def __xor__(self, other: Any) -> Tensor: ...
-        def __lt__(self, other: Any) -> Tensor: ...
-        def __le__(self, other: Any) -> Tensor: ...
-        def __gt__(self, other: Any) -> Tensor: ...
-        def __ge__(self, other: Any) -> Tensor: ...
 
     def __init__(self, *data: Any, requires_grad: bool = False):
         """Tensor(data) holds numbers in the default dtype; Tensor(2, 3) has that size, its elements mean nothing."""
@@ -82,91 +50,6 @@ class Tensor:
         self.flags = INFERENCE if grad_state.inference else 0
         if requires_grad:
             self.requires_grad = True
-
-    # --- what it is ---
-
-    @property
-    def shape(self) -> Size:
-        return tuple.__new__(Size, self.array.shape)  # the array's sizes need no check
-
-    @property
-    def ndim(self) -> int:
-        return self.array.ndim
-
-    @property
-    def dtype(self) -> dtypes.dtype:
-        return dtypes.of(self.array)
-
-    @property
-    def device(self) -> devices.device:
-        return devices.of(self.array)
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def is_cpu(self) -> bool:
-        return self.device.type == "cpu"
-
-    def get_device(self) -> int:
-        """The number of the GPU; -1 for main memory."""
-        return -1 if self.is_cpu else self.device.index or 0
-
-    @property
-    def itemsize(self) -> int:
-        return self.array.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self.array.nbytes
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or one dimension of it."""
-        if dim is None:
-            return self.shape
-        if not -self.ndim <= dim < self.ndim:
-            raise IndexError(
-                f"Dimension out of range (expected to be in range of [{-self.ndim}, {self.ndim - 1}], but got {dim})"
-            )
-        return self.array.shape[dim]
-
-    def dim(self) -> int:
-        """The number of dimensions."""
-        return self.array.ndim
-
-    ndimension = dim
-
-    def numel(self) -> int:
-        """The number of elements."""
-        return self.array.size
-
-    nelement = numel
-
-    def element_size(self) -> int:
-        """Bytes of one element."""
-        return self.array.itemsize
-
-    def stride(self, dim: int | None = None) -> Any:
-        """How many elements lie between neighbours, for each dimension or for one."""
-        strides = tuple(s // self.array.itemsize for s in self.array.strides)
-        return strides if dim is None else strides[dim]
-
-    def data_ptr(self) -> int:
-        """The address of the first element."""
-        return self.array.ctypes.data if isinstance(self.array, np.ndarray) else self.array.data.ptr
-
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in memory in the order of their indices."""
-        return bool(self.array.flags.c_contiguous)
-
-    def is_floating_point(self) -> bool:
-        """Whether the dtype is a floating one."""
-        return self.dtype.is_floating_point
-
-    def is_complex(self) -> bool:
-        """Whether the dtype is a complex one: there are none."""
-        return False
 
     def is_inference(self) -> bool:
         """Whether the tensor was made in inference mode."""
@@ -346,19 +229,7 @@ class Tensor:
 
         backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
-    # --- in and out of Python and NumPy ---
-
-    def item(self) -> Any:
-        """The one element as a Python number."""
-        if self.array.size != 1:
-            raise RuntimeError(f"a Tensor with {self.array.size} elements cannot be converted to Scalar")
-        value = devices.waited(self.array.item())
-        return float(value) if self.is_floating_point() else value
-
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers."""
-        array = devices.move(self.array, devices.CPU)
-        return (array.astype(np.float32) if self.dtype is dtypes.bfloat16 else array).tolist()
+    # --- to NumPy, to files, to the screen ---
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The elements as a NumPy array that shares the memory; force: detached, and copied from a GPU where needed."""
@@ -379,65 +250,16 @@ class Tensor:
         """What a NumPy function of the tensor gives is a tensor again: np.sin(x)."""
         return Tensor(array)
 
-    def __bool__(self) -> bool:
-        if self.array.size != 1:
-            raise RuntimeError(
-                "Boolean value of Tensor with more than one value is ambiguous"
-                if self.array.size
-                else "Boolean value of Tensor with no values is ambiguous"
-            )
-        return bool(devices.waited(self.array.item()))
-
-    def _only_element(self) -> Any:
-        if self.array.size != 1:
-            raise ValueError(
-                f"only one element tensors can be converted to Python scalars, not one of shape {list(self.shape)}"
-            )
-        return self.item()
-
-    def __float__(self) -> float:
-        return float(self._only_element())
-
-    def __int__(self) -> int:
-        return int(self._only_element())
-
-    def __index__(self) -> int:
-        if self.dtype.is_floating_point or self.array.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(devices.waited(self.array.item()))
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a 0-d tensor")
-        return self.array.shape[0]
-
-    def __iter__(self) -> Any:
-        if not self.ndim:
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind())
-
-    def __contains__(self, value: Any) -> bool:
-        wanted = value.array if isinstance(value, Tensor) else value
-        return bool(devices.run(lambda: (self.array == wanted).any(), [self.array]))
-
-    def __hash__(self) -> int:
-        return id(self)
-
     def __repr__(self) -> str:
         from tinygrad_llm.autograd.printing import tensor_text
 
         return tensor_text(self)
 
-    def __format__(self, spec: str) -> str:
-        """A 0-d tensor as its number: f"{loss:.3f}"."""
-        return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                "moment; "
-                "detach() it first"
+                "moment; detach() it first"
             )
         copy = type(self).__new__(type(self))
         Tensor.__init__(copy, devices.run(self.array.copy, [self.array]), requires_grad=self.requires_grad)
@@ -449,77 +271,6 @@ class Tensor:
         if not self.is_leaf:
             raise RuntimeError("a recorded Tensor cannot be pickled; detach() it first")
         return _rebuild, (type(self), self.array, self.requires_grad)
-
-    # --- writing in place ---
-
-    def update(self, function: Callable[..., Tensor], name: str, *args: Any, **kwargs: Any) -> Tensor:
-        """Write function(self, ...) into the tensor; returns it.
-
-        Where a pullback captured the very memory that is to be overwritten, it gets a copy instead.
-        """
-        self.check_writable(name)
-        start = next(graph.clock)
-        result = function(self, *args, **kwargs)
-        if graph.captures(result.node, self.array, start):
-            before = wrap(devices.run(self.array.copy, [self.array]))
-            before._node = self.node
-            result = function(before, *args, **kwargs)
-        return self.write(result, name)
-
-    def write(self, result: Tensor, name: str) -> Tensor:
-        """Write the values of result into the tensor's memory, so that all that share it see them; returns the tensor.
-
-        A recorded result's node becomes the tensor's, and its base and the other views of that follow (views.py).
-
-        Raises:
-            RuntimeError: self is a leaf that requires a gradient or a view of one, or of another shape or lesser dtype.
-        """
-        self.check_writable(name)
-        if result.array.shape != self.array.shape:
-            raise RuntimeError(
-                f"{name}: output with shape {list(self.shape)} doesn't match the broadcast shape {list(result.shape)}"
-            )
-        if result.dtype.category > self.dtype.category:
-            raise RuntimeError(
-                f"{name}: result type {result.dtype} can't be cast to the desired output type {self.dtype}"
-            )
-        if result.node is not None and self.flags & VIEW and self.source is None:
-            raise RuntimeError(
-                f"{name}: a view that was taken under no_grad() cannot take a recorded value, for its base would not "
-                "know; take the view with gradients enabled, or write under no_grad()"
-            )
-        devices.run(self.array.__setitem__, [self.array], ..., result.array)
-        self.written()
-        if result.node is not None:
-            views.rebase(self, result.to(self.dtype).node)
-        return self
-
-    def written(self) -> None:
-        """Date a write into the tensor's memory, so that pullbacks that captured it notice; `.data` is exempt."""
-        if not self.flags & UNDATED:
-            graph.note_write(self.array)
-
-    def check_writable(self, name: str) -> None:
-        """Refuse to write into a leaf whose gradient is wanted, or into memory that elements share."""
-        if grad_state.enabled:
-            base = views.base_of(self)
-            if base._node is not None and base._node.op is None:
-                raise RuntimeError(
-                    f"{name}: a {'' if base is self else 'view of a '}leaf Variable that requires grad is being used "
-                    "in an in-place operation; do it under no_grad()"
-                )
-        if not _writeable(self.array):
-            raise RuntimeError(
-                f"{name}: more than one element of the written-to tensor refers to a single memory location, or the "
-                "memory is read-only; clone() the tensor first"
-            )
-
-
-def _writeable(array: Any) -> bool:
-    """Whether an array may be written to. CuPy's know no lock; those that repeat elements have a stride of 0."""
-    if isinstance(array, np.ndarray):
-        return array.flags.writeable
-    return all(stride or n < 2 for stride, n in zip(array.strides, array.shape, strict=True))
 
 
 class RemovableHandle:
@@ -560,11 +311,12 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
 
     A pullback that nobody needs is dropped here, and with it the arrays that only it captured.
     """
-    arrays = [a.array if isinstance(a, Tensor) else a for a in args]
     function = op.function
     if devices.in_use:
-        args, arrays = _on_one_device(op, args, arrays)
+        args, arrays = on_one_device(op.name, args, lend=op.broadcasts)
         function = partial(devices.run, function, arrays)
+    else:
+        arrays = [a.array if isinstance(a, Tensor) else a for a in args]
     half = None if op.moves or op.half else _half_dtype(arrays)
     if half is not None:
         arrays = [a.astype(np.float32) if getattr(a, "dtype", None) == half else a for a in arrays]
@@ -587,18 +339,22 @@ def apply(op: Op, *args: Any, **static: Any) -> Tensor:
                 if type(pull) is tuple:
                     pull = tuple([d if p is not None else None for d, p in zip(pull, parents, strict=True)])
                 if grad_state.inference_seen:
-                    _refuse_inference(op, args, pull)
+                    refuse_inference(op, args, pull)
                 result._node = graph.Node(op, parents, pull, result.array)
                 break
     return result
 
 
-def _on_one_device(op: Op, args: tuple[Any, ...], arrays: list[Any]) -> tuple[tuple[Any, ...], list[Any]]:
-    """The arguments and their arrays; a 0-d tensor in main memory moves to the GPU where the others are."""
-    moved = devices.together(op.name, arrays, lend=op.broadcasts)
-    pairs = zip(args, arrays, moved, strict=True)
-    args = tuple(a if m is x or not isinstance(a, Tensor) else a.to(devices.of(m)) for a, x, m in pairs)
-    return args, moved
+def on_one_device(name: str, args: tuple[Any, ...], lend: bool = True) -> tuple[tuple[Any, ...], list[Any]]:
+    """Arguments on one device, and their arrays; lend: a 0-d tensor in main memory moves to where the others are.
+
+    Raises:
+        RuntimeError: they are on several devices.
+    """
+    arrays = [a.array if isinstance(a, Tensor) else a for a in args]
+    moved = devices.together(name, arrays, lend)
+    triples = zip(args, arrays, moved, strict=True)
+    return tuple(a if m is x or not isinstance(a, Tensor) else a.to(devices.of(m)) for a, x, m in triples), moved
 
 
 def _is_view(out: Any, of: Any) -> bool:
@@ -610,10 +366,10 @@ def _is_view(out: Any, of: Any) -> bool:
     return out.base is not None and (out.base is of or out.base is of.base)
 
 
-def _refuse_inference(op: Op, args: tuple[Any, ...], pull: Any) -> None:
+def refuse_inference(op: Op, args: tuple[Any, ...], pull: Any) -> None:
     """Raise where pullbacks captured an inference tensor: writes into it are not watched, so it must not change."""
     made = [a for a in args if isinstance(a, Tensor) and a.flags & INFERENCE]
-    captured = list(graph._captured(pull)) if made else []
+    captured = list(graph.captured(pull)) if made else []
     for tensor in made:
         if any(devices.may_share_memory(tensor.array, array) for array in captured):
             raise RuntimeError(
@@ -635,59 +391,3 @@ def _half_dtype(arrays: list[Any]) -> Any:
         if getattr(a, "itemsize", 0) == 2 and a.dtype.kind in "fV":
             return a.dtype
     return None
-
-
-def near(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where there are several GPUs, run a function that works on raw arrays on the one that its tensors are on."""
-
-    @wraps(function)
-    def placed(*args: Any, **kwargs: Any) -> Any:
-        if not devices.several:
-            return function(*args, **kwargs)
-        with devices.near_to(a.array if isinstance(a, Tensor) else a for a in (*args, *kwargs.values())):
-            return function(*args, **kwargs)
-
-    return placed
-
-
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of a tensor a method of Tensor too, under its own name."""
-    setattr(Tensor, public_name(function), function)
-    return function
-
-
-def public_name(function: Callable[..., Any]) -> str:
-    """The name that users see: `sum_` is called so in the source only because `sum` would hide Python's own."""
-    name = function.__name__
-    return name[:-1] if hasattr(builtins, name[:-1]) else name
-
-
-def in_place(function: Callable[..., Tensor]) -> None:
-    """Give Tensor the in-place method `name_` of a function `name`."""
-    name = public_name(function) + "_"
-
-    def write_in_place(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return self.update(function, name, *args, **kwargs)
-
-    write_in_place.__name__ = name
-    write_in_place.__doc__ = f"`{name[:-1]}`, written into the tensor; returns it."
-    setattr(Tensor, name, write_in_place)
-
-
-def shape_in_place(function: Callable[..., Tensor]) -> None:
-    """Give Tensor the method `name_` of a function that takes a view: the tensor itself then has the other shape."""
-    name = public_name(function) + "_"
-
-    def take_shape(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.check_writable(name)
-        before = wrap(self.array)  # what the tensor was, for the graph
-        before._node, before.source, before.flags = self._node, self.source, self.flags
-        view = function(before, *args, **kwargs)
-        self.array = view.array
-        if before._node is not None or before.source is not None:
-            self._node, self.source, self.flags = view.node, view.source, view.flags
-        return self
-
-    take_shape.__name__ = name
-    take_shape.__doc__ = f"The tensor itself in the shape of `{name[:-1]}`; returns it."
-    setattr(Tensor, name, take_shape)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.data.padding import padded_length
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.text.base import Tokenizer
 
@@ -271,7 +272,7 @@ def instruction_batch(
     rows = [list(row.ids if isinstance(row, Example) else row) for row in batch]
     if empty := [i for i, row in enumerate(rows) if not row]:
         raise ValueError(f"instruction_batch: row {empty[0]} has no ids")
-    width = -(-max(map(len, rows)) // multiple) * multiple
+    width = padded_length(max(map(len, rows)), multiple, allowed_max_length)
     inputs = np.full((len(rows), width), pad_id, np.int64)
     targets = np.full((len(rows), width), ignore_index, np.int64)
     for b, row in enumerate(rows):

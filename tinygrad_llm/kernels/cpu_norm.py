@@ -8,7 +8,9 @@ import numpy as np
 
 from tinygrad_llm.kernels import as_rows
 from tinygrad_llm.kernels.threads import for_each
-from tinygrad_llm.kernels.tiling import row_dots, row_sums, row_tiles
+from tinygrad_llm.kernels.tiling import row_by_row, row_dots, row_sums, row_tiles
+
+EACH = 8  # parts that are worth waking a thread for: the passes are so short that two threads mostly wait for the lock
 
 
 def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -18,6 +20,7 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
     y = np.empty(rows.shape, x.dtype)
     mean, rstd = np.empty((len(rows), 1), x.dtype), np.empty((len(rows), 1), x.dtype)
 
+    @row_by_row(columns)
     def work(part: slice) -> None:
         out = y[part]
         mean[part] = row_sums(rows[part]) / columns
@@ -29,7 +32,7 @@ def layer_norm(x: np.ndarray, weight: Any, bias: Any, eps: float) -> tuple[np.nd
         if bias is not None:
             out += bias
 
-    for_each(work, row_tiles(*rows.shape))
+    for_each(work, row_tiles(*rows.shape), EACH)
     return y.reshape(x.shape), mean, rstd
 
 
@@ -43,6 +46,7 @@ def layer_norm_backward(
     dx = np.empty(rows.shape, x.dtype) if needs[0] else None
     dweights, dbiases = np.zeros((2, len(parts), columns), x.dtype)  # a row for each tile, summed up at the end
 
+    @row_by_row(columns)
     def work(i: int) -> None:
         part = parts[i]
         g_part = g_rows[part]
@@ -59,7 +63,7 @@ def layer_norm_backward(
             dx[part] -= mean_u
             dx[part] *= r
 
-    for_each(work, range(len(parts)))
+    for_each(work, range(len(parts)), EACH)
     return (
         None if dx is None else dx.reshape(x.shape),
         dweights.sum(axis=0) if needs[1] else None,
@@ -73,13 +77,14 @@ def rms_norm(x: np.ndarray, weight: Any, eps: float) -> tuple[np.ndarray, np.nda
     rows = as_rows(x)
     y, rstd = np.empty(rows.shape, x.dtype), np.empty((len(rows), 1), x.dtype)
 
+    @row_by_row(columns)
     def work(part: slice) -> None:
         rstd[part] = 1 / np.sqrt(row_dots(rows[part], rows[part]) / columns + eps)
         np.multiply(rows[part], rstd[part], out=y[part])
         if weight is not None:
             y[part] *= weight
 
-    for_each(work, row_tiles(*rows.shape))
+    for_each(work, row_tiles(*rows.shape), EACH)
     return y.reshape(x.shape), rstd
 
 
@@ -91,6 +96,7 @@ def rms_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, rstd: Any, need
     dx = np.empty(rows.shape, x.dtype) if needs[0] else None
     dweights = np.zeros((len(parts), columns), x.dtype)  # a row for each tile, summed up at the end
 
+    @row_by_row(columns)
     def work(i: int) -> None:
         part = parts[i]
         r, g_part = rstd[part], g_rows[part]
@@ -102,5 +108,5 @@ def rms_norm_backward(g: np.ndarray, x: np.ndarray, weight: Any, rstd: Any, need
             np.subtract(u, rows[part] * shared, out=dx[part])
             dx[part] *= r
 
-    for_each(work, range(len(parts)))
+    for_each(work, range(len(parts)), EACH)
     return None if dx is None else dx.reshape(x.shape), dweights.sum(axis=0) if needs[1] else None

@@ -9,7 +9,9 @@ import numpy as np
 
 from tinygrad_llm.kernels.reference import REFERENCE
 from tinygrad_llm.kernels.threads import for_each
-from tinygrad_llm.kernels.tiling import TILE, tiles
+from tinygrad_llm.kernels.tiling import tiles
+
+EACH = 4  # parameters, some of them small, that are worth waking a thread for
 
 
 def adamw(
@@ -24,7 +26,7 @@ def adamw(
     for p, g, m, v in zip(ps, gs, ms, vs, strict=True):
         if all(a.flags.c_contiguous for a in (p, m, v)):
             flat = [a.reshape(-1) for a in (p, g, m, v)]
-            pieces += [[a[part] for a in flat] for part in tiles(p.size, 2 * TILE)]
+            pieces += [[a[part] for a in flat] for part in tiles(p.size)]
         else:
             REFERENCE.adamw([p], [g], [m], [v], **rates)
 
@@ -45,7 +47,7 @@ def adamw(
             p_ *= 1 - lr * weight_decay
         p_ -= t
 
-    for_each(work, pieces)
+    for_each(work, pieces, EACH)
 
 
 def sum_squares(x: np.ndarray) -> Any:
@@ -61,15 +63,15 @@ def clip(arrays: list[np.ndarray], max_norm: float) -> Any:
     def square(i: int) -> None:
         squares[i] = sum_squares(arrays[i])
 
-    for_each(square, range(len(arrays)))
+    for_each(square, range(len(arrays)), EACH)
     norm = np.sqrt(squares.sum())
     scale = float(max_norm / (norm + 1e-6))
     if not scale >= 1.0:  # written so that nan scales too
         flat = [x.reshape(-1) if x.flags.c_contiguous else x for x in arrays]
-        pieces = [x[part] for x in flat for part in (tiles(x.size, TILE) if x.ndim == 1 else [...])]
+        pieces = [x[part] for x in flat for part in (tiles(x.size) if x.ndim == 1 else [...])]
 
         def shrink(piece: np.ndarray) -> None:
             piece *= scale
 
-        for_each(shrink, pieces)
+        for_each(shrink, pieces, EACH)
     return norm

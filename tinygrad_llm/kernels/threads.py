@@ -19,7 +19,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-PARTS_EACH = 4  # fewer parts a thread are not worth waking it: 80 ms a step of a small model without, 83 ms with
+PARTS_EACH = 2  # fewer parts a thread are not worth waking it
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _count = CORES

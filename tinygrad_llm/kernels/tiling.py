@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-TILE = 65_536  # elements worked on at a time: smaller ones lose to the calls, larger ones leave the level-2 cache
+# Elements worked on at a time. Larger tiles leave the level-2 cache; with smaller ones threads take the interpreter's
+# lock more often, and one that finds it taken sleeps for some 50 us.
+TILE = 131_072
+LONG_ROW = 256  # elements of a row from which on NumPy is faster without copies, see row_by_row
 
 # Which exponents need no shift: e^50 is far from overflow.
 MODERATE = 50.0  # numbers between minus this and this, unless
@@ -40,6 +44,28 @@ def cut(length: int, number: int, multiple: int) -> list[slice]:
 def row_tiles(rows: int, columns: int) -> Sequence[slice]:
     """Slices that cut rows into tiles of about TILE elements, one row at least."""
     return tiles(rows, max(1, TILE // max(columns, 1)))
+
+
+def row_by_row(columns: int) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """A decorator of work on rows of so many columns: lets NumPy go a row at a time where rows are long.
+
+    It would rather take as many rows at once as its buffer of 8,192 elements holds, and so repeats there what is a
+    number for each row, or a row for all, which takes longer than the arithmetic. A buffer without room for two rows
+    is not used at all.
+    """
+
+    def decorate(work: Callable[[Any], None]) -> Callable[[Any], None]:
+        if columns < LONG_ROW:
+            return work
+
+        def with_small_buffer(part: Any) -> None:
+            with np.errstate():  # at its end the buffer is as large as before; each thread has its own
+                np.setbufsize(LONG_ROW)
+                work(part)
+
+        return with_small_buffer
+
+    return decorate
 
 
 def row_sums(x: np.ndarray) -> np.ndarray:

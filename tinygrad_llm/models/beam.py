@@ -9,7 +9,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.nn import Module
 
 from .cache import Reader
-from .generation import Ends, ends_of
+from .generation import Ends, ends_of, filled_up
 from .scoring import log_softmax
 
 Beam = tuple[float, list[int]]  # the sum of log-probabilities of a continuation, and all its ids
@@ -49,9 +49,7 @@ def beam_search(
     for prompt in ids.tolist():
         reader = Reader(model, context_size, slide, cache, most=len(prompt) + max_new_tokens)
         rows.append(_search(reader, prompt, max_new_tokens, beams, length_penalty, ends_of(eos_id)))
-    longest = max(map(len, rows), default=ids.shape[1])
-    full = [row + row[-1:] * (longest - len(row)) for row in rows]
-    return Tensor(np.array(full, ids.array.dtype).reshape(len(rows), longest)).to(ids.device)
+    return filled_up(rows, ids)
 
 
 def _search(

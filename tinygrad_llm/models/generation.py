@@ -50,9 +50,14 @@ def generate(
     rows = ids.tolist()
     for _ in tokens(reader, rows, max_new_tokens, sampling, eos_id, generator):
         pass
-    longest = max(map(len, rows), default=ids.shape[1])
-    full = [row + row[-1:] * (longest - len(row)) for row in rows]  # who ended early goes on writing its last token
-    return Tensor(np.array(full, ids.array.dtype).reshape(len(rows), longest)).to(ids.device)
+    return filled_up(rows, ids)
+
+
+def filled_up(rows: Sequence[list[int]], prompts: Tensor) -> Tensor:
+    """Continuations of prompts (B, T) as (B, the longest): who ended early goes on writing its last token."""
+    longest = max(map(len, rows), default=prompts.shape[1])
+    full = [row + row[-1:] * (longest - len(row)) for row in rows]
+    return Tensor(np.array(full, prompts.array.dtype).reshape(len(rows), longest)).to(prompts.device)
 
 
 def generate_batch(

@@ -112,8 +112,7 @@ class GPTModel(Module):
     configuration, since it changes no result, and may be set on the model at any time.
 
     Raises: ValueError for ids of another rank or longer than the context, documents or positions of another shape, or
-    documents that are no whole numbers;
-    IndexError for an id outside 0..V - 1 or a position outside the context.
+    documents that are no whole numbers; IndexError for an id outside 0..V - 1 or a position outside the context.
     Source: Radford et al., Language models are unsupervised multitask learners (2019), section 2.3; Press and Wolf,
     Using the output embedding to improve language models (2017), for the tied head.
     """

@@ -9,7 +9,6 @@ Source: Peters, pickletools (Python's standard library), which documents every i
 
 from __future__ import annotations
 
-import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,6 +46,8 @@ def unpickled(program: bytes, names: Names) -> Any:
     Raises:
         LoadError: the pickle is damaged, or does what is not needed to describe tensors and plain containers.
     """
+    import pickletools  # costs 0.7 ms, which an import of the package need not
+
     machine = _Machine(names, len(program))
     try:
         for op, argument, _ in pickletools.genops(program):

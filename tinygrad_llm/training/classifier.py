@@ -12,12 +12,13 @@ from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import arange, from_numpy
 from tinygrad_llm.data.classification import Labelled, LabelledBatch, classification_batch
 from tinygrad_llm.data.instructions import IGNORED
+from tinygrad_llm.data.padding import widened
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.nn import functional as F
 from tinygrad_llm.text import Tokenizer
-from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer, widened
+from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 
 Row = tuple[list[int], int]  # ids of a text, number of its class
 

@@ -17,7 +17,10 @@ KEPT = "run.json"  # every flag's value, beside what the run writes
 PROGRAM = "program"  # the key there that tells whose run it is
 OF_ONE_CALL = ("help", "config", "resume", "predict")
 # What a run that goes on may be told anew; everything else decides its numbers.
-ALWAYS_FREE = ("out", "resume", "keep", "save_every", "save_minutes", "tensorboard", "device", "gpu_memory", "graph")
+ALWAYS_FREE = (
+    "out", "resume", "keep", "save_every", "save_minutes", "tensorboard", "device", "gpu_memory", "deterministic",
+    "graph",
+)  # fmt: skip
 
 
 def effective_flags(

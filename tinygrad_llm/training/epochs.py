@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import from_numpy
+from tinygrad_llm.data.padding import LENGTHS, padded_length
 from tinygrad_llm.nn import Module
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.optim.lr_scheduler import LambdaLR, warmup_cosine
@@ -21,10 +22,9 @@ from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import check_dtype, flag
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import NonFiniteLoss
-from tinygrad_llm.training.step import Step
+from tinygrad_llm.training.step import Step, decay_groups
 
 Row = TypeVar("Row")
-LENGTHS = 32  # tokens; what a few more cost a GPU is less than giving it a step launch by launch
 COUNTERS = ("step", "tokens", "last_loss", "last_norm", "seconds")
 
 
@@ -82,13 +82,9 @@ class EpochTrainer(Resumable, Generic[Row]):
         self.model, self.rows = model, rows
         self.rng = np.random.default_rng(recipe.seed)
         self.parameters = list({id(p): p for p in parameters if p.requires_grad}.values())
-        groups = [
-            {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
         self.device = str(self.parameters[0].device) if self.parameters else "cpu"
         self.precision = Precision(recipe.dtype, self.device)
-        self.optimizer = AdamW([group for group in groups if group["params"]], lr=recipe.lr)
+        self.optimizer = AdamW(decay_groups(self.parameters, recipe.weight_decay), lr=recipe.lr)
         about = model, self.optimizer, self._loss, recipe.clip, self.device, self.precision, self.parameters
         self.on_gpu = devices.device(self.device).type == "cuda"
         self.parts = CapturedStep(*about, warn=warn) if graph and self.on_gpu else Step(*about)
@@ -138,11 +134,8 @@ class EpochTrainer(Resumable, Generic[Row]):
         return self.loss_of(batch)
 
     def length(self, longest: int, most: int) -> int:
-        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, so that few shapes come.
-
-        Rows longer than most, which a model refuses, stay as they are, for it says why.
-        """
-        return max(longest, min(-(-longest // LENGTHS) * LENGTHS, most)) if self.on_gpu else longest
+        """How long the rows of a batch are made: on a GPU a multiple of LENGTHS, see `padded_length`."""
+        return padded_length(longest, LENGTHS, most) if self.on_gpu else longest
 
     @abstractmethod
     def targets(self, rows: Sequence[Row]) -> int:
@@ -278,8 +271,3 @@ class EpochTrainer(Resumable, Generic[Row]):
 
     def _facts(self) -> dict[str, int]:
         return {"rows": len(self.rows), "batch": self.batch, "epochs": self.epochs}
-
-
-def widened(batch: np.ndarray, length: int, padding: int) -> np.ndarray:
-    """(B, T) -> (B, length): rows that end with padding."""
-    return np.pad(batch, ((0, 0), (0, length - batch.shape[1])), constant_values=padding)

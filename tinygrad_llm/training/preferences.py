@@ -22,11 +22,12 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.creation import from_numpy, zeros
 from tinygrad_llm.data.instructions import IGNORED, Example, InstructionBatch, instruction_batch
+from tinygrad_llm.data.padding import LENGTHS, widened
 from tinygrad_llm.data.preferences import Pair
 from tinygrad_llm.models.gpt import GPTModel
 from tinygrad_llm.models.modes import evaluating
 from tinygrad_llm.nn import functional as F
-from tinygrad_llm.training.epochs import LENGTHS, EpochRecipe, EpochTrainer, widened
+from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
 
 
 def sequence_log_probabilities(model: GPTModel, batch: InstructionBatch) -> Tensor:

@@ -17,6 +17,18 @@ from tinygrad_llm.training.precision import Precision
 Loss = Callable[[Module, Sequence[Tensor]], Tensor]
 
 
+def decay_groups(parameters: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer that decays matrices, and leaves biases and norms alone.
+
+    A norm's weight has no reason to be small.
+    """
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Step:
     """The parts of a step, in this order: begin; forward and backward for each batch; ready; clip; update.
 

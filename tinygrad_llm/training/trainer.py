@@ -35,7 +35,7 @@ from tinygrad_llm.training.precision import Precision
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Record, Resumable, masks_state, set_masks_state
 from tinygrad_llm.training.spikes import BadStep, NonFiniteLoss, SpikeGuard
-from tinygrad_llm.training.step import Step
+from tinygrad_llm.training.step import Step, decay_groups
 
 Batch = tuple[np.ndarray, np.ndarray] | PackedBatch
 MOST_SKIPPED = 3  # bad steps in a row; one more, and it is not the batch that is bad
@@ -103,13 +103,9 @@ def rate_factor(recipe: Recipe) -> Callable[[int], float]:
 
 
 def adamw(model: Module, recipe: Recipe) -> AdamW:
-    """AdamW that decays the matrices and leaves biases and norms alone: a norm's weight has no reason to be small."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
+    """AdamW of the parameters that learn, with the recipe's numbers; only matrices decay."""
+    groups = decay_groups([p for p in model.parameters() if p.requires_grad], recipe.weight_decay)
+    return AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
 
 
 COUNTERS = ("step", "tokens", "skipped", "first_loss", "last_loss", "last_norm", "seconds")

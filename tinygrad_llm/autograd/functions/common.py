@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
+from tinygrad_llm import devices, dtypes, kernels
+from tinygrad_llm.autograd.methods import near
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, near, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, on_one_device, wrap
 
 
 @near
@@ -59,6 +60,11 @@ def number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def raw(x: Any) -> Any:
+    """A tensor's array; all else as it is."""
+    return x.array if isinstance(x, Tensor) else x
+
+
 def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     """Two operands in their common dtype, lifted to the default float where their category is below at_least.
 
@@ -67,7 +73,7 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     if type(b) is float and isinstance(a, Tensor) and a.array.dtype.kind == "f":
         return a, b  # the commonest cases first: recording an op must cost little
     if devices.in_use:
-        a, b = on_one_device("pair", a, b)
+        (a, b), _ = on_one_device("pair", (a, b))
     if (
         isinstance(a, Tensor)
         and isinstance(b, Tensor)
@@ -80,18 +86,6 @@ def pair(a: Any, b: Any, at_least: int = dtypes.BOOL) -> tuple[Any, Any]:
     if dtype.category < at_least:
         dtype = dtypes.get_default_dtype()
     return _in_dtype(a, dtype), _in_dtype(b, dtype)
-
-
-def on_one_device(name: str, *operands: Any) -> list[Any]:
-    """Operands on one device: a 0-d tensor in main memory moves to the GPU where the others are.
-
-    Raises:
-        RuntimeError: they are on several devices.
-    """
-    arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
-    moved = devices.together(name, arrays, lend=True)
-    pairs = zip(operands, arrays, moved, strict=True)
-    return [x if m is a or not isinstance(x, Tensor) else x.to(devices.of(m)) for x, a, m in pairs]
 
 
 def _operand(value: Any) -> Any:
@@ -167,6 +161,17 @@ def distinct(dims: Sequence[int], ndim: int) -> tuple[int, ...]:
             f"dim {next(d for d in axes if axes.count(d) > 1)} appears multiple times in the list of dims"
         )
     return axes
+
+
+def outside(name: str, ids: Any, low: int, high: int) -> int | None:
+    """An index that lies outside of [low, high), if there is one; on a GPU a kernel looks, and that is told later."""
+    if not isinstance(ids, np.ndarray):
+        devices.run(kernels.check_index, [ids], ids, low, high, name)
+        return None
+    if not ids.size:
+        return None
+    least, most = int(ids.min()), int(ids.max())
+    return least if least < low else most if most >= high else None
 
 
 def check_broadcast(name: str, *operands: Any) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.autocast import autocasts, if_listed
+from tinygrad_llm.autograd.functions import compare
 from tinygrad_llm.autograd.functions import elementwise as base
-from tinygrad_llm.autograd.functions.common import check_tensor, floating, pair
+from tinygrad_llm.autograd.functions.common import check_broadcast, check_tensor, floating, pair
+from tinygrad_llm.autograd.in_place import in_place
+from tinygrad_llm.autograd.methods import method
 from tinygrad_llm.autograd.ops import elementwise as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
 from tinygrad_llm.devices import array_module, filled, special
 from tinygrad_llm.dtypes import FLOAT, finfo
 
@@ -71,7 +74,7 @@ erfc, deg2rad, rad2deg = map(_elementary, ("erfc", "deg2rad", "rad2deg"))
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle of the point (other, input), in (-pi, pi]."""
     a, b = pair(check_tensor("atan2", input), check_tensor("atan2", other, "other"), FLOAT)
-    base.check_broadcast("atan2", a, b)
+    check_broadcast("atan2", a, b)
     return apply(ops.atan2, a, b)
 
 
@@ -108,9 +111,9 @@ def nan_to_num(input: Tensor, nan: Any = None, posinf: Any = None, neginf: Any =
         return input.clone()
     limits = finfo(input.dtype)
     for where, value, default in (
-        (base.isnan(input), nan, 0.0),
-        (base.eq(input, math.inf), posinf, limits.max),
-        (base.eq(input, -math.inf), neginf, limits.min),
+        (compare.isnan(input), nan, 0.0),
+        (compare.eq(input, math.inf), posinf, limits.max),
+        (compare.eq(input, -math.inf), neginf, limits.min),
     ):
         input = base.masked_fill(input, where, default if value is None else value)
     return input
@@ -146,7 +149,7 @@ def xlogy(input: Tensor, other: Any) -> Tensor:
     """x ln y, and 0 where x is 0 and y is a number."""
     x, y = pair(check_tensor("xlogy", input), other, FLOAT)
     y = y if isinstance(y, Tensor) else wrap(filled(x.array, (), y))
-    zero = base.logical_and(base.eq(x, 0), base.logical_not(base.isnan(y)))
+    zero = compare.logical_and(compare.eq(x, 0), compare.logical_not(compare.isnan(y)))
     return base.where(zero, base.mul(x, 0), base.mul(x, base.log(base.where(zero, 1.0, y))))
 
 
@@ -160,42 +163,15 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 @method
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger of two, the other one where one is nan."""
-    x, y = base.where(base.isnan(input), other, input), base.where(base.isnan(other), input, other)
+    x, y = base.where(compare.isnan(input), other, input), base.where(compare.isnan(other), input, other)
     return base.maximum(x, y)
 
 
 @method
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of two, the other one where one is nan."""
-    x, y = base.where(base.isnan(input), other, input), base.where(base.isnan(other), input, other)
+    x, y = base.where(compare.isnan(input), other, input), base.where(compare.isnan(other), input, other)
     return base.minimum(x, y)
-
-
-@method
-def signbit(input: Tensor) -> Tensor:
-    """Whether the sign is a minus, of zeros too."""
-    array = check_tensor("signbit", input).array
-    return wrap(np.signbit(array) if input.is_floating_point() else array < 0)
-
-
-@method
-def isposinf(input: Tensor) -> Tensor:
-    """Whether it is inf."""
-    return base.eq(input, math.inf)
-
-
-@method
-def isneginf(input: Tensor) -> Tensor:
-    """Whether it is -inf."""
-    return base.eq(input, -math.inf)
-
-
-@method
-def is_nonzero(input: Tensor) -> bool:
-    """Whether the one element is not zero."""
-    if input.array.size != 1:
-        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
-    return bool(input.array.item())
 
 
 for _function in (atan2, hypot, lerp, addcmul, addcdiv, nan_to_num, frac, clamp_max, fmod, xlogy, logit):
@@ -206,7 +182,7 @@ for _function in (atan2, hypot, lerp, addcmul, addcdiv, nan_to_num, frac, clamp_
 absolute, negative, multiply, subtract, divide, true_divide = (
     base.abs_, base.neg, base.mul, base.sub, base.div, base.div,
 )  # fmt: skip
-greater, greater_equal, less, less_equal, not_equal = base.gt, base.ge, base.lt, base.le, base.ne
+greater, greater_equal, less, less_equal, not_equal = compare.gt, compare.ge, compare.lt, compare.le, compare.ne
 arcsin, arccos, arctan, arcsinh, arccosh, arctanh, arctan2 = asin, acos, atan, asinh, acosh, atanh, atan2
 fix = base.trunc
 SECOND_NAMES = {

@@ -1,4 +1,4 @@
-"""Functions of each element: torch.exp, torch.add, comparisons, logic."""
+"""Functions of each element that gradients go through: exp, add, clamp, where."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from tinygrad_llm.autograd.functions.common import (
     check_tensor,
     floating,
     number,
-    on_one_device,
     pair,
+    raw,
     result_type,
 )
+from tinygrad_llm.autograd.functions.compare import gt, lt
+from tinygrad_llm.autograd.in_place import in_place
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 
 
 def _unary(op: Op) -> Callable[[Tensor], Tensor]:
@@ -150,7 +153,7 @@ def divisible(name: str, a: Any, b: Any) -> tuple[Any, Any]:
     dtype = result_type(a, b)
     if dtype is dtypes.bool_:
         raise NotImplementedError(f"{name}: not implemented for bool tensors; convert with .int()")
-    if not dtype.is_floating_point and np.size(_array(a)) and not np.all(_array(b)):
+    if not dtype.is_floating_point and np.size(raw(a)) and not np.all(raw(b)):
         raise RuntimeError(f"ZeroDivisionError: {name} of integers by 0; convert with .float() for inf and nan")
     return a, b
 
@@ -276,26 +279,6 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return apply(op, input, mask, value)
 
 
-def _array(x: Any) -> Any:
-    return x.array if isinstance(x, Tensor) else x
-
-
-def _test(ufunc: Any, name: str) -> Callable[..., Tensor]:
-    """A bool function of one tensor."""
-
-    @near
-    def function(input: Tensor) -> Tensor:
-        return wrap(ufunc(check_tensor(name, input).array))
-
-    function.__name__ = name
-    function.__doc__ = f"{name} of each element: a bool tensor."
-    return method(function)
-
-
-isnan, isinf, isfinite = _test(np.isnan, "isnan"), _test(np.isinf, "isinf"), _test(np.isfinite, "isfinite")
-logical_not = _test(np.logical_not, "logical_not")
-
-
 def _rounding(ufunc: Any, name: str, words: str) -> Callable[..., Tensor]:
     """A function that rounds floats and leaves integers as they are; its gradient is 0."""
     op = ops.step.printing(f"{name.capitalize()}Backward0")
@@ -327,116 +310,8 @@ def sign(input: Tensor) -> Tensor:
     return apply(ops.sign, input, function=lambda x: np.nan_to_num(np.sign(x)))
 
 
-def _comparison(ufunc: Any, name: str) -> Callable[..., Tensor]:
-    """A bool function of two operands that promote and broadcast."""
-
-    @near
-    def function(input: Any, other: Any) -> Tensor:
-        a, b = pair(input, other)
-        check_broadcast(name, a, b)
-        return wrap(ufunc(_array(a), _array(b)))
-
-    function.__name__ = name
-    function.__doc__ = f"Elementwise {name}: a bool tensor."
-    return method(function)
-
-
-eq, ne = _comparison(np.equal, "eq"), _comparison(np.not_equal, "ne")
-lt, le = _comparison(np.less, "lt"), _comparison(np.less_equal, "le")
-gt, ge = _comparison(np.greater, "gt"), _comparison(np.greater_equal, "ge")
-logical_and = _comparison(np.logical_and, "logical_and")
-logical_or = _comparison(np.logical_or, "logical_or")
-logical_xor = _comparison(np.logical_xor, "logical_xor")
-
-
-def _bitwise(ufunc: Any, name: str) -> Callable[..., Tensor]:
-    """A bitwise function of integers or bools."""
-
-    @near
-    def function(input: Any, other: Any) -> Tensor:
-        a, b = pair(input, other)
-        if result_type(a, b).is_floating_point:
-            raise NotImplementedError(
-                f"{name} is not defined for floating tensors; compare first, or use an integer dtype"
-            )
-        check_broadcast(name, a, b)
-        return wrap(ufunc(_array(a), _array(b)))
-
-    function.__name__ = name
-    function.__doc__ = f"Elementwise {name} of integers or bools."
-    return method(function)
-
-
-bitwise_and = _bitwise(np.bitwise_and, "bitwise_and")
-bitwise_or = _bitwise(np.bitwise_or, "bitwise_or")
-bitwise_xor = _bitwise(np.bitwise_xor, "bitwise_xor")
-
-
-@method
-@near
-def bitwise_not(input: Tensor) -> Tensor:
-    """The bits turned round; for bools the negation."""
-    if input.is_floating_point():
-        raise NotImplementedError(
-            f"bitwise_not is not defined for {input.dtype}; compare first, or use an integer dtype"
-        )
-    return wrap(np.invert(input.array))
-
-
-@method
-@near
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
-    """|input - other| <= atol + rtol |other|, elementwise.
-
-    Raises:
-        RuntimeError: the dtypes differ, the shapes do not broadcast, or a tolerance is negative.
-    """
-    if check_tensor("isclose", input).array.dtype != check_tensor("isclose", other, "other").array.dtype:
-        raise RuntimeError(f"isclose: {input.dtype} did not match {other.dtype}; convert one with .to()")
-    if not (rtol >= 0 and atol >= 0):
-        raise RuntimeError(f"isclose: rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
-    check_broadcast("isclose", input, other)
-    input, other = on_one_device("isclose", input, other)
-    return wrap(np.isclose(input.array, other.array, rtol, atol, equal_nan))
-
-
-@method
-@near
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
-    """Whether every element is close (see isclose)."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
-
-
-@method
-@near
-def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same shape and elements."""
-    check_tensor("equal", other, "other")
-    devices.together("equal", [input.array, other.array], lend=False)
-    return input.shape == other.shape and bool((input.array == other.array).all())
-
-
 for _function in (
-    add,
-    sub,
-    mul,
-    div,
-    pow_,
-    remainder,
-    neg,
-    abs_,
-    relu,
-    clamp,
-    masked_fill,
-    floor,
-    ceil,
-    round_,
-    square,
-    clamp_min,
-    bitwise_and,
-    bitwise_or,
-    bitwise_xor,
-    bitwise_not,
-):
+    add, sub, mul, div, pow_, remainder, neg, abs_, relu, clamp, masked_fill, floor, ceil, round_, square, clamp_min,
+):  # fmt: skip
     in_place(_function)
 Tensor.clip_ = Tensor.clamp_  # type: ignore[attr-defined]

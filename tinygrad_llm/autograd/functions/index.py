@@ -1,4 +1,4 @@
-"""Indexing as PyTorch indexes, and the functions that gather and scatter."""
+"""Indexing as PyTorch indexes, and functions that find places or count."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes, kernels
-from tinygrad_llm.autograd.autocast import autocasts
-from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, number, on_one_device
+from tinygrad_llm import devices, dtypes
+from tinygrad_llm.autograd.functions.common import cast, check_tensor, number, on_one_device, outside
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
+from tinygrad_llm.autograd.in_place import check_writable, date_write, write
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import index as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, in_place, method, near, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.devices import array_module
 from tinygrad_llm.kernels import in_order
 
@@ -121,16 +122,14 @@ def _check_range(x: Any, advanced: tuple[Any, ...]) -> None:
             if x.shape[axis : axis + k.ndim] != k.shape:
                 raise IndexError(
                     f"The shape of the mask {list(k.shape)} at index {axis} does not match the shape of the indexed "
-                    f"tensor "
-                    f"{list(x.shape)} at index {axis}"
+                    f"tensor {list(x.shape)} at index {axis}"
                 )
             axis += k.ndim
             continue
-        if hasattr(k, "dtype") and k.size and not isinstance(k, np.ndarray):
-            kernels.check_index(k, -x.shape[axis], x.shape[axis], "index")
-        elif hasattr(k, "dtype") and k.size and (int(k.min()) < -x.shape[axis] or int(k.max()) >= x.shape[axis]):
-            bad = int(k.min()) if int(k.min()) < -x.shape[axis] else int(k.max())
-            raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {x.shape[axis]}")
+        n = x.shape[axis]
+        bad = outside("index", k, -n, n) if hasattr(k, "dtype") and k.size else None
+        if bad is not None:
+            raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {n}")
         axis += 1
 
 
@@ -193,15 +192,15 @@ def __setitem__(input: Tensor, key: Any, value: Any) -> None:
     _check_range(place.array, advanced)
     advanced = _near_all(advanced, place)
     if isinstance(value, Tensor) and devices.in_use:
-        _, value = on_one_device("__setitem__", place, value)
-    place.check_writable("__setitem__")
+        (_, value), _ = on_one_device("__setitem__", (place, value))
+    check_writable(place, "__setitem__")
     if isinstance(value, Tensor):
         value = _fit_into(value, place.array[advanced].shape)
     if place.node is not None or (isinstance(value, Tensor) and value.node is not None):
-        place.write(apply(ops.set_index, place, value, key=advanced), "__setitem__")
+        write(place, apply(ops.set_index, place, value, key=advanced), "__setitem__")
         return
     place.array[advanced] = value.array if isinstance(value, Tensor) else value  # without a copy
-    place.written()
+    date_write(place)
 
 
 def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -215,146 +214,6 @@ def _fit_into(value: Tensor, shape: tuple[int, ...]) -> Tensor:
             f"shape {list(shape)}"
         )
     return value
-
-
-def _ids(name: str, index: Tensor) -> Tensor:
-    if check_tensor(name, index, "index").dtype not in (dtypes.int64, dtypes.int32):
-        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, not {index.dtype}")
-    return index
-
-
-@near
-def _check_ids(name: str, index: Tensor, size: int, axis: int, error: type[Exception] = RuntimeError) -> None:
-    ids = index.array
-    if not isinstance(ids, np.ndarray):
-        kernels.check_index(ids, 0, size, name)
-    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-        raise error(f"{name}: index {bad} is out of bounds for dimension {axis} with size {size}")
-
-
-@method
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices of input that a vector of indices names along dim: a copy."""
-    axis = dimension(dim, input.ndim)
-    ids = _ids("index_select", index).array.reshape(-1)
-    if index.ndim > 1:
-        raise IndexError(f"index_select(): Index is supposed to be a vector, but has {index.ndim} dimensions")
-    if not input.ndim:
-        return input.reshape(1)[wrap(ids)].reshape(())
-    _check_ids("index_select", index, input.array.shape[axis], axis, IndexError)
-    return apply(ops.take, input, wrap(ids), axis=axis)
-
-
-def _check_along(name: str, input: Tensor, index: Tensor, axis: int, source: Any = None) -> None:
-    """The rules of gather and scatter: equal rank, index no longer than input except along axis, in range."""
-    _ids(name, index)
-    if index.array.size == 0:
-        return
-    if index.ndim != input.ndim:
-        raise RuntimeError(
-            f"{name}: Index tensor must have the same number of dimensions as input tensor ({index.ndim} and "
-            f"{input.ndim})"
-        )
-    for d, (n, m) in enumerate(zip(index.array.shape, input.array.shape, strict=True)):
-        if d != axis and n > m:
-            raise RuntimeError(
-                f"{name}: Size does not match at dimension {d} expected index {list(index.shape)} to be no larger "
-                f"than self "
-                f"{list(input.shape)} apart from dimension {axis}"
-            )
-    if isinstance(source, Tensor) and (
-        source.ndim != index.ndim or any(n > m for n, m in zip(index.shape, source.shape, strict=True))
-    ):
-        raise RuntimeError(f"{name}: expected index {list(index.shape)} to be no larger than src {list(source.shape)}")
-    if isinstance(source, Tensor) and source.dtype is not input.dtype:
-        raise RuntimeError(
-            f"{name}(): Expected self.dtype to be equal to src.dtype, not {input.dtype} and {source.dtype}"
-        )
-    _check_ids(name, index, input.array.shape[axis], axis)
-
-
-@method
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """out[i][j]... = input with index[i][j]... in the place of dim's own: the shape is index's."""
-    axis = dimension(dim, input.ndim)
-    if not input.ndim or not index.ndim:
-        return gather(input.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
-    _check_along("gather", input, index, axis)
-    if index.array.size == 0:
-        return input.reshape(-1)[index]
-    return apply(ops.gather, input, index, axis=axis)
-
-
-@method
-def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """gather for indices that broadcast against input; without dim over the flattened order."""
-    if dim is None:
-        return gather(input.reshape(-1), 0, indices.reshape(-1))
-    axis = dimension(dim, input.ndim)
-    shape = list(broadcast_shapes(*(x.shape[:axis] + (1,) + x.shape[axis + 1 :] for x in (input.array, indices.array))))
-    wide = input.expand([input.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
-    ids = indices.expand([indices.array.shape[axis] if d == axis else n for d, n in enumerate(shape)])
-    return gather(wide, dim, ids)
-
-
-def _as_vector(source: Any) -> Any:
-    return source.reshape(-1) if isinstance(source, Tensor) else source
-
-
-@method
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
-    """A copy of input with src (a tensor, or one number) written at index along dim."""
-    source = value if src is None else src
-    axis = dimension(dim, input.ndim)
-    if not input.ndim:
-        return scatter(input.reshape(1), 0, index.reshape(-1), _as_vector(source)).reshape(())
-    _check_along("scatter", input, index, axis, source)
-    if isinstance(source, Tensor):
-        source = source[tuple(slice(n) for n in index.array.shape)]
-    else:
-        source = dtypes.fill_value("scatter", source, input.dtype)
-    if index.array.size == 0:
-        return input.clone()
-    y = apply(ops.scatter, input, index, source, axis=axis)
-    return y if isinstance(source, Tensor) else printing(y, "ScatterBackward1")
-
-
-@method
-@autocasts
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """A copy of input with src added at index along dim."""
-    axis = dimension(dim, input.ndim)
-    if not input.ndim:
-        return scatter_add(input.reshape(1), 0, index.reshape(-1), _as_vector(src)).reshape(())
-    _check_along("scatter_add", input, index, axis, check_tensor("scatter_add", src, "src"))
-    if index.array.size == 0:
-        return input.clone()
-    return apply(ops.scatter_add, input, index, src[tuple(slice(n) for n in index.array.shape)], axis=axis)
-
-
-@method
-def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
-    """A copy of input with alpha source's slices added to those that a vector of indices names along dim."""
-    axis = dimension(dim, input.ndim)
-    if not input.ndim and not source.ndim:
-        return index_add(input.reshape(1), 0, index.reshape(-1), source.reshape(1), alpha=alpha).reshape(())
-    ids = _ids("index_add", index).array.reshape(-1)
-    if index.ndim > 1:
-        raise IndexError(f"index_add_(): Index is supposed to be a vector, but has {index.ndim} dimensions")
-    if source.dtype is not input.dtype:
-        raise RuntimeError(
-            f"index_add: self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
-        )
-    if not input.ndim:
-        raise RuntimeError(f"index_add: a 0-d tensor takes a 0-d source, not one of shape {list(source.shape)}")
-    _check_ids("index_add", index, input.array.shape[axis], axis, IndexError if input.ndim == 1 else RuntimeError)
-    if source.array.shape != (*input.array.shape[:axis], len(ids), *input.array.shape[axis + 1 :]):
-        raise RuntimeError(
-            f"index_add: source of shape {list(source.shape)} does not fit {len(ids)} indices along dimension {axis} "
-            f"of {list(input.shape)}"
-        )
-    return apply(ops.index_add, input, wrap(ids), source, axis=axis, alpha=number(alpha))
 
 
 @method
@@ -374,6 +233,12 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     if as_tuple:
         return tuple(wrap(p) for p in places)
     return wrap(np.stack(places, axis=1) if input.ndim else np.zeros_like(places[0], shape=(len(places[0]), 0)))
+
+
+@method
+def argwhere(input: Tensor) -> Tensor:
+    """The indices of the elements that are not zero, a row each."""
+    return nonzero(input)
 
 
 @method
@@ -429,7 +294,3 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"Class values must be smaller than num_classes, but {int(ids.max())} is not below {classes}"
         )
     return wrap(in_order(ids[..., None] == array_module(ids).arange(classes)).astype(np.int64))
-
-
-for _function in (scatter, scatter_add, index_add):
-    in_place(_function)

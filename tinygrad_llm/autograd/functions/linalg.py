@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.autograd.autocast import autocasts, narrowed
-from tinygrad_llm.autograd.functions.common import check_tensor
+from tinygrad_llm.autograd.functions.common import check_tensor, dimension
 from tinygrad_llm.autograd.functions.elementwise import add, mul
 from tinygrad_llm.autograd.functions.reduce import sum_
-from tinygrad_llm.autograd.functions.shape import diagonal, expand, reshape
+from tinygrad_llm.autograd.functions.shape import diagonal, expand, permute, reshape
+from tinygrad_llm.autograd.methods import method
 from tinygrad_llm.autograd.ops import linalg as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, printing
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 
 
 def _check_same_dtype(name: str, *tensors: Tensor) -> None:
@@ -210,3 +211,42 @@ def _without_repeats(letters: str, x: Tensor) -> tuple[str, Tensor]:
             x = diagonal(x, 0, first, second)
             letters = letters[:first] + letters[first + 1 : second] + letters[second + 1 :] + c
     return letters, x
+
+
+@method
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """Sums of products over the last dimension of both."""
+    if input.ndim == 0 or other.ndim == 0:
+        return mul(input, other)
+    if input.array.shape[-1] != other.array.shape[-1]:
+        raise RuntimeError(
+            f"inner() the last dimension must match on both input tensors but got shapes {list(input.shape)} and "
+            f"{list(other.shape)}"
+        )
+    return tensordot(input, other, ([-1], [-1]))
+
+
+@autocasts
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """Sums of products over the last `dims` dimensions of a and the first of b, or over those that two lists name."""
+    if isinstance(dims, int):
+        if dims < 0:
+            raise RuntimeError(f"tensordot expects dims >= 0, but got dims={dims}")
+        left, right = list(range(a.ndim - dims, a.ndim)), list(range(dims))
+    else:
+        left, right = ([dimension(d, x.ndim) for d in part] for part, x in zip(dims, (a, b), strict=True))
+    if [a.array.shape[i] for i in left] != [b.array.shape[i] for i in right]:
+        raise RuntimeError(
+            f"contracted dimensions need to match, but shapes {list(a.shape)} and {list(b.shape)} have "
+            f"{[a.array.shape[i] for i in left]} and {[b.array.shape[i] for i in right]} along them"
+        )
+    rows, columns = ([d for d in range(x.ndim) if d not in used] for x, used in ((a, left), (b, right)))
+    outer = [a.array.shape[d] for d in rows] + [b.array.shape[d] for d in columns]
+    count = int(np.prod([a.array.shape[d] for d in left]))
+    first = reshape(permute(a, (*rows, *left)), (int(np.prod(outer[: len(rows)])), count))
+    second = reshape(permute(b, (*right, *columns)), (count, int(np.prod(outer[len(rows) :]))))
+    return reshape(mm(first, second), tuple(outer))
+
+
+ger, vdot = outer, dot
+Tensor.ger, Tensor.vdot = outer, dot  # type: ignore[attr-defined]

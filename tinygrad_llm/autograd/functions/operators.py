@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes, random
-from tinygrad_llm.autograd.functions import elementwise, linalg
+from tinygrad_llm.autograd.functions import compare, elementwise, linalg
 from tinygrad_llm.autograd.functions.common import cast
+from tinygrad_llm.autograd.in_place import check_writable, date_write, update, write
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import elementwise as elementwise_ops
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 
 
 def _or_not_implemented(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -41,7 +43,7 @@ def _operator(name: str, function: Callable[..., Tensor], reflected: bool = Fals
 
         setattr(Tensor, f"__r{name}__", _or_not_implemented(operate))
     if in_place:
-        setattr(Tensor, f"__i{name}__", lambda self, other: self.update(function, f"__i{name}__", other))
+        setattr(Tensor, f"__i{name}__", lambda self, other: update(self, function, f"__i{name}__", other))
 
 
 for _name, _function in (
@@ -55,13 +57,13 @@ for _name, _function in (
 ):
     _operator(_name, _function, reflected=True, in_place=True)
 for _name, _function in (
-    ("and", elementwise.bitwise_and),
-    ("or", elementwise.bitwise_or),
-    ("xor", elementwise.bitwise_xor),
+    ("and", compare.bitwise_and),
+    ("or", compare.bitwise_or),
+    ("xor", compare.bitwise_xor),
 ):
     _operator(_name, _function, reflected=True, in_place=True)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    _operator(_name, getattr(elementwise, _name))
+    _operator(_name, getattr(compare, _name))
 _operator("matmul", linalg.matmul)
 
 
@@ -69,7 +71,7 @@ def _invert(self: Tensor) -> Tensor:
     """The bits turned round; for bools the negation."""
     if self.is_floating_point():
         raise TypeError(f"~ is only implemented on integer and bool tensors, not on {self.dtype}")
-    return elementwise.bitwise_not(self)
+    return compare.bitwise_not(self)
 
 
 for _name, _function in (
@@ -160,12 +162,11 @@ def cuda(self: Tensor, device: Any = "cuda", non_blocking: bool = False) -> Tens
 def _filled(self: Tensor, name: str, values: Any) -> Tensor:
     if not self.is_leaf:  # a recorded result stays one, though what it was no longer matters
         prints = {"copy_": "CopyBackwards"}.get(name, f"{name[:-1].capitalize()}Backward0")
-        return self.write(
-            apply(elementwise_ops.step.printing(prints), self, function=lambda x: np.full_like(x, values)), name
-        )
-    self.check_writable(name)
+        filled = apply(elementwise_ops.step.printing(prints), self, function=lambda x: np.full_like(x, values))
+        return write(self, filled, name)
+    check_writable(self, name)
     self.array[...] = values
-    self.written()
+    date_write(self)
     return self
 
 
@@ -197,7 +198,7 @@ def copy_(self: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
                 f"copy_: a source of shape {list(source.shape)} does not broadcast to {list(self.shape)}"
             ) from None
     values = cast(source.to(self.device), self.dtype).expand(self.array.shape).clone()
-    return self.write(printing(values, "CopyBackwards"), "copy_")
+    return write(self, printing(values, "CopyBackwards"), "copy_")
 
 
 @method
@@ -218,7 +219,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: ran
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     dtype, array, out = _float_dtype("normal_", self), self.array, None
     if self.is_leaf and isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous:
-        self.check_writable("normal_")
+        check_writable(self, "normal_")
         out = array.reshape(-1)  # the weights of a model are large: drawn where they are to be
     draw = (generator or random.default_generator).normal(array.shape, dtype, out)
     draw *= draw.dtype.type(std)

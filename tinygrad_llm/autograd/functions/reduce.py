@@ -11,11 +11,12 @@ from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import cast, check_tensor, dimension, dimensions, floating, number
 from tinygrad_llm.autograd.functions.elementwise import maximum, minimum
-from tinygrad_llm.autograd.functions.index import gather
+from tinygrad_llm.autograd.functions.gathering import gather
 from tinygrad_llm.autograd.functions.shape import clone, reshape, squeeze
+from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import reduce as ops
 from tinygrad_llm.autograd.registry import Op
-from tinygrad_llm.autograd.tensor import Tensor, apply, method, near, printing, wrap
+from tinygrad_llm.autograd.tensor import Tensor, apply, printing, wrap
 from tinygrad_llm.kernels import in_order
 
 

@@ -1,21 +1,20 @@
-"""Functions that reshape, join, cut and repeat."""
+"""Functions that show the same elements in another shape, most of them as views."""
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import devices, dtypes
-from tinygrad_llm.autograd.autocast import autocasts
-from tinygrad_llm.autograd.functions.common import check_tensor, common, dimension, distinct, number, sizes
-from tinygrad_llm.autograd.ops import elementwise, index
+from tinygrad_llm import dtypes
+from tinygrad_llm.autograd.functions.common import check_tensor, dimension, distinct, sizes
+from tinygrad_llm.autograd.in_place import shape_in_place
+from tinygrad_llm.autograd.methods import method
+from tinygrad_llm.autograd.ops import elementwise
 from tinygrad_llm.autograd.ops import shape as ops
-from tinygrad_llm.autograd.registry import Op
 from tinygrad_llm.autograd.size import Size
-from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, in_place, method, printing, shape_in_place, wrap
+from tinygrad_llm.autograd.tensor import VIEW, Tensor, apply, printing
 
 
 def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -34,8 +33,7 @@ def _full_shape(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     if unknown and known == 0:
         raise RuntimeError(
             f"cannot reshape tensor of {count} elements into shape {list(shape)} because the unspecified dimension "
-            f"size -1 "
-            "can be any value and is ambiguous"
+            "size -1 can be any value and is ambiguous"
         )
     if count % known if unknown else count != known:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
@@ -68,9 +66,8 @@ def view(input: Tensor, *shape: Any) -> Tensor:
             probe.shape = full  # NumPy's own test whether the strides allow it
         except AttributeError:
             raise RuntimeError(
-                "view size is not compatible with input tensor's size and stride (at least one dimension spans "
-                "across two "
-                "contiguous subspaces). Use .reshape(...) instead."
+                "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
+                "two contiguous subspaces). Use .reshape(...) instead."
             ) from None
     return apply(ops.reshape, input, shape=full)
 
@@ -111,10 +108,15 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     if int(np.prod(part)) != shape[axis]:
         raise RuntimeError(
             f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[axis]}) in "
-            f"the "
-            "input tensor"
+            "the input tensor"
         )
     return reshape(input, (*shape[:axis], *part, *shape[axis + 1 :]))
+
+
+@method
+def ravel(input: Tensor) -> Tensor:
+    """The elements in one row."""
+    return reshape(input, (-1,))
 
 
 @method
@@ -136,8 +138,8 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return apply(ops.transpose, input, axes=tuple(axes))
 
 
-swapaxes = transpose
-Tensor.swapaxes = transpose  # type: ignore[attr-defined]
+swapaxes = swapdims = transpose
+Tensor.swapaxes = Tensor.swapdims = transpose  # type: ignore[attr-defined]
 
 
 @method
@@ -149,6 +151,10 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     moved = dict(zip(distinct(targets, input.ndim), distinct(origins, input.ndim), strict=True))
     rest = iter([d for d in range(input.ndim) if d not in moved.values()])
     return apply(ops.permute, input, axes=tuple(moved[i] if i in moved else next(rest) for i in range(input.ndim)))
+
+
+moveaxis = movedim
+Tensor.moveaxis = movedim  # type: ignore[attr-defined]
 
 
 @method
@@ -173,6 +179,15 @@ def _matrix_transpose(self: Tensor) -> Tensor:
 
 Tensor.T = property(_reversed_dimensions)  # type: ignore[attr-defined]
 Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
+
+
+@method
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """A view of the diagonal of two dimensions as the last dimension: element i is at (i, i + offset)."""
+    a, b = dimension(dim1, input.ndim), dimension(dim2, input.ndim)
+    if a == b:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    return apply(ops.diagonal, input, offset=offset, axes=(a, b))
 
 
 @method
@@ -203,16 +218,15 @@ def expand(input: Tensor, *args: Any, size: Any = None) -> Tensor:
     if lead < 0:
         raise RuntimeError(
             f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the number of "
-            f"dimensions in "
-            f"the tensor ({len(shape)})"
+            f"dimensions in the tensor ({len(shape)})"
         )
     full = tuple(shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(target))
     for i, n in enumerate(full):
         if n < 0 or (i >= lead and shape[i - lead] not in (1, n)):
             raise RuntimeError(
                 f"The expanded size of the tensor ({n}) must match the existing size "
-                f"({shape[i - lead] if i >= lead else 0}) at "
-                f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
+                f"({shape[i - lead] if i >= lead else 0}) at non-singleton dimension {i}.  Target sizes: "
+                f"{list(target)}.  Tensor sizes: {list(shape)}"
             )
     return apply(ops.expand_nothing if full == shape else ops.expand, input, shape=full)
 
@@ -236,239 +250,6 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 @method
-def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
-    """Laid out repeats[i] times along dimension i, new dimensions in front."""
-    counts = sizes(args, repeats)
-    lead = len(counts) - input.ndim
-    if lead < 0:
-        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-    if any(n < 0 for n in counts):
-        raise RuntimeError(f"repeat: counts must not be negative, not {list(counts)}")
-    x = reshape(input, (1,) * lead + input.array.shape) if lead else input
-    return apply(ops.repeat, x, repeats=counts)
-
-
-def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
-    """repeat, with missing counts in front taken as 1."""
-    return repeat(input, (1,) * (input.ndim - len(dims)) + tuple(dims))
-
-
-Tensor.tile = lambda self, *dims: tile(self, sizes(dims))  # type: ignore[attr-defined]
-
-
-@method
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
-    """Each element (each slice along dim) repeats times in a row; repeats is a number or one for each."""
-    x = flatten(input) if dim is None else input
-    axis = dimension(-1 if dim is None else dim, x.ndim)
-    length = x.array.shape[axis]
-    counts = repeats.numpy(force=True) if isinstance(repeats, Tensor) else np.asarray(repeats)
-    if counts.ndim and len(counts) not in (1, length):
-        raise RuntimeError(f"repeats must have the same size as input along dim, but got {len(counts)} and {length}")
-    if (counts < 0).any():
-        raise RuntimeError("repeats can not be negative")
-    places = devices.move(np.repeat(np.arange(length), counts), input.device)
-    return apply(index.take if counts.ndim else index.repeat_interleave, x, wrap(places), axis=axis)
-
-
-def _check_joinable(name: str, tensors: Sequence[Tensor], axis: int) -> None:
-    first = tensors[0].array.shape
-    for i, x in enumerate(tensors):
-        shape = x.array.shape
-        if len(shape) != len(first):
-            raise RuntimeError(
-                f"{name}: Tensors must have same number of dimensions: got {len(first)} and {len(shape)} (tensor "
-                f"number {i})"
-            )
-        for d, (m, n) in enumerate(zip(first, shape, strict=True)):
-            if d != axis and m != n:
-                raise RuntimeError(
-                    f"{name}: Sizes of tensors must match except in dimension {axis}. Expected size {m} but got size "
-                    f"{n} for "
-                    f"tensor number {i} in the list."
-                )
-
-
-@autocasts
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along dim. One-dimensional empty tensors are passed over, as in PyTorch."""
-    return _join(ops.cat, tensors, dim)
-
-
-def _join(op: Op, tensors: Sequence[Tensor], dim: int) -> Tensor:
-    tensors = common([check_tensor("cat", x, "tensors") for x in tensors]) if tensors else []
-    if not tensors:
-        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
-    if builtins.any(x.ndim == 0 for x in tensors):
-        raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated; use stack")
-    full = [x for x in tensors if x.array.shape != (0,)] or tensors[:1]
-    axis = dimension(dim, full[0].ndim)
-    _check_joinable("cat", full, axis)
-    return apply(op, *full, axis=axis)
-
-
-concat = concatenate = cat
-
-
-@autocasts
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new dimension."""
-    if not tensors:
-        raise RuntimeError("stack expects a non-empty TensorList")
-    axis = dimension(dim, tensors[0].ndim + 1)
-    for i, x in enumerate(tensors):
-        if check_tensor("stack", x, "tensors").array.shape != tensors[0].array.shape:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(tensors[0].shape)} at entry 0 and "
-                f"{list(x.shape)} at entry {i}"
-            )
-    return _join(ops.stack, [unsqueeze(x, axis) for x in tensors], axis)
-
-
-def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Side by side: along dimension 1, or 0 for vectors."""
-    tensors = [x if x.ndim else reshape(x, (1,)) for x in tensors]
-    if not tensors:
-        raise RuntimeError("hstack expects a non-empty TensorList")
-    return cat(tensors, 0 if tensors[0].ndim == 1 else 1)
-
-
-def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    """On top of each other: vectors become rows."""
-    return cat([x if x.ndim > 1 else reshape(x, (1, -1)) for x in tensors], 0)
-
-
-def _axis_to_cut(name: str, input: Tensor, dim: int) -> int:
-    if not input.ndim:
-        raise RuntimeError(f"{name}: a 0-d tensor has no dimension to cut; it needs at least 1 dimension")
-    return dimension(dim, input.ndim)
-
-
-@method
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A view of length slices from start along dim."""
-    axis = _axis_to_cut("narrow", input, dim)
-    n, start = input.array.shape[axis], int(number(start))
-    if not -n <= start <= n:
-        raise IndexError(f"start out of range (expected to be in range of [{-n}, {n}], but got {start})")
-    first = start + n if start < 0 else start
-    if not 0 <= length <= n - first:
-        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    return _part(index.slice_, input, axis, first, first + length)
-
-
-def _part(op: Op, input: Tensor, axis: int, start: int, stop: int) -> Tensor:
-    return apply(op, input, key=(slice(None),) * axis + (slice(start, stop),), unique=True)
-
-
-@method
-def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of parts along dim: of one size (the last may be smaller), or of the sizes listed."""
-    axis = _axis_to_cut("split", input, dim)
-    n = input.array.shape[axis]
-    if isinstance(split_size_or_sections, int):
-        op, size = index.split, split_size_or_sections
-        if size < 0 or (size == 0 and n):
-            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
-        lengths = [builtins.min(size, n - start) for start in range(0, n, size or 1)] or [0]
-    else:
-        op, lengths = index.split_with_sizes, list(split_size_or_sections)
-        if sum(lengths) != n or builtins.any(m < 0 for m in lengths):
-            raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension "
-                f"{axis}), "
-                f"but got split_sizes={lengths}"
-            )
-    ends = np.cumsum(lengths).tolist()
-    return tuple(_part(op, input, axis, end - m, end) for m, end in zip(lengths, ends, strict=True))
-
-
-@method
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Up to that many views of equal size along dim, the last possibly smaller."""
-    if chunks < 1:
-        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    n = input.array.shape[_axis_to_cut("chunk", input, dim)]
-    return split(input, -(-n // chunks) if n else [0] * chunks, dim)
-
-
-@method
-def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """A view of each slice along dim, without that dimension."""
-    if not input.ndim:
-        raise IndexError("unbind: a 0-d tensor has no dimension to take apart")
-    axis = dimension(dim, input.ndim)
-    lead = (slice(None),) * axis
-    return tuple(apply(index.unbind, input, key=(*lead, i, ...), unique=True) for i in range(input.array.shape[axis]))
-
-
-@method
-def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """A view of one slice along dim, without that dimension."""
-    axis = dimension(dim, input.ndim)
-    return input[(slice(None),) * axis + (int(index),)]
-
-
-@method
-def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
-    """A copy with the order along the dims turned round."""
-    return apply(ops.flip, input, axes=distinct(sizes(args, dims), input.ndim))
-
-
-@method
-def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
-    """Elements moved on by shifts along dims (without: in the flat order), those that fall off coming in in front."""
-    shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    if dims is None and len(shifts) == 1:
-        return apply(ops.roll, input, shifts=shifts[0], axes=None)
-    dims = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
-    if len(shifts) != len(dims):
-        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}")
-    return apply(ops.roll, input, shifts=shifts, axes=tuple(dimension(d, input.ndim) for d in dims))
-
-
-def _check_matrix(name: str, input: Tensor) -> Tensor:
-    if check_tensor(name, input).ndim < 2:
-        raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
-    return input
-
-
-@method
-def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The lower triangle of each matrix, zeros above the diagonal."""
-    return apply(ops.tril, _check_matrix("tril", input), diagonal=diagonal)
-
-
-@method
-def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The upper triangle of each matrix, zeros below the diagonal."""
-    return apply(ops.triu, _check_matrix("triu", input), diagonal=diagonal)
-
-
-@method
-def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """A view of the diagonal of two dimensions as the last dimension: element i is at (i, i + offset)."""
-    a, b = dimension(dim1, input.ndim), dimension(dim2, input.ndim)
-    if a == b:
-        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    return apply(ops.diagonal, input, offset=offset, axes=(a, b))
-
-
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """With pad = (before, after) elements of `value` around the last dimension, then the one before it, and so on."""
-    if mode != "constant":
-        raise NotImplementedError(f"pad: mode {mode!r} is not supported; only 'constant' is")
-    if len(pad) % 2 or len(pad) > 2 * input.ndim:
-        raise RuntimeError(f"pad: expected pairs for up to {input.ndim} dimensions, not {list(pad)}")
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    widths = (*((0, 0),) * (input.ndim - len(pairs)), *reversed(pairs))
-    for (before, after), n in zip(widths, input.array.shape, strict=True):
-        if n + before + after < 0 or -before > n or -after > n:
-            raise RuntimeError(f"pad: {list(pad)} cuts off more than a dimension of {n} has")
-    return apply(ops.pad, input, widths=widths, value=dtypes.fill_value("pad", float(value or 0), input.dtype))
-
-
-@method
 def contiguous(input: Tensor) -> Tensor:
     """The tensor itself where its elements lie in order in memory, else a copy in which they do."""
     return input if input.is_contiguous() else clone(input)
@@ -485,6 +266,18 @@ def atleast_1d(input: Tensor) -> Tensor:
     return input if input.ndim else reshape(input, (1,))
 
 
+def atleast_2d(input: Tensor) -> Tensor:
+    """A number or vector as a matrix of one row."""
+    return input if input.ndim >= 2 else reshape(input, (1, input.array.size))
+
+
+def atleast_3d(input: Tensor) -> Tensor:
+    """With three dimensions at least: a vector becomes (1, n, 1), a matrix (n, m, 1)."""
+    if input.ndim >= 3:
+        return input
+    return unsqueeze(atleast_2d(input), -1)
+
+
 def numel(input: Tensor) -> int:
     """The number of elements."""
     return input.numel()
@@ -497,9 +290,6 @@ def broadcast_shapes(*shapes: Any) -> Size:
     except ValueError as error:
         raise RuntimeError(f"broadcast_shapes: {error}") from None
 
-
-for _function in (tril, triu):
-    in_place(_function)
 
 for _function in (squeeze, unsqueeze, transpose, t):
     shape_in_place(_function)

@@ -9,10 +9,10 @@ import numpy as np
 from tinygrad_llm import devices
 from tinygrad_llm.autograd import return_types
 from tinygrad_llm.autograd.autocast import autocasts
-from tinygrad_llm.autograd.functions import elementwise, index, reduce, shape
+from tinygrad_llm.autograd.functions import compare, elementwise, join, reduce, shape
 from tinygrad_llm.autograd.functions.common import check_tensor, dimension
-from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
-from tinygrad_llm.devices import array_module
+from tinygrad_llm.autograd.methods import method, near
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 from tinygrad_llm.dtypes import float32, float64, int32, int64
 
 
@@ -44,7 +44,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     n = input.array.shape[axis] if input.ndim else 1
     if not 1 <= k <= n:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {axis}: {k} of {n}")
-    values, indices = (shape.select(x, axis, k - 1) if input.ndim else x for x in reduce.sort(input, axis))
+    values, indices = (join.select(x, axis, k - 1) if input.ndim else x for x in reduce.sort(input, axis))
     if keepdim and input.ndim:
         values, indices = shape.unsqueeze(values, axis), shape.unsqueeze(indices, axis)
     return return_types.kthvalue(values, indices)
@@ -60,7 +60,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if n == 0:
             return wrap(devices.filled(input.array, (), np.nan))
         nans = input.is_floating_point() and bool(np.isnan(flat.array).any())
-        return shape.select(reduce.sort(flat).values, 0, n - 1 if nans else (n - 1) // 2)
+        return join.select(reduce.sort(flat).values, 0, n - 1 if nans else (n - 1) // 2)
     axis = dimension(dim, input.ndim)
     n = input.array.shape[axis] if input.ndim else 1
     if n == 0:
@@ -97,13 +97,13 @@ def quantile(
     if x.array.shape[axis] == 0:
         raise RuntimeError("quantile() input tensor must be non-empty")
     ordered = shape.movedim(reduce.sort(x, axis).values, axis, 0)
-    found = shape.stack([_at(ordered, float(share) * (len(ordered) - 1), interpolation) for share in shares])
+    found = join.stack([_at(ordered, float(share) * (len(ordered) - 1), interpolation) for share in shares])
     if np.isnan(x.array).any():
         nan = wrap(np.isnan(np.moveaxis(x.array, axis, 0)).any(0))
         found = elementwise.masked_fill(found, nan, float("nan"))
     if keepdim:
         found = shape.unsqueeze(found, axis + 1) if dim is not None else shape.reshape(found, (-1,) + (1,) * input.ndim)
-    return found if np.ndim(q.array if isinstance(q, Tensor) else q) else shape.select(found, 0, 0)
+    return found if np.ndim(q.array if isinstance(q, Tensor) else q) else join.select(found, 0, 0)
 
 
 def _at(ordered: Tensor, place: float, interpolation: str) -> Tensor:
@@ -136,22 +136,22 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     axis = dimension(dim, x.ndim)
     if x.ndim == 0 or x.array.shape[axis] == 0:
         return x.clone()
-    products = [shape.select(x, axis, 0)]
+    products = [join.select(x, axis, 0)]
     for i in range(1, x.array.shape[axis]):
-        products.append(elementwise.mul(products[-1], shape.select(x, axis, i)))
-    return shape.stack(products, axis)
+        products.append(elementwise.mul(products[-1], join.select(x, axis, i)))
+    return join.stack(products, axis)
 
 
 @method
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum, with nan counted as 0."""
-    return reduce.sum_(elementwise.masked_fill(input, elementwise.isnan(input), 0), dim, keepdim, dtype=dtype)
+    return reduce.sum_(elementwise.masked_fill(input, compare.isnan(input), 0), dim, keepdim, dtype=dtype)
 
 
 @method
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean of the elements that are not nan."""
-    counted = reduce.sum_(elementwise.logical_not(elementwise.isnan(input)), dim, keepdim)
+    counted = reduce.sum_(compare.logical_not(compare.isnan(input)), dim, keepdim)
     return elementwise.div(nansum(input, dim, keepdim, dtype=dtype), counted)
 
 
@@ -178,35 +178,3 @@ def isin(elements: Tensor, test_elements: Any, *, assume_unique: bool = False, i
     known = test_elements.array if isinstance(test_elements, Tensor) else np.asarray(test_elements)
     known = devices.move(known, elements.device)
     return wrap(np.isin(elements.array, known, invert=invert))
-
-
-@method
-@near
-def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
-    """Write a number onto the diagonal of a matrix."""
-    if self.ndim != 2 or wrap:
-        raise NotImplementedError("fill_diagonal_: only matrices are supported, without wrap")
-    shape.diagonal(self).fill_(fill_value)
-    return self
-
-
-@method
-def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """A copy with a number in the slices that a vector of indices names along dim."""
-    copy = input.clone()
-    copy[(slice(None),) * dimension(dim, input.ndim) + (index,)] = value
-    return copy
-
-
-@method
-@near
-def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
-    """self[indices] = values; with accumulate the values are added, each as often as its place is named."""
-    key = tuple(indices)
-    if accumulate:
-        flat = wrap(array_module(self.array).arange(self.array.size).reshape(self.array.shape))[key]
-        added = shape.reshape(values.expand(flat.array.shape), (-1,))
-        total = index.index_add(shape.reshape(self, (-1,)), 0, shape.reshape(flat, (-1,)), added)
-        return self.write(shape.reshape(total, self.array.shape), "index_put_")
-    self[key] = values
-    return self

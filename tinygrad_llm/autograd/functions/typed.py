@@ -7,7 +7,8 @@ from typing import Any
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import cast
 from tinygrad_llm.autograd.functions.operators import to
-from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
+from tinygrad_llm.autograd.methods import method, near
+from tinygrad_llm.autograd.tensor import Tensor, wrap
 
 
 @method

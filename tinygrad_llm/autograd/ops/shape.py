@@ -17,7 +17,6 @@ def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape), (lambda g: g.reshape(before),)
 
 
-unsafe_view = reshape.printing("UnsafeViewBackward0")
 unsqueeze = reshape.printing("UnsqueezeBackward0")
 squeeze, squeeze_one, squeeze_some = (reshape.printing(f"SqueezeBackward{i}") for i in range(3))
 expand_nothing = reshape.printing("ExpandBackward0")

@@ -15,12 +15,7 @@ from tinygrad_llm.kernels.cuda.launch import REAL_OF, in_order, kinds, launch
 from tinygrad_llm.kernels.cuda.rows import blocks_of
 from tinygrad_llm.kernels.reference import REFERENCE
 
-MOST_BLOCKS = 4096  # a thread takes several packs where there are more
 PIECE = 32_768  # elements of a block, where many arrays are worked on at once; a multiple of 4
-
-
-def _grid(count: int, vec: int) -> tuple[int]:
-    return (min(MOST_BLOCKS, blocks_of(count, 256 * vec)),)
 
 
 def adamw(

@@ -1,8 +1,8 @@
 """The functions of torch.nn.functional: layers, activations and losses without state, checked at this border."""
 
+from tinygrad_llm.autograd.functions.arrange import pad
 from tinygrad_llm.autograd.functions.elementwise import sigmoid, tanh
 from tinygrad_llm.autograd.functions.index import one_hot
-from tinygrad_llm.autograd.functions.shape import pad
 from tinygrad_llm.nn.functional.activation import (
     celu,
     celu_,

@@ -14,13 +14,14 @@ from tinygrad_llm.autograd.functions.elementwise import relu as _relu
 from tinygrad_llm.autograd.functions.elementwise import tanh, where
 from tinygrad_llm.autograd.functions.reduce import log_softmax as _log_softmax
 from tinygrad_llm.autograd.functions.reduce import softmax as _softmax
+from tinygrad_llm.autograd.in_place import write
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 from tinygrad_llm.nn.functional.common import only_floating
 
 
 def _maybe_in_place(input: Tensor, y: Tensor, name: str, inplace: bool) -> Tensor:
-    return input.write(y, name + "_") if inplace else y
+    return write(input, y, name + "_") if inplace else y
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes, random
+from tinygrad_llm import dtypes
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.common import check_tensor
 from tinygrad_llm.autograd.functions.shape import broadcast_shapes
 from tinygrad_llm.autograd.ops import attention as attention_ops
-from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
-from tinygrad_llm.nn.functional.common import check_probability, keep_mask
+from tinygrad_llm.autograd.tensor import Tensor, apply
+from tinygrad_llm.nn.functional.common import check_probability, keep_mask, mask_key
 
 
 @autocasts
@@ -53,8 +53,7 @@ def scaled_dot_product_attention(
     if q.array.shape[-1] != k.array.shape[-1] or k.array.shape[-2] != v.array.shape[-2]:
         raise RuntimeError(
             f"{name}: query {list(q.shape)} and key {list(k.shape)} must agree in the last dimension, key and value "
-            f"{list(v.shape)} in the "
-            "last but one"
+            f"{list(v.shape)} in the last but one"
         )
     grouped = enable_gqa and k.array.shape[-3] != q.array.shape[-3]
     if grouped and (q.array.shape[-3] % k.array.shape[-3] or k.array.shape[-3] != v.array.shape[-3]):
@@ -96,10 +95,7 @@ def _keep(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor | int | None
     """What dropout keeps of weights (B, H, T, S): a mask drawn on the CPU; for a GPU the key of a stream."""
     if not p:
         return None
-    if like.is_cpu:
-        return keep_mask(shape, p, like)
-    key = random.default_generator.key()
-    return key if isinstance(key, int) else wrap(key)
+    return keep_mask(shape, p, like) if like.is_cpu else mask_key()
 
 
 def _leading(name: str, *tensors: Tensor) -> tuple[int, ...]:

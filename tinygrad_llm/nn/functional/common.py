@@ -30,12 +30,17 @@ def keep_mask(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
         return wrap(kernels.of(like.array).keep_mask(random.default_generator.key(), p, shape, like.array))
 
 
+def mask_key() -> Tensor | int:
+    """The key of a stream from which a GPU makes a mask: a number, or in a graph that is captured a place for one."""
+    key = random.default_generator.key()
+    return key if isinstance(key, int) else wrap(key)
+
+
 def keep_mask_like(x: Tensor, p: float) -> Tensor | int:
     """A mask drawn in the order in which x lies in memory; on a GPU the key of a stream, from which kernels make it."""
     array = x.array
     if not x.is_cpu:
-        key = random.default_generator.key()
-        return key if isinstance(key, int) else wrap(key)
+        return mask_key()
     if array.flags.c_contiguous or 0 in array.strides:
         return keep_mask(array.shape, p, x)
     order = np.argsort([-stride for stride in array.strides], kind="stable").tolist()

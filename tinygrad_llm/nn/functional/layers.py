@@ -7,12 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from tinygrad_llm import devices, dtypes, kernels
+from tinygrad_llm import dtypes, kernels
 from tinygrad_llm.autograd.autocast import autocasts, narrow_dtype, narrowed
 from tinygrad_llm.autograd.functions import elementwise as _elementwise
-from tinygrad_llm.autograd.functions.common import check_tensor, result_type
+from tinygrad_llm.autograd.functions.common import check_tensor, outside, result_type
+from tinygrad_llm.autograd.in_place import write
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import int8 as int8_ops
@@ -40,8 +39,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         last = input.array.shape[-1] if input.ndim else "no"
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({rows}x{last} and {k}x{n}): linear: the last dimension of "
-            f"input "
-            f"{list(input.shape)} must match weight {list(weight.shape)}"
+            f"input {list(input.shape)} must match weight {list(weight.shape)}"
         )
     if bias is not None and bias.array.shape not in ((weight.array.shape[0],), (1,), ()):
         raise RuntimeError(
@@ -113,10 +111,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, not {list(weight.shape)}")
     rows, ids = weight.array.shape[0], input.array
-    if not isinstance(ids, np.ndarray):
-        devices.run(kernels.check_index, [ids], ids, 0, rows, "embedding")
-    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
-        bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+    bad = outside("embedding", ids, 0, rows)
+    if bad is not None:
         raise IndexError(
             f"index out of range in self: embedding: id {bad} is not in a table of {rows} rows (0 to {rows - 1})"
         )
@@ -147,7 +143,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not training or p == 0 or not input.array.size:
         return input
     y = input * 0.0 if p == 1 else apply(ops.dropout, input, keep_mask_like(input, p), p=p)
-    return input.write(y, "dropout") if inplace else y
+    return write(input, y, "dropout") if inplace else y
 
 
 def dropout_add(input: Tensor, shortcut: Tensor, p: float, training: bool) -> Tensor:

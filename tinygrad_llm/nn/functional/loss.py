@@ -88,8 +88,7 @@ def cross_entropy(
 
     Raises:
         ValueError: input and target differ in the number of rows. RuntimeError: in another dimension. IndexError: a
-        target
-            is no class.
+            target is no class.
     """
     check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:

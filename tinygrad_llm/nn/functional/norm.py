@@ -86,11 +86,15 @@ def batch_norm(
     else:
         average, variance = running_mean, running_var
     y = (input - average.reshape(channels)) * (variance.reshape(channels) + eps).rsqrt()
+    return printing(_scaled_channels(y, weight, bias), "NativeBatchNormBackward0")
+
+
+def _scaled_channels(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """y weight + bias, a number of either (C,) for each channel, which is dimension 1."""
+    channels = (1, -1, *(1,) * (y.ndim - 2))
     if weight is not None:
         y = y * weight.reshape(channels)
-    if bias is not None:
-        y = y + bias.reshape(channels)
-    return printing(y, "NativeBatchNormBackward0")
+    return y if bias is None else y + bias.reshape(channels)
 
 
 @autocasts
@@ -110,9 +114,4 @@ def group_norm(
         )
     rows = input.reshape(input.size(0), num_groups, -1)
     y = layer_norm(rows, rows.shape[-1:], eps=eps).reshape(input.shape)
-    channels = (1, -1, *(1,) * (input.ndim - 2))
-    if weight is not None:
-        y = y * weight.reshape(channels)
-    if bias is not None:
-        y = y + bias.reshape(channels)
-    return printing(y, "NativeGroupNormBackward0")
+    return printing(_scaled_channels(y, weight, bias), "NativeGroupNormBackward0")
