@@ -79,7 +79,7 @@ def test_a_long_field_is_read_and_the_limit_of_the_csv_module_is_what_it_was(tmp
         ("a.jsonl", '{"a": 1}\n[1]\n', "line 2 must be an object, not list"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2 is not JSON"),
         ("a.jsonl", "[" * 100_000, "line 1 is nested too deep"),
-        ("a.xls", "a", "unknown format 'xls'; say format= one of csv, tsv, json, jsonl"),
+        ("a.xls", "a", "unknown format 'xls'; let its name end in, or say format=, one of csv, tsv, json, jsonl"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, message):
