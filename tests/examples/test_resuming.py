@@ -306,6 +306,8 @@ def test_a_run_over_another_kind_leaves_none_of_its_files(given, whole, tmp_path
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_flag_that_another_makes_void_is_refused(given, tmp_path, capsys, name):
     of_data = {"instructions": "tasks", "preferences": "pairs"}
+    assert run(name, *flags("lora", given, name), "--model=", "--out", tmp_path / "out") == 2
+    assert "--model is empty" in capsys.readouterr().err
     for flag in ("layers", "heads", "channels", *(["pretrain-steps"] if name == "instructions" else [])):
         assert run(name, *flags("lora", given, name), f"--{flag}=3", "--out", tmp_path / "out") == 2
         assert f"--{flag} 3: means nothing beside --model; leave one out" in capsys.readouterr().err

@@ -89,8 +89,9 @@ def check_run_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--keep {args.keep}: at least 1 checkpoint must stay")
     if args.save_every < 0 or not 0 <= args.save_minutes < math.inf:
         raise ValueError(f"--save-every {args.save_every} and --save-minutes {args.save_minutes:g} must be at least 0")
-    if args.data == "" or args.out == "":
-        raise ValueError(f"--{'data' if args.data == '' else 'out'} is empty; name a path (. is the current folder)")
+    for name in ("data", "out", "model"):
+        if getattr(args, name, None) == "":
+            raise ValueError(f"--{name} is empty; name a path (. is the current folder)")
 
 
 def check_without(args: argparse.Namespace, other: str, names: Iterable[str]) -> None:
