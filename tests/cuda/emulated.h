@@ -2,8 +2,8 @@
 // turns, one after the other. A thread runs until it must wait for others: at __syncthreads for its block, in a shuffle
 // for its warp. Blocks run one after the other, so that shared memory is static memory; what a launch asks for is full
 // of NaN when a block starts. What a GPU forbids is a fault, which fails the test: to have left a warp that works
-// together, to meet at different barriers, addresses that are no multiples of what is moved, writes just behind the
-// shared memory that was asked for.
+// together, to meet at different barriers, to wait for those who never come, addresses that are no multiples of what is
+// moved, writes just behind the shared memory that was asked for.
 
 #include <cmath>
 #include <cstdint>
@@ -36,10 +36,11 @@ namespace emulated {
 constexpr int WARP = 32, STACK = 1 << 16, MOST = 1024;
 
 // Threads that wait for each other; whoever ends is not waited for any more.
+unsigned released;  // barriers so far, at which all have met
 struct Barrier {
     int members = 0, waiting = 0;
     unsigned round = 0;
-    void release_if_all_wait() { if (members && waiting == members) { waiting = 0; round++; } }
+    void release_if_all_wait() { if (members && waiting == members) { waiting = 0; round++; released++; } }
 };
 
 // A context starts by setcontext, and goes on by _longjmp, which leaves the signals as they are and so costs no system call.
@@ -53,14 +54,16 @@ struct Thread {
 Thread threads[MOST];
 char *stacks = new char[size_t(STACK) * MOST];
 constexpr size_t ROOM = 1 << 18, BEHIND = 1 << 12;  // bytes of shared memory at most; those that are watched behind it
+constexpr size_t SHARED = 1024;  // where shared memory begins: before it lies what a Hopper keeps for itself
 char *dynamic = new (std::align_val_t(1024)) char[ROOM + BEHIND];
 size_t asked;
 const char *fault;
 jmp_buf scheduler;
 int current, count;
-bool late;  // whether copies that nobody has waited for have not yet arrived; else they have
+bool late;  // whether copies that nobody has waited for have not yet arrived; else they have, and products have not
 Index block_index, block_size, grid_size;
-Barrier block_barrier, warp_barriers[MOST / WARP];
+constexpr int GROUP = 4 * WARP;  // a warpgroup, whose products are a Hopper's
+Barrier block_barrier, warp_barriers[MOST / WARP], group_barriers[MOST / GROUP];
 unsigned long long slots[MOST];
 const std::function<void()> *body;
 
@@ -97,7 +100,7 @@ void entry()
 {
     (*body)();
     threads[current].done = true;
-    for (Barrier *barrier : {&block_barrier, &warp_barriers[current / WARP]}) {
+    for (Barrier *barrier : {&block_barrier, &warp_barriers[current / WARP], &group_barriers[current / GROUP]}) {
         barrier->members--;
         barrier->release_if_all_wait();
     }
@@ -118,6 +121,7 @@ void run_block(int step)
     memset(dynamic, 0xff, asked + BEHIND);
     block_barrier = Barrier{count};
     for (int w = 0; w * WARP < count; w++) warp_barriers[w] = Barrier{min(WARP, count - w * WARP)};
+    for (int w = 0; w * GROUP < count; w++) group_barriers[w] = Barrier{min(GROUP, count - w * GROUP)};
     for (int i = 0; i < count; i++) {
         Thread &t = threads[i];
         t.index = {i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y};
@@ -128,8 +132,14 @@ void run_block(int step)
         t.context.uc_link = nullptr;
         makecontext(&t.context, entry, 0);
     }
-    for (current = 0; block_barrier.members; current = (current + step) % count)
+    unsigned before = released;
+    int turns = 0, left = count;  // since somebody got on
+    for (current = 0; block_barrier.members; current = (current + step) % count) {
         if (!threads[current].done) take_turn();
+        if (released != before || block_barrier.members != left) turns = 0;
+        before = released, left = block_barrier.members;
+        if (++turns > 2 * count) return check(false, "threads wait for others that never come");
+    }
     for (size_t i = asked; i < asked + BEHIND; i++) check(dynamic[i] == char(0xff), "written behind the shared memory");
 }
 
@@ -180,6 +190,8 @@ inline void wait_for_block(int line)
     emulated::wait(block);
 }
 #define __syncthreads() wait_for_block(__LINE__)
+inline size_t __cvta_generic_to_shared(const void *p) { return (const char *)p - emulated::dynamic + emulated::SHARED; }
+template <typename T> T __shfl_sync(unsigned, T x, int lane) { return emulated::shuffled(x, lane); }
 template <typename T> T __shfl_xor_sync(unsigned, T x, int mask) { return emulated::shuffled(x, emulated::current % 32 ^ mask); }
 template <typename T> T __shfl_up_sync(unsigned, T x, int by)
 {

@@ -1,7 +1,6 @@
 // kernels/cuda/wgmma.cuh on a processor: what each instruction computes, as its manual says. A product that was begun is
-// computed at once or not before it is waited for: turns in one order have the first, in the other the second.
-
-struct alignas(1024) Atom { unsigned short x[8][64]; };
+// computed at once or not before it is waited for: turns in one order have the first, in the other the second. Where
+// copies arrive at once products are late, so that a tile that is written to while products read it is another one.
 
 #if REAL == 1
 #define number_of from_bf16
@@ -33,7 +32,8 @@ inline float element(unsigned long long factor, int row, int column)
     size_t place = (factor & 0x3fff) * 16, next_columns = (factor >> 16 & 0x3fff) * 16, next_rows = (factor >> 32 & 0x3fff) * 16;
     place += row / 8 * next_rows + row % 8 * 128 + column / 64 * next_columns + column % 64 * 2;
     place ^= (place >> 7 & 7) << 4;
-    check(place < asked, "a factor that lies behind the shared memory");
+    place -= SHARED;
+    check(place < asked, "a factor that lies outside of the shared memory");
     return number_of(*reinterpret_cast<unsigned short *>(dynamic + min(place, ROOM)));
 }
 
@@ -60,25 +60,28 @@ inline void Product::run() const
         }
 }
 
+// The four warps of a warpgroup begin a product together, of the same factors in shared memory.
 inline void begin(const Product &product)
 {
-    check(count % 128 == 0, "a warpgroup that is not whole");
+    static Product given[MOST];
+    check(count % GROUP == 0 && group_barriers[current / GROUP].members == GROUP, "a warpgroup that is not whole");
+    given[current] = product;
+    wait(group_barriers[current / GROUP]);
+    const Product &first = given[current / GROUP * GROUP];
+    check(product.a == first.a && product.b == first.b && product.columns == first.columns && product.add == first.add,
+          "a warpgroup whose warps begin different products");
+    wait(group_barriers[current / GROUP]);
     check(ready[current], "a product that begins before the registers are in order");
     for (int i = 0; i < count; i++) check(!hidden[i], "a product that may not see what was copied");
-    for (unsigned long long factor : {product.a, product.b}) check((factor & 0x3fff) * 16 % 16 == 0, "a factor out of line");
+    for (unsigned long long factor : {product.a, product.b})
+        check((factor & 0x3fff) * 16 % 1024 < 128, "a factor that does not begin in an atom's first row");
     if (groups[current].empty()) groups[current].emplace_back();
-    if (late) groups[current].back().push_back(product);
-    else product.run();
+    if (late) product.run();
+    else groups[current].back().push_back(product);
 }
 
 }  // namespace emulated
 
-inline unsigned long long factor_at(const void *tile, int next_columns)
-{
-    size_t place = static_cast<const char *>(tile) - emulated::dynamic;
-    emulated::check(place % 1024 == 0, "a tile that does not begin with an atom");
-    return 1ULL << 62 | 64ULL << 32 | (unsigned long long)next_columns / 16 << 16 | place / 16;
-}
 inline void begin_products() { emulated::ready[emulated::current] = true; }
 inline void end_products() { emulated::groups[emulated::current].emplace_back(); }
 inline void show_to_products() { emulated::hidden[emulated::current] = false; }

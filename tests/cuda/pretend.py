@@ -20,7 +20,7 @@ import pytest
 
 from tests.cuda import pretend_cublas, recorded
 from tinygrad_llm import devices, dtypes
-from tinygrad_llm.kernels.cuda import cublaslt, products
+from tinygrad_llm.kernels.cuda import cublaslt, launch, products
 
 bfloat16 = np.dtype(dtypes.bfloat16.numpy)
 waits: list[str] = []  # what was asked of arrays that a real GPU must first have computed
@@ -407,17 +407,17 @@ def gpu(gpus: int = 1) -> Iterator[None]:
     library = pretend_cublas.Library()
     patch.setattr(cublaslt, "_library", lambda: library)
     patch.setattr(products, "works", lambda number: True)
-    forget_products()
+    forget_gpu()
     recorded.too_early.clear()
     try:
         yield
         assert not recorded.too_early, "memory in use by a copy was given to others"
     finally:
         patch.undo()
-        forget_products()
+        forget_gpu()
 
 
-def forget_products() -> None:
+def forget_gpu() -> None:
     """What was made for one library and one kind of GPU is nothing to another."""
-    for known in (cublaslt._known, cublaslt._handle, cublaslt._workspace):
+    for known in (cublaslt._known, cublaslt._handle, cublaslt._workspace, launch.is_hopper):
         known.cache_clear()

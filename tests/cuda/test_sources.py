@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def include_folder() -> Path:
 def compiled(file: str, definitions: tuple[tuple[str, int], ...], architecture: str, text: str | None = None) -> str:
     """NVRTC's log of a file, with what the assembler says of each kernel's resources.
 
+    It is told what CuPy tells it, which names the GPU's architecture (sm_90) behind ours (sm_90a).
     Raises: NVRTC's error where it does not compile.
     """
     nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
@@ -114,8 +116,8 @@ def compiled(file: str, definitions: tuple[tuple[str, int], ...], architecture: 
         nvrtc.getVersion()
     except Exception as error:
         pytest.skip(f"NVRTC is not installed ({error}): pip install nvidia-cuda-nvrtc")
-    options = [*launch.OPTIONS, *(f"-D{key}={value}" for key, value in definitions), "--ptxas-options=-v"]
-    options += [f"-arch={architecture}", "-ftz=true", f"-I{include_folder()}"]  # CuPy adds -ftz=true
+    options = [*launch.options_of(definitions), "-ftz=true", f"-arch={architecture.removesuffix('a')}"]
+    options += ["--device-as-default-execution-space", "--ptxas-options=-v", f"-I{include_folder()}"]
     program = nvrtc.createProgram(launch.source(file) if text is None else text, f"{file}.cu", (), ())
     try:
         nvrtc.compileProgram(program, tuple(options))
@@ -162,6 +164,28 @@ def test_everything_compiles_without_spills(launches, architecture):
         for name, registers, own in used(log):  # a multiprocessor has 65,536, which a warp takes 256 at a time
             assert -(-registers // 8) * 8 * MOST[file, name, definitions] <= 65536, f"{name} of {file}.cu: {registers}"
             assert own <= 48 * 1024 - launch.FREE or not takes_shared_memory(file, name), f"{name} of {file}.cu: {own}"
+
+
+def test_an_instruction_of_hopper_s_own_asks_for_its_architecture():
+    text = 'extern "C" __global__ void f() { asm volatile("wgmma.fence.sync.aligned;"); }'
+    compiled("own", (("HOPPER", 1),), "sm_90", text)
+    with pytest.raises(RuntimeError, match="wgmma"):
+        compiled("own", (), "sm_90", text)
+
+
+HOPPERS = [("90", (12, 9), True), ("90", (13, 5), True), ("90", (12, 8), False), ("100", (13, 5), False)]
+
+
+@pytest.mark.parametrize(("capability", "version", "served"), HOPPERS)
+def test_an_nvrtc_that_takes_one_architecture_alone_is_not_asked_for_hopper_s(capability, version, served, monkeypatch):
+    """Before 12.9 it says "--gpu-architecture (-arch) defined more than once", at every try of a kernel."""
+    cuda = SimpleNamespace(
+        Device=lambda number: SimpleNamespace(compute_capability=capability),
+        nvrtc=SimpleNamespace(getVersion=lambda: version),
+    )
+    monkeypatch.setattr(launch.devices, "device", lambda *args: None)
+    monkeypatch.setattr(launch.devices, "module_of", lambda device: SimpleNamespace(cuda=cuda))
+    assert launch.is_hopper.__wrapped__(0) is served
 
 
 def test_errors_and_spills_are_seen():

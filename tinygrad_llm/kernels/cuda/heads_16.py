@@ -144,18 +144,21 @@ def _is_in_chunks(x: Any) -> bool:
     )
 
 
-def serves_hopper(asked: Asked, room: int) -> bool:
+def serves_hopper(which: int, asked: Asked, room: int) -> bool:
     """As `serves`, queries that fill 64 rows, on a GPU of compute capability 9.0: those after it have other products.
 
-    Fewer queries, as when text is written, would be tried anew for each number of keys.
+    Fewer queries, as when text is written, are tried anew for each number of keys; and where masks or dropout leave
+    one way to divide the work, the others would be the same kernels tried again.
     """
-    return asked.q.shape[2] >= 64 and serves(asked, room) and is_hopper(asked.q.device.id)
+    lean = asked.mask is not None or asked.keep is not None
+    wanted = asked.q.shape[2] >= 64 and not (which and lean)
+    return wanted and serves(asked, room) and is_hopper(asked.q.device.id)
 
 
 TENSOR_CORES_16 = Way("attention_16.cu", serves, partial(forward, tiles_of_warps), partial(backward, tiles_of_warps))
 HOPPER_16 = [
     Way(
-        f"attention_16.cu by wgmma, {i}", serves_hopper, partial(forward, partial(tiles_of_warpgroups, i)),
+        f"attention_16.cu by wgmma, {i}", partial(serves_hopper, i), partial(forward, partial(tiles_of_warpgroups, i)),
         partial(backward, partial(tiles_of_warpgroups, i)),
     ) for i in range(2)
 ]  # fmt: skip

@@ -22,7 +22,8 @@ from tinygrad_llm.kernels.cuda import capture
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
-HOPPER = ("-arch=sm_90a",)  # for what defines HOPPER: instructions of this generation alone. CuPy adds -arch=sm_90
+HOPPER = ("-arch=sm_90a",)  # for what defines HOPPER: instructions of this generation alone. CuPy adds -arch=sm_90,
+TWICE = (12, 9)  # the first NVRTC that takes both, and goes by this one
 FLOAT32 = np.dtype(np.float32)
 REALS = (FLOAT32, np.dtype(dtypes.bfloat16.numpy), np.dtype(np.float16))  # what `real` is where REAL is 0, 1, 2
 REAL_OF = {dtype: real for real, dtype in enumerate(REALS)}
@@ -94,6 +95,12 @@ def _expected(file: str, name: str, definitions: tuple[tuple[str, int], ...]) ->
     return expected(signatures(source(file))[name], dict(definitions))
 
 
+def options_of(definitions: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """What NVRTC is told, but for what CuPy adds."""
+    hopper = HOPPER if "HOPPER" in dict(definitions) else ()
+    return (*OPTIONS, *(f"-D{key}={value}" for key, value in definitions), *hopper)
+
+
 @cache
 def compiled(file: str, name: str, definitions: tuple[tuple[str, int], ...]) -> Any:
     """A kernel, compiled with these definitions.
@@ -102,8 +109,7 @@ def compiled(file: str, name: str, definitions: tuple[tuple[str, int], ...]) -> 
         RuntimeError: it does not compile; NVRTC's log says why.
     """
     cupy = devices.module_of(devices.device("cuda"))
-    options = (*OPTIONS, *(f"-D{key}={value}" for key, value in definitions))
-    options += HOPPER if "HOPPER" in dict(definitions) else ()
+    options = options_of(definitions)
     module = cupy.RawModule(code=source(file), options=options)
     try:
         return module.get_function(name)
@@ -254,6 +260,6 @@ def shared_memory(number: int) -> int:
 
 @cache
 def is_hopper(number: int) -> bool:
-    """Whether a GPU is of the generation that has wgmma: compute capability 9.0, and no other."""
-    cupy = devices.module_of(devices.device("cuda", number))
-    return cupy.cuda.Device(number).compute_capability == "90"
+    """Whether a GPU has wgmma, being of compute capability 9.0 and no other, and NVRTC may be told so."""
+    cuda = devices.module_of(devices.device("cuda", number)).cuda
+    return cuda.Device(number).compute_capability == "90" and cuda.nvrtc.getVersion() >= TWICE

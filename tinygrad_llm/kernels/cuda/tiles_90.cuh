@@ -2,8 +2,25 @@
 // them each (M = 1), factors read where they lie. tiles_16.cuh has the same functions for every GPU.
 //
 // Here a product is begun when its function returns; wait_for<n>(s) waits for s, while n products begun after it go on.
+//
+// A tile in shared memory is made of atoms: 8 rows of 64 numbers, 1024 bytes that begin at a multiple of as many, whose
+// chunks of 16 bytes lie in an order that changes from row to row (chunk c of row r at c ^ r), so that 8 rows of one
+// chunk are in different banks. Rows follow each other atom by atom; columns from 64 on are a tile of their own behind it.
+//
+// Source: NVIDIA, Parallel Thread Execution ISA: wgmma's matrix descriptor, strides, canonical layouts.
 
 #include "wgmma.cuh"
+
+struct alignas(1024) Atom { unsigned short x[8][64]; };
+
+// A factor as the instruction takes it: where it begins, how far its next 64 columns are (where rows are summed over and
+// there are more than 64 columns), how far its next 8 rows are, and the order of chunks.
+__device__ unsigned long long factor_at(const void *tile, int next_columns)
+{
+    // The same in every thread; told so, the compiler keeps it where the instruction wants it.
+    unsigned place = __shfl_sync(~0u, (unsigned)__cvta_generic_to_shared(tile), 0);
+    return (unsigned long long)(1u << 30 | sizeof(Atom) / 16) << 32 | next_columns / 16 << 16 | (place & 0x3ffff) / 16;
+}
 
 #define SIDE_BY_SIDE 64  // rows of a tile that are worked on together
 

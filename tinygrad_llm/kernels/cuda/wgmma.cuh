@@ -2,10 +2,6 @@
 // where they lie in shared memory. On a processor other definitions of the same functions take their place:
 // tests/cuda/emulated_wgmma.h.
 //
-// A tile in shared memory is made of atoms: 8 rows of 64 numbers, 1024 bytes that begin at a multiple of as many, whose
-// chunks of 16 bytes lie in an order that changes from row to row (chunk c of row r at c ^ r), so that 8 rows of one
-// chunk are in different banks. Rows follow each other atom by atom; columns from 64 on are a tile of their own behind it.
-//
 // A product is begun, and goes on while the warps do something else, until they wait for it. So:
 //   begin_products()          before the first, whenever registers that it reads or adds to were written
 //   multiply_...              as many as are wanted
@@ -15,18 +11,7 @@
 // Copies to shared memory (cp.async) go another way than the products' reads: who has waited for them calls
 // show_to_products() before the barrier that lets others read.
 //
-// Source: NVIDIA, Parallel Thread Execution ISA: wgmma.mma_async, matrix descriptor, strides, canonical layouts.
-
-struct alignas(1024) Atom { unsigned short x[8][64]; };
-
-// A factor as the instruction takes it: where it begins, how far its next 64 columns are (where rows are summed over and
-// there are more than 64 columns), how far its next 8 rows are, and the order of chunks.
-__device__ unsigned long long factor_at(const void *tile, int next_columns)
-{
-    // The same in every thread; told so, the compiler keeps it where the instruction wants it.
-    unsigned place = __shfl_sync(~0u, (unsigned)__cvta_generic_to_shared(tile), 0);
-    return (unsigned long long)(1u << 30 | sizeof(Atom) / 16) << 32 | next_columns / 16 << 16 | (place & 0x3ffff) / 16;
-}
+// Source: NVIDIA, Parallel Thread Execution ISA: wgmma.mma_async, wgmma.fence, fence.proxy.async.
 
 __device__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
