@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from tinygrad_llm.commandline import (
     guarded,
     os_reason,
     show_anything,
+    told_by,
     use_device,
 )
-from tinygrad_llm.data import Labelled, messages, read_records
+from tinygrad_llm.data import Labelled, messages
 from tinygrad_llm.files import write_atomically
 from tinygrad_llm.models import GPTModel, commandline, load_adapter, save_adapter, save_pretrained
+from tinygrad_llm.models.adapters import base_of, is_adapter
 from tinygrad_llm.nn.lora import BLOCK_LAYERS, trainable
 from tinygrad_llm.training import Checkpoints, StopOnInterrupt, console
 from tinygrad_llm.training.classifier import (
@@ -33,8 +36,16 @@ from tinygrad_llm.training.classifier import (
     probabilities,
 )
 from tinygrad_llm.training.classifier_plots import plot_confusion, plot_curves
-from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
-from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.cli import (
+    RESUMING,
+    SHAPE,
+    add_graph_flag,
+    add_resume_flags,
+    check_run_flags,
+    check_without,
+    warner,
+)
+from tinygrad_llm.training.configuration import effective_flags, program_of
 from tinygrad_llm.training.epochs import EpochTrainer
 from tinygrad_llm.training.out_folder import check_out
 from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
@@ -113,9 +124,9 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--seed", type=int, default=123, metavar="N", help="of parts, weights, order and dropout [123]")
     size = page.add_argument_group("the model without --model")
-    size.add_argument("--layers", type=int, default=2, metavar="N", help="transformer blocks [2]")
-    size.add_argument("--heads", type=int, default=4, metavar="N", help="attention heads [4]")
-    size.add_argument("--channels", type=int, default=96, metavar="N", help="width of the residual stream [96]")
+    size.add_argument("--layers", type=int, metavar="N", help="transformer blocks [2]")
+    size.add_argument("--heads", type=int, metavar="N", help="attention heads [4]")
+    size.add_argument("--channels", type=int, metavar="N", help="width of the residual stream [96]")
     size.add_argument("--dropout", type=float, metavar="X", help="share of activations dropped [0.2, 0]")
     size.add_argument("--context", type=int, metavar="N", help="tokens of a text that are read [the longest's, to 256]")
     return page
@@ -144,17 +155,21 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--train {args.train}: without --model nothing has been learned yet that could stay as it is")
     if args.frozen == "int8" and args.train == "all":
         raise ValueError("--frozen int8: nothing is frozen with --train all")
+    check_without(args, "model", SHAPE)
+    if args.context is not None and args.context < 1:
+        raise ValueError(f"--context {args.context}: must be at least 1")
     fresh = args.model is None
     usual = {
         "epochs": 10 if fresh else 5, "lr": 2e-3 if fresh else 5e-4 if args.train == "lora" else 5e-5,
         "drop_tokens": 0.1 if fresh else 0.0, "language": 0.5 if fresh else 0.0, "dropout": 0.2 if fresh else 0.0,
+        **({"layers": 2, "heads": 4, "channels": 96} if fresh else {}),
     }  # fmt: skip
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.language and args.train != "all":
         raise ValueError(f"--language {args.language}: only with --train all, where the token embedding learns too")
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def recipe_of(args: argparse.Namespace) -> ClassifierRecipe:
@@ -167,13 +182,21 @@ def labelled(args: argparse.Namespace) -> Labelled:
     """The texts with their classes."""
     if args.data is None:
         return Labelled.from_records(messages.generate(args.seed, 1500))
-    path = Path(args.data)
-    known = path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")
+    with told_by("--data", args.data, {"text= and label=": "--text and --label"}):
+        return Labelled.from_file(args.data, args.text, args.label)
+
+
+def split(found: Labelled, args: argparse.Namespace) -> list[Labelled]:
+    """As many texts of each class, in three parts."""
+    counts = found.counts()
+    rarest = min(counts, key=lambda name: counts[name])
     try:
-        records = read_records(path) if known else read_records(path, format="tsv", columns=(args.label, args.text))
-        return Labelled.from_records(records, args.text, args.label)
+        return found.balanced(args.seed).split(seed=args.seed)
     except ValueError as error:
-        raise ValueError(f"--data {path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise ValueError(
+            f"--data {args.data}: of each class as many texts are taken as the rarest has, {counts[rarest]} of "
+            f"{rarest!r:.40}; {str(error).removeprefix('partition: ')}, or leave that class out"
+        ) from None
 
 
 def prepare(args: argparse.Namespace) -> Run:
@@ -181,13 +204,16 @@ def prepare(args: argparse.Namespace) -> Run:
     check(args)
     recipe = recipe_of(args)
     found = labelled(args)
-    parts = found.balanced(args.seed).split(seed=args.seed)
+    parts = split(found, args)
     tg.manual_seed(args.seed)
     tokenizer = tokenizer_for(args, parts[0].texts)
     longest = max(len(tokenizer.encode_ordinary(t)) for t in parts[0].texts)
     if args.model:
-        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
-        context = min(args.context or longest, model.config.context_length)
+        model = commandline.read_model(args.model, drop_rate=args.dropout)
+        most = model.config.context_length
+        if args.context is not None and args.context > most:
+            raise ValueError(f"--context {args.context}: --model {args.model} reads {most} tokens at most")
+        context = args.context or min(longest, most)
         commandline.check_tokenizer(args.model, model, tokenizer)
     else:
         context = args.context or min(longest, 256)
@@ -273,15 +299,12 @@ def train(run: Run, args: argparse.Namespace, stop: StopOnInterrupt) -> None:
 def save(run: Run, args: argparse.Namespace, out: Path) -> None:
     """The model of the best epoch, or its adapter, and what predicting needs besides."""
     if args.train == "lora":
-        save_adapter(run.model, out)
+        save_adapter(run.model, out, base=os.path.abspath(args.model) if Path(args.model).exists() else args.model)
     else:
         nn.unpack_frozen(run.model)  # written as they counted in training
         save_pretrained(run.model, out, layout="huggingface", classes=run.classes)
     run.tokenizer.save(out / "tokenizer.json")
-    base = args.model if args.train == "lora" else None
-    if base is not None and Path(base).exists():
-        base = str(Path(base).resolve())
-    values = {"classes": list(run.classes), "context": run.context, "base": base, "frozen": args.frozen}
+    values = {"classes": list(run.classes), "context": run.context, "frozen": args.frozen}
     write_atomically(out / DESCRIBED, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -291,16 +314,19 @@ def predict(args: argparse.Namespace) -> None:
     out = Path(args.out)
     try:
         values = json.loads((out / DESCRIBED).read_text("utf-8"))
-        classes, context, base = values["classes"], values["context"], values["base"]
+        classes, context = values["classes"], values["context"]
     except FileNotFoundError:
-        raise ValueError(f"--out {out}: has no {DESCRIBED}; train a classifier there first") from None
+        held = f", but a run of {program}" if (program := program_of(out)) else ""
+        raise ValueError(f"--out {out}: has no {DESCRIBED}{held}; train a classifier there first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{out / DESCRIBED}: damaged ({error})") from None
-    model = GPTModel.from_pretrained(base or out)
-    if base is not None:
+    model = commandline.read_model(base_of(out) if is_adapter(out) else out)
+    if is_adapter(out):
         load_adapter(model, out)
         if values.get("frozen") == "int8":  # as it was measured
             nn.quantize_frozen(model)
+    if len(classes) != (outputs := len(model.out_head.weight)):
+        raise ValueError(f"--out {out}: {DESCRIBED} has {len(classes)} classes, the model beside it {outputs}")
     tokenizer = text.load(out / "tokenizer.json")
     texts = texts_to_predict(args.predict)
     ids = [tokenizer.encode_ordinary(t)[:context] for t in texts]
@@ -337,7 +363,7 @@ def act(argv: list[str] | None) -> int:
         predict(args)
         return 0
     run = prepare(args)
-    with working_in(args, FILES, run.checkpoints.about) as stop:
+    with working_in(args, run.checkpoints.about) as stop:
         train(run, args, stop)
     return exit_code(stop, run.trainer)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import tinygrad_llm as tg
 from tinygrad_llm import data, devices, nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, add_dtype_flag, guarded, show_anything, told_by
 from tinygrad_llm.data import FORM_FILE, FORMS, Example, ExampleBatches, Form, JudgedExamples, Windows, tasks
 from tinygrad_llm.data.instructions import check_entry
 from tinygrad_llm.data.padding import LENGTHS
@@ -23,19 +23,19 @@ from tinygrad_llm.models import GPTConfig, GPTModel, commandline, save_adapter, 
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.training import PRESETS, Evaluation, Recipe, StopOnInterrupt, Trainer, check_out, console
 from tinygrad_llm.training.classifier_plots import plot_curves
-from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
-from tinygrad_llm.training.configuration import effective_flags
-from tinygrad_llm.training.responses import accuracy, respond, samples
-from tinygrad_llm.training.session import (
-    BASE,
-    RUN_FILES,
-    checkpoints_of,
-    exit_code,
-    open_run,
-    origin,
-    run_shown,
-    working_in,
+from tinygrad_llm.training.cli import (
+    RESUMING,
+    SHAPE,
+    add_graph_flag,
+    add_resume_flags,
+    check_run_flags,
+    check_without,
+    warner,
 )
+from tinygrad_llm.training.configuration import effective_flags
+from tinygrad_llm.training.out_folder import BASE
+from tinygrad_llm.training.responses import accuracy, respond, samples
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, run_shown, working_in
 
 PROGRAM = "finetune_instructions.py"
 RESPONSES = "responses.json"
@@ -48,7 +48,6 @@ CONTEXT = 128  # tokens of the model that is pre-trained here
 CUT_BY = 4000  # entries that its tokenizer learns from, beside the stories
 VALIDATION, TEST = 240, 600  # generated tasks
 Parts = tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]  # to learn from, to watch, to test
-SHAPE = ("layers", "heads", "channels")
 SHARES = (0.85, 0.1, 0.05)  # of a file's entries: to learn from, to test, to watch, as in the book's chapter
 
 DESCRIPTION = """\
@@ -109,11 +108,11 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--evaluations", type=int, default=8, metavar="N", help="with samples of answers, evenly [8]")
     how.add_argument("--answer-tokens", type=int, metavar="N", help="that an answer may have [40, 256]")
     own = page.add_argument_group("without --data, without --model")
-    own.add_argument("--tasks", type=int, default=36_000, metavar="N", help="to learn from [36000]")
-    own.add_argument("--pretrain-steps", type=int, default=1200, metavar="N", help="on the stories, before [1200]")
+    own.add_argument("--tasks", type=int, metavar="N", help="to learn from [36000]")
+    own.add_argument("--pretrain-steps", type=int, metavar="N", help="on the stories, before [1200]")
     for name in SHAPE:
         default = getattr(STORIES.recipe, name)
-        own.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"of the model [{default}]")
+        own.add_argument(f"--{name}", type=int, metavar="N", help=f"of the model [{default}]")
     return page
 
 
@@ -136,17 +135,21 @@ class Run:
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
     check_run_flags(args)
+    check_without(args, "model", [*SHAPE, "pretrain_steps"])
+    check_without(args, "data", ["tasks"])
     own, lora = args.data is None, args.train == "lora"
     usual = {
         "style": "phi3" if own else "alpaca", "epochs": 4 if own else 2, "batch": 32 if own else 8,
         "lr": (5e-3 if lora else 2e-3) if own else (5e-4 if lora else 5e-5), "mask_prompt": own,
         "answer_tokens": 40 if own else 256, "alpha": 2.0 * args.rank,
+        **({"tasks": 36_000} if own else {}),
+        **({} if args.model else {"pretrain_steps": 1200, **{name: getattr(STORIES.recipe, name) for name in SHAPE}}),
     }  # fmt: skip
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in ("epochs", "batch", "accumulate", "evaluations", "answer_tokens", "tasks", "rank", "pretrain_steps"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
     if args.max_length is not None and args.max_length < 1:
         raise ValueError(f"--max-length {args.max_length}: must be at least 1")
@@ -154,7 +157,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--alpha {args.alpha}: must be positive")
     if not args.model:
         reader(args)  # which knows what its flags may be
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def entries_of(args: argparse.Namespace) -> Parts:
@@ -162,13 +165,11 @@ def entries_of(args: argparse.Namespace) -> Parts:
     if args.data is None:
         found = tasks.generate(args.seed, TEST + VALIDATION + args.tasks)
         return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
-    try:
+    with told_by("--data", args.data):
         found = data.read_records(args.data)
         for place, entry in enumerate(found):
             check_entry(entry, place)
         train, test, validation = data.partition(found, SHARES)
-    except ValueError as error:
-        raise ValueError(f"--data {args.data}: {str(error).removeprefix(f'{args.data}: ')}") from None
     return train, validation, test
 
 
@@ -178,9 +179,8 @@ def prepare(args: argparse.Namespace) -> Run:
     parts, form = entries_of(args), FORMS[args.style]
     model = corpus = None
     if args.model:
-        model = GPTModel.from_pretrained(args.model, drop_rate=args.dropout)
-        tokenizer, config = commandline.tokenizer_of(args.model), model.config
-        commandline.check_tokenizer(args.model, model, tokenizer)
+        model, tokenizer = commandline.load_base(args.model, args.dropout)
+        config = model.config
     else:
         corpus = data.load("stories")
         asked = "\n\n".join(data.render_entry(entry, form) for entry in parts[0][:CUT_BY])
@@ -189,7 +189,9 @@ def prepare(args: argparse.Namespace) -> Run:
     end = tokenizer.special_tokens.get(commandline.END)
     if end is None:
         raise ValueError(f"--model {args.model}: its tokenizer has no {commandline.END}, at which an answer could end")
-    length = min(args.max_length or config.context_length, config.context_length)
+    length = args.max_length or config.context_length
+    if length > config.context_length:
+        raise ValueError(f"--max-length {length}: the model reads {config.context_length} tokens at most")
     collate = partial(data.instruction_batch, pad_id=end, allowed_max_length=length, mask_prompt=args.mask_prompt)
     train, watched = (
         examples_of(data.encode_entries(part, tokenizer, form), length, what)
@@ -334,7 +336,7 @@ def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
     run = prepare(args)
-    with working_in(args, FILES if args.model else (*FILES, BASE), run.about) as stop:
+    with working_in(args, run.about) as stop:
         model, trainer = (run.model, None) if run.model else pretrained(run, args, stop)
         if trainer is None or not stop():
             trainer = tune(run, model, args, stop)

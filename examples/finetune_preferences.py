@@ -10,7 +10,7 @@ from typing import Any
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, text
-from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything
+from tinygrad_llm.commandline import Parser, add_device_flags, guarded, show_anything, told_by
 from tinygrad_llm.data import FORM_FILE, STYLES, Pair, encode_pairs, partition, preferences, read_records, save_form
 from tinygrad_llm.data.instructions import Example
 from tinygrad_llm.data.preferences import check_pair
@@ -19,9 +19,18 @@ from tinygrad_llm.models import GPTModel, Sampling, commandline, generate_batch,
 from tinygrad_llm.nn.lora import trainable
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import StopOnInterrupt, check_out, console
-from tinygrad_llm.training.cli import RESUMING, add_graph_flag, add_resume_flags, check_run_flags, warner
+from tinygrad_llm.training.cli import (
+    RESUMING,
+    SHAPE,
+    add_graph_flag,
+    add_resume_flags,
+    check_run_flags,
+    check_without,
+    warner,
+)
 from tinygrad_llm.training.configuration import effective_flags
 from tinygrad_llm.training.epochs import EpochRecipe, EpochTrainer
+from tinygrad_llm.training.out_folder import BASE
 from tinygrad_llm.training.preference_plots import plot_preferences
 from tinygrad_llm.training.preferences import (
     AnswerTrainer,
@@ -32,7 +41,7 @@ from tinygrad_llm.training.preferences import (
     measure_pairs,
     refer,
 )
-from tinygrad_llm.training.session import BASE, RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
+from tinygrad_llm.training.session import RUN_FILES, checkpoints_of, exit_code, open_run, origin, working_in
 
 PROGRAM = "finetune_preferences.py"
 ANSWERS = "answers.json"
@@ -106,11 +115,11 @@ def parser() -> argparse.ArgumentParser:
     first.add_argument("--answer-epochs", type=int, default=4, metavar="N", help="times through them [4]")
     first.add_argument("--answer-lr", type=float, metavar="X", help="highest learning rate [3e-3, --model 5e-5]")
     own = page.add_argument_group("without --data")
-    own.add_argument("--pairs", type=int, default=2000, metavar="N", help="to learn from [2000]")
+    own.add_argument("--pairs", type=int, metavar="N", help="to learn from [2000]")
     size = page.add_argument_group("the model without --model")
-    size.add_argument("--layers", type=int, default=2, metavar="N", help="transformer blocks [2]")
-    size.add_argument("--heads", type=int, default=4, metavar="N", help="attention heads [4]")
-    size.add_argument("--channels", type=int, default=96, metavar="N", help="width of the residual stream [96]")
+    size.add_argument("--layers", type=int, metavar="N", help="transformer blocks [2]")
+    size.add_argument("--heads", type=int, metavar="N", help="attention heads [4]")
+    size.add_argument("--channels", type=int, metavar="N", help="width of the residual stream [96]")
     return page
 
 
@@ -129,21 +138,24 @@ class Run:
 def check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before any work is put into it; fill in the defaults that depend on others."""
     check_run_flags(args)
+    check_without(args, "model", SHAPE)
+    check_without(args, "data", ["pairs"])
     fresh, lora = args.model is None, args.train == "lora"
     usual = {
         "style": "phi3" if args.data is None else "alpaca", "beta": 1.0 if fresh else 0.1,
         "lr": (3e-4 if lora else 5e-5) if fresh else (5e-5 if lora else 5e-6), "answer_lr": 3e-3 if fresh else 5e-5,
         "answers": "none" if not fresh else "both" if args.data is None else "chosen",
+        **({"layers": 2, "heads": 4, "channels": 96} if fresh else {}), **({} if args.data else {"pairs": 2000}),
     }  # fmt: skip
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     for name in ("pairs", "rank"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: must be at least 1")
     if fresh and args.answers == "none":
         raise ValueError("--answers none: without --model nothing has been learned yet that answers")
-    check_out(Path(args.out), FILES)
+    check_out(Path(args.out), model=args.model)
 
 
 def recipe_of(args: argparse.Namespace) -> PreferenceRecipe:
@@ -157,13 +169,11 @@ def entries_of(args: argparse.Namespace) -> tuple[list[dict[str, Any]], ...]:
     if args.data is None:
         found = preferences.generate(args.seed, TEST + VALIDATION + args.pairs)
         return found[TEST + VALIDATION :], found[TEST : TEST + VALIDATION], found[:TEST]
-    try:
+    with told_by("--data", args.data):
         found = read_records(args.data)
         for place, entry in enumerate(found):
             check_pair(entry, place)
         return tuple(partition(found, SHARES))
-    except ValueError as error:
-        raise ValueError(f"--data {args.data}: {str(error).removeprefix(f'{args.data}: ')}") from None
 
 
 def prepare(args: argparse.Namespace) -> Run:
@@ -175,8 +185,7 @@ def prepare(args: argparse.Namespace) -> Run:
     style = STYLES[args.style]
     tg.manual_seed(args.seed)
     if args.model:
-        model, tokenizer = GPTModel.from_pretrained(args.model, drop_rate=0.0), commandline.tokenizer_of(args.model)
-        commandline.check_tokenizer(args.model, model, tokenizer)
+        model, tokenizer = commandline.load_base(args.model, 0.0)
     else:
         texts = ["".join(style({**e, "output": e[key]})) for e in entries[0] for key in ("chosen", "rejected")]
         tokenizer = text.BPETokenizer.train(texts, VOCABULARY)
@@ -335,7 +344,7 @@ def act(argv: list[str] | None) -> int:
     """All that a command line asks for; returns the exit code."""
     args = effective_flags(parser(), argv)
     run = prepare(args)
-    with working_in(args, FILES, run.about) as stop:
+    with working_in(args, run.about) as stop:
         sizes = [len(part) for part in run.pairs]
         print(f"pairs      {sizes[0]:,} to learn from, {sizes[1]:,} to choose by, {sizes[2]:,} to test")
         first = None if args.answers == "none" else learn_to_answer(run, args, stop)

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--val-fraction", type=float, default=0.1, metavar="X", help="last part of the text, to judge by [0.1]"
     )
-    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line]")
+    run.add_argument("--prompt", metavar="TEXT", help="what samples begin with [an empty line or the first token]")
     add_run_flags(run, "runs/pretrain")
     add_recipe_flags(page)
     return page
@@ -129,7 +129,7 @@ def prepare(args: argparse.Namespace) -> Run:
     preset, recipe = chosen_recipe(args)
     check_flags(args)
     out = Path(args.out)
-    check_out(out, FILES)
+    check_out(out)
     args.data = preset.data if args.data is None else args.data
     if args.data is None:
         raise ValueError(f"--preset {args.preset} has no text of its own; name one with --data PATH, or --data stories")
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             args = effective_flags(parser(), argv, FREE)
             run = prepare(args)
-            stack.enter_context(open_out(run.out, FILES, lambda: goes_on(args, run.checkpoints.about)))
+            stack.enter_context(open_out(run.out, goes_on=lambda: goes_on(args, run.checkpoints.about)))
         except OSError as error:
             return fail(PROGRAM, os_reason(error))
         except (ValueError, MemoryError, ImportError) as error:
@@ -235,7 +235,7 @@ def execute(run: Run, args: argparse.Namespace, start: float) -> int:
     except BadStep as error:
         return fail(PROGRAM, f"{error}; no model was written; {run.out} keeps {kept(run.out)}")
     except ValueError as error:
-        return fail(PROGRAM, f"--resume: {error}")
+        return fail(PROGRAM, f"--resume: {error}" if args.resume else error)
     except OSError as error:
         return fail(PROGRAM, f"--out {run.out}: {os_reason(error)}; once that is mended, --resume goes on")
     except MemoryError as error:

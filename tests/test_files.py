@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from tinygrad_llm.files import write_atomically
+from tinygrad_llm.files import replacing, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
@@ -36,3 +36,18 @@ def test_the_file_is_as_readable_as_any_other_new_file(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_atomically(tmp_path / "nowhere" / "file", b"x")
+
+
+@pytest.mark.parametrize("name", ["nowhere/file.bin", "folder", "short/file.bin"])
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, name):
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    (tmp_path / "short").write_bytes(b"a file, not a folder")
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / name, b"x")
+    assert str(caught.value).endswith(f": '{tmp_path / name}'") and caught.value.filename == str(tmp_path / name)
+
+
+def test_an_error_of_what_is_done_in_between_is_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError, match="'elsewhere'"), replacing(tmp_path / "file"):
+        open("elsewhere").close()
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,9 @@
 import argparse
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from tinygrad_llm import cuda, devices
@@ -70,6 +72,18 @@ def os_reason(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
     return error.strerror + (f": {error.filename!r}" if error.filename is not None else "")
+
+
+@contextmanager
+def told_by(flag: str, path: str, words: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """What is wrong with a file is told by the flag that names it; words: a library's, each with a command line's."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        said = str(error) if not isinstance(error, OSError) or error.strerror is None else error.strerror
+        for theirs, ours in words.items():
+            said = said.replace(theirs, ours)
+        raise ValueError(f"{flag} {path}: {said.removeprefix(f'{path}: ')}") from None
 
 
 def show_anything() -> None:

@@ -15,10 +15,22 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[B
     durable: the content lies on the disk before the rename, and the rename before the block is left, so that not even a
     power cut brings back something between.
 
-    Raises: OSError when the folder cannot be written; the file at path is then what it was before.
+    Raises: OSError when the folder cannot be written, naming path; the file there is then what it was before.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    prefix = f".{path.name}."
+    try:
+        with _temporary(path, prefix, durable) as file:
+            yield file
+    except OSError as error:
+        if not isinstance(error.filename, str) or not Path(error.filename).name.startswith(prefix):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for, not the temporary name
+
+
+@contextmanager
+def _temporary(path: Path, prefix: str, durable: bool) -> Iterator[BinaryIO]:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

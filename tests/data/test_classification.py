@@ -155,3 +155,36 @@ def test_rows_that_do_not_fit_are_refused():
         classification_batch([([1], 0), ([], 1)])
     with pytest.raises(ValueError, match="a row of 3 ids does not fit length 2; cut it with max_length=2"):
         classification_batch([([1, 2, 3], 0)], length=2)
+
+
+@pytest.mark.parametrize("name", ["SMSSpamCollection", "SMSSpamCollection.tsv", "a.txt"])
+@pytest.mark.parametrize("header", ["", "Label\tText\n", "label\ttext\n", "\ufeffTEXT\tlabel\n", "\n"])
+def test_two_columns_of_tsv_need_no_names(tmp_path, name, header):
+    rows = [("ham", "Go until\u2026"), ("spam", "WINNER \"!!\""), ("ham", "text"), ("label", "text me")]
+    turned = "TEXT" in header
+    lines = ["\t".join(row[::-1] if turned else row) + "\n" for row in rows]
+    (tmp_path / name).write_text(header + "".join(lines), encoding="utf-8")
+    found = Labelled.from_file(tmp_path / name)
+    assert [(found.classes[n], text) for n, text in zip(found.labels, found.texts, strict=True)] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "how", "message"),
+    [
+        ("a.tsv", "id\tlabel\ttext\n1\ta\tx\n2\tb\ty\n", {}, None),
+        ("a.tsv", "Stars\tReview\na\tx\nb\ty\n", {"text": "review", "label": "stars"}, None),
+        ("a.csv", "Text,LABEL\nx,a\ny,b\n", {}, None),
+        ("a.json", '[{"Text": "x", "Label": "a"}, {"Text": "y", "Label": "b"}]', {}, None),
+        ("a.tsv", "a\tx\nb\ty\n", {"text": "review"}, "no column 'review'; its columns are a, x; say which are meant"),
+        ("a.csv", "a,x\nb,y\n", {}, "no column 'text'; its columns are a, x; say which are meant by text= and label="),
+        ("a.tsv", "a\tx\t1\nb\ty\t2\n", {}, "no column 'text'; its columns are a, x, 1"),
+    ],
+)
+def test_columns_are_found_whatever_their_case(tmp_path, name, content, how, message):
+    (tmp_path / name).write_text(content)
+    if message is None:
+        found = Labelled.from_file(tmp_path / name, **how)
+        assert (found.texts, found.classes, found.labels.tolist()) == (["x", "y"], ("a", "b"), [0, 1])
+    else:
+        with pytest.raises(ValueError, match=message):
+            Labelled.from_file(tmp_path / name, **how)

@@ -79,7 +79,7 @@ def test_a_long_field_is_read_and_the_limit_of_the_csv_module_is_what_it_was(tmp
         ("a.jsonl", '{"a": 1}\n[1]\n', "line 2 must be an object, not list"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2 is not JSON"),
         ("a.jsonl", "[" * 100_000, "line 1 is nested too deep"),
-        ("a.xls", "a", "unknown format 'xls'; say format= one of csv, tsv, json, jsonl"),
+        ("a.xls", "a", "unknown format 'xls'; let its name end in, or say format=, one of csv, tsv, json, jsonl"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, message):
@@ -87,6 +87,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         read_records(path)
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.csv"])
+def test_a_file_that_is_not_there_is_told_as_such(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="nope"):
+        read_records(tmp_path / name)
 
 
 def test_columns_are_not_for_json(tmp_path):

@@ -229,15 +229,17 @@ def test_a_text_without_tokens_is_refused():
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        ("label,text\na,x\nb,y\n", ["--label=kind"], "no column 'kind'; its columns are label, text"),
+        ("label,text\na,x\nb,y\n", ["--label=kind"], "label, text; say which are meant by --text and --label"),
         ("label,text\na,x\na,y\n", [], "have one class"),
         ("label,text\na,x\nb,\n", [], "the text in column 'text' is empty"),
-        ("label,text\na,x\nb,y\n", [], "leave a part empty"),
+        ("label,text\na,x\nb,y\n", [], "as the rarest has, 1 of 'a'; 2 items leave a part empty"),
         ("label,text\na,x\nb,y\n", ["--train=lora"], "without --model nothing has been learned"),
         ("label,text\na,x\nb,y\n", ["--frozen=int8"], "nothing is frozen with --train all"),
         ("label,text\na,x\nb,y\n", ["--epochs=0"], "--epochs 0: must be at least 1"),
         ("label,text\na,x\nb,y\n", ["--train=some"], "invalid choice"),
-        (None, [], "No such file"),
+        (None, [], "texts.csv: No such file"),
+        (None, ["--data=nope"], "--data nope: No such file"),
+        (None, ["--config=nope.toml"], "--config nope.toml: No such file"),
         (None, ["--predict", "x"], "has no classifier.json; train a classifier there first"),
     ],
 )

@@ -142,8 +142,8 @@ def test_from_nothing_in_short(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(example, "TEST", 22)
     monkeypatch.setattr(example, "CUT_BY", 40)
     out = tmp_path / "out"
-    short = ["--tasks=48", "--epochs=1", "--pretrain-steps=2", "--evaluations=1", "--answer-tokens=4"]
-    assert run(example, "--out", out, *short) == 0
+    short = ["--tasks=48", "--epochs=1", "--evaluations=1", "--answer-tokens=4"]
+    assert run(example, "--out", out, "--pretrain-steps=2", *short) == 0
     last = read_metrics(out / "metrics.jsonl")[-1]
     assert last["tested"] == 22 and set(last["kinds"]) == set(tasks.KINDS) and 0 <= last["test_accuracy"] <= 1
     responses = json.loads((out / "responses.json").read_text())

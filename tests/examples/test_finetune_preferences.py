@@ -36,7 +36,8 @@ def pairs(tmp_path):
 
 
 def run(out, *flags):
-    return example.main(["--out", str(out), *SMALL, *flags])
+    begin = [] if any(flag.startswith("--model") for flag in flags) else SMALL
+    return example.main(["--out", str(out), *begin, *flags])
 
 
 def test_pairs_are_learned_and_all_is_written(pairs, tmp_path, capsys):
@@ -112,6 +113,7 @@ def test_a_model_of_before_goes_on(pairs, tmp_path, capsys):
         ('[{"instruction": "a", "chosen": "b", "rejected": "c"}]', [], "leave a part empty"),
         ("{}", [], "must be a list of objects"),
         (None, [], "No such file"),
+        (None, ["--data=nope"], "--data nope: No such file"),
         (None, ["--beta=0"], "--beta 0.0: must be at least"),
         (None, ["--epochs=0"], "--epochs 0: must be at least 1"),
         (None, ["--answers=none"], "--answers none: without --model nothing"),

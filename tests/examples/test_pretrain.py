@@ -125,6 +125,24 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
     assert "held an earlier run" in capsys.readouterr().out
 
 
+def test_samples_begin_with_what_the_tokenizer_can_say(book, tmp_path, capsys):
+    """The tokenizer "simple" has no tokens for white space."""
+    out, flags = tmp_path / "run", ["--data", str(book), "--tokenizer=simple", *TINY]
+    assert "--prompt ' \\n': the tokenizer simple has no tokens for it" in refused(capsys, out, *flags, "--prompt= \n")
+    assert main(*flags, "--out", out) == 0
+    assert capsys.readouterr().out.count("--- a sample after step") == 2
+    assert main(*flags, "--out", out, "--resume", "--steps=9", "--samples=3") == 0
+
+
+def test_a_failure_in_training_is_not_laid_to_resuming(book, tmp_path, capsys, monkeypatch):
+    def failing(run, seed):
+        raise ValueError("it went wrong")
+
+    monkeypatch.setattr(pretrain, "sample", failing)
+    assert main("--data", book, "--out", tmp_path / "run", *TINY) == 2
+    assert capsys.readouterr().err == "pretrain.py: it went wrong\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -133,6 +151,7 @@ def test_a_second_run_in_a_folder_moves_the_first_aside(book, tmp_path, capsys):
         (["--steps", "-3"], "--steps -3: must be at least 1"),
         (["--steps", "1.5"], "--steps: invalid int value: '1.5'"),
         (["--lr", "nan"], "--lr nan: must be"),
+        (["--lr", "-1"], "--lr -1.0: must be at least 0 (highest learning rate)"),
         (["--heads", "3"], "--heads 3 does not divide --channels 16"),
         (["--batch", "100000"], "--batch 100000: the training text has only"),
         (["--context", "5000"], "the training text has 1872 tokens and one window needs 5000 + 1"),
@@ -345,9 +364,12 @@ def test_resume_starts_goes_on_and_finds_nothing_left_to_do(book, tmp_path, caps
     whole, out = tmp_path / "whole", tmp_path / "run"
     flags = ["--data", book, *TINY, "--steps", 12, "--dropout", 0.1, "--schedule", "constant"]
     assert main(*flags, "--out", whole) == 0
-    assert main(*flags, "--steps", 6, "--out", out, "--resume") == 0  # nothing there: it starts
+    capsys.readouterr()
+    assert main(*flags, "--steps", 6, "--out", out, "--resume") == 0  # nothing there: it starts, and says so
+    assert f"--resume: there is no checkpoint in {out} to go on from; the run begins anew" in capsys.readouterr().out
     assert pretrain.main(["--out", str(out), "--resume", "--steps", "12"]) == 0
-    assert "going on after step 6 of 12" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "going on after step 6 of 12" in shown and "anew" not in shown
     assert pretrain.main(["--out", str(out), "--resume"]) == 0
     assert "going on after step 12 of 12" in capsys.readouterr().out
     assert [r["step"] for r in read_metrics(out / "metrics.jsonl")] == [0, 3, 6, 9, 12]

@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.data import corpora
-from tinygrad_llm.models import GPTModel
+from tinygrad_llm.models import GPTModel, commandline
 from tinygrad_llm.text import BPETokenizer
 from tinygrad_llm.training import Checkpoints, RunFolder, read_metrics, read_steps
 
@@ -85,10 +85,12 @@ def given(tmp_path_factory):
 def flags(kind, given, name):
     """Of a short run of an example: "fresh" begins with nothing, "lora" with a model."""
     begin = TINY if kind == "fresh" else ["--model", given / "model", "--train=lora", "--rank=2"]
+    if (kind, name) == ("fresh", "instructions"):
+        begin = [*begin, "--pretrain-steps=5"]
     own = {
         "classifier": ["--epochs=4", "--batch=6", "--dropout=0.1", "--drop-tokens=0.2"],
         "instructions": ["--epochs=2", "--batch=8", "--style=phi3", "--answer-tokens=2", "--evaluations=3", "--lr=1e-2",
-                         "--dropout=0.1", "--pretrain-steps=5"],
+                         "--dropout=0.1"],
         "preferences": ["--epochs=2", "--batch=12", "--style=phi3", "--answers=both", "--answer-epochs=2", "--lr=3e-3"],
     }[name]  # fmt: skip
     return ["--data", given / f"{name}.json", *begin, *own, *OFTEN]
@@ -235,3 +237,86 @@ def test_what_ends_a_run_is_told_in_one_sentence_and_it_goes_on(given, whole, tm
         assert run(name, *flags("lora", given, name), "--out", tmp_path / "ruined", "--lr=1e30") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and any(word in error for word in ("nan", "no number", "inf"))
+
+
+@pytest.mark.parametrize("train", ["all", "lora"])
+@pytest.mark.parametrize("name", ["instructions", "preferences"])
+def test_what_tells_classes_apart_is_no_base_for_what_writes(given, tmp_path, capsys, name, train):
+    flat, chosen = tmp_path / "flat", flags("lora", given, "classifier")
+    assert run("classifier", *chosen, "--train", train, "--epochs=1", "--out", flat) == 0
+    capsys.readouterr()
+    assert run(name, *flags("lora", given, name), "--model", flat, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"finetune_{name}.py: {flat}: the model tells classes apart and writes no text")
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_adapter_is_merged_into_its_base_and_tuned_on(given, whole, tmp_path, capsys, name):
+    """And so is one on top of it; a base that was moved away is told by the adapter that misses it."""
+    first, second, third = whole("instructions", "lora"), tmp_path / "second", tmp_path / "third"
+    chosen = [*flags("lora", given, name), *(["--answers=none"] if name == "preferences" else [])]
+    assert run(name, *chosen, "--model", first, "--out", second) == 0
+    read, bottom = commandline.read_model(second).state_dict(), commandline.read_model(first).state_dict()
+    changed = {key for key in bottom if key != "out_head.weight" and not np.array_equal(bottom[key], read[key])}
+    assert changed and all("trf_blocks" in key or "tok_emb" in key for key in changed), changed
+    assert run("classifier", *flags("lora", given, "classifier"), "--model", second, "--train=all", "--out", third) == 0
+    base = given / "model"
+    base.rename(given / "away")
+    capsys.readouterr()
+    try:
+        assert run(name, *chosen, "--model", second, "--out", tmp_path / "no") == 2
+        assert f"{first}: an adapter of {base}, and there is no such folder" in capsys.readouterr().err
+    finally:
+        (given / "away").rename(base)
+    config = json.loads((second / "adapter_config.json").read_text())
+    (second / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(second)}))
+    with pytest.raises(ValueError, match="leads back to it"):
+        commandline.read_model(second)
+    with pytest.raises(ValueError, match="holds an adapter, not a model; load_adapter"):
+        GPTModel.from_pretrained(second)
+
+
+def test_a_run_over_another_kind_leaves_none_of_its_files(given, whole, tmp_path, capsys):
+    """Each kind over each other; all that was there is found in the folder of the earlier run."""
+    pretrain = load("pretrain")
+    text = given / "text.txt"
+    text.write_text("the cat sat on the mat, and the dog sat on the cat.\n" * 40)
+    short = ["--tokenizer=char", *TINY, "--context=16", "--batch=4", "--steps=2", "--eval-windows=4", "--samples=0"]
+    assert pretrain.main(["--data", str(text), "--out", str(tmp_path / "plain"), *short]) == 0
+    kept = {path.name for path in (tmp_path / "plain").iterdir()}
+    for name, kind in (("classifier", "lora"), ("instructions", "fresh"), ("preferences", "fresh")):
+        out = tmp_path / name
+        shutil.copytree(whole(name, kind), out)
+        before = {path.name for path in out.iterdir()} - {".lock"}
+        assert pretrain.main(["--data", str(text), "--out", str(out), *short]) == 0
+        assert {path.name for path in out.iterdir()} == kept | {"earlier-1"}
+        assert {path.name for path in (out / "earlier-1").iterdir()} == before
+    for flag in (["--out", whole("instructions", "fresh"), "--resume"], ["--config", tmp_path / "plain" / "run.json"]):
+        assert run("preferences", *flag) == 2
+        program = {"--out": "finetune_instructions.py", "--config": "pretrain.py"}[flag[0]]
+        assert f"run.json: tells of a run of {program}, not of finetune_preferences.py" in capsys.readouterr().err
+    assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "classifier") == 2
+    assert "has no classifier.json, but a run of pretrain.py; train a classifier" in capsys.readouterr().err
+    shutil.copy(whole("classifier", "lora") / "classifier.json", tmp_path / "plain")
+    assert run("classifier", "--predict", "tea cat tea", "--out", tmp_path / "plain") == 2
+    assert "classifier.json has 2 classes, the model beside it 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_flag_that_another_makes_void_is_refused(given, tmp_path, capsys, name):
+    of_data = {"instructions": "tasks", "preferences": "pairs"}
+    assert run(name, *flags("lora", given, name), "--model=", "--out", tmp_path / "out") == 2
+    assert "--model is empty" in capsys.readouterr().err
+    for flag in ("layers", "heads", "channels", *(["pretrain-steps"] if name == "instructions" else [])):
+        assert run(name, *flags("lora", given, name), f"--{flag}=3", "--out", tmp_path / "out") == 2
+        assert f"--{flag} 3: means nothing beside --model; leave one out" in capsys.readouterr().err
+    if name in of_data:
+        assert run(name, *flags("lora", given, name), f"--{of_data[name]}=3", "--out", tmp_path / "out") == 2
+        assert f"--{of_data[name]} 3: means nothing beside --data; leave one out" in capsys.readouterr().err
+    if name != "preferences":
+        flag = "context" if name == "classifier" else "max-length"
+        assert run(name, *flags("lora", given, name), f"--{flag}=65", "--out", tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert f"--{flag} 65: " in error and "reads 64 tokens at most" in error
+    assert not (tmp_path / "out").exists()

@@ -165,6 +165,22 @@ def test_a_folder_that_does_not_fit_is_refused(folder, tmp_path, capsys, how, me
     assert "there is no such folder" in capsys.readouterr().err
 
 
+def test_a_checkpoint_reads_by_the_tokenizer_and_in_the_style_of_its_run(folder, tmp_path, capsys):
+    out, made = tmp_path / "run", tmp_path / "run" / "checkpoints" / "step-00000400"
+    shutil.copytree(folder, made)
+    (made / "tokenizer.json").rename(out / "tokenizer.json")
+    assert run(write, made, "bad", "--tokens", 9, "--temperature", 0) == 0
+    assert capsys.readouterr().out == continuation(folder, "bad", 9) + "\n"
+    assert models.commandline.load_base(made)[1].vocab_size == text.load(out / "tokenizer.json").vocab_size
+    ChatTemplate("<{role}>", "<|>", roles=("user", "assistant")).save(out / "chat_template.json")
+    assert run(write, made, "bad", "--tokens", 9, "--temperature", 0) == 0
+    asked = continuation(folder, "<user>bad<|><assistant>", 9)[len("<user>bad<|><assistant>") :]
+    assert capsys.readouterr().out == f"bad\n{asked.partition('<|>')[0]}\n"
+    (out / "tokenizer.json").unlink()
+    assert run(write, made, "bad") == 2
+    assert f"{out / 'tokenizer.json'}: there is no such file" in capsys.readouterr().err
+
+
 def talk(monkeypatch, capsys, folder, lines, *flags):
     """What is shown when these lines are typed; an exception among them is raised in place of one."""
     left = iter(lines)

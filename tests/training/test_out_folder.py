@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tinygrad_llm.training import locked
-from tinygrad_llm.training.out_folder import check_out, open_out
+from tinygrad_llm.training.out_folder import check_out, in_use, open_out
 
 FILES = ("metrics.jsonl", "model.bin", "checkpoints")
 
@@ -69,3 +69,20 @@ def test_what_is_not_a_runs_is_refused_and_left_as_it_is(tmp_path):
 def test_a_failure_of_the_run_itself_is_its_own(tmp_path):
     with pytest.raises(OSError, match="No space left"), open_out(tmp_path, FILES):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("model", ["", "model.safetensors", "checkpoints/step-00000001"])
+def test_what_a_run_begins_with_does_not_move_aside(tmp_path, model):
+    """But for `base`, which stays where it is; and a model beside a run's files is no part of them."""
+    out = tmp_path / "out"
+    (out / "mine").mkdir(parents=True)
+    check_out(out, model=str(out))
+    for name in ("metrics.jsonl", "model.safetensors", "base/model.safetensors", "checkpoints/step-00000001/a"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("")
+    for allowed in ("mine", "base"):
+        check_out(out, model=str(out / allowed))
+    check_out(out, model="gpt2")
+    with pytest.raises(ValueError, match="whose files move aside"):
+        check_out(out, model=str(out / model))
+    assert in_use(str(out / "base"), out / "base") and not in_use("base", out / "base")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tinygrad_llm.data.readers import FORMATS, read_records
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,23 @@ class Labelled:
     texts: list[str]
     labels: np.ndarray
     classes: tuple[str, ...]
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], text: str = "text", label: str = "label") -> Labelled:
+        """From a file of `read_records`, as TSV where its ending is none of those; columns' names in any case.
+
+        TSV of two columns whose first line has neither of those names is label TAB text from that line on, like the SMS
+        Spam Collection. One that gives other names than the usual ones means columns that are there.
+
+        Raises: as `read_records` and `from_records`.
+        """
+        kind = Path(path).suffix.removeprefix(".").lower()
+        kind = kind if kind in FORMATS else "tsv"
+        bare = kind == "tsv" and (text, label) == ("text", "label") and _begins_at_once(path, (label, text))
+        records = read_records(path, format=kind, columns=(label, text) if bare else None)
+        spelled = {name.casefold(): name for name in records[0]}
+        text, label = (name if name in records[0] else spelled.get(name.casefold(), name) for name in (text, label))
+        return cls.from_records(records, text, label)
 
     @classmethod
     def from_records(
@@ -35,7 +56,10 @@ class Labelled:
         for place, record in enumerate(records):
             for column in (text, label):
                 if column not in record:
-                    raise ValueError(f"record {place} has no column {column!r}; its columns are {', '.join(record)}")
+                    raise ValueError(
+                        f"record {place} has no column {column!r}; its columns are {', '.join(record)}; say which are "
+                        f"meant by text= and label="
+                    )
             if not isinstance(record[text], str) or not record[text].strip():
                 raise ValueError(f"record {place}: the text in column {text!r} is empty: {record[text]!r}")
             if not isinstance(record[label], (str, int)) or record[label] == "":
@@ -86,6 +110,14 @@ class Labelled:
         of_class = (rng.permutation(np.flatnonzero(self.labels == n)) for n in range(len(self.classes)))
         parts = zip(*(partition(found, fractions) for found in of_class), strict=True)
         return [self.take(rng.permutation(np.concatenate(part))) for part in parts]
+
+
+def _begins_at_once(path: str | os.PathLike[str], names: Sequence[str]) -> bool:
+    """Whether a file of two columns has none of these names in its first line that is not empty."""
+    with open(path, "rb") as file:
+        first = next((line for line in file if line.strip()), b"")
+    found = first.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").casefold().split("\t")
+    return len(found) == 2 and not {name.casefold() for name in names} & set(found)
 
 
 def partition(items: Any, fractions: Sequence[float]) -> list[Any]:

@@ -28,7 +28,10 @@ def read_records(
     path = Path(path)
     kind = format or path.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
-        raise ValueError(f"{path}: unknown format {kind!r}; say format= one of {', '.join(FORMATS)}")
+        path.stat()  # a file that is not there has no format either
+        raise ValueError(
+            f"{path}: unknown format {kind!r}; let its name end in, or say format=, one of {', '.join(FORMATS)}"
+        )
     if columns is not None and kind in ("json", "jsonl"):
         raise ValueError(f"{path}: columns are for csv and tsv; the objects of {kind} name theirs themselves")
     with path.open("rb") as file:

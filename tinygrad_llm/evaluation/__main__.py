@@ -105,8 +105,7 @@ def loaded(args: argparse.Namespace) -> tuple[GPTModel, text.Tokenizer]:
     if Path(args.model, commandline.TOKENIZER).is_file():
         model, tokenizer = commandline.load_run(args.model)
     else:
-        model, tokenizer = GPTModel.from_pretrained(args.model), commandline.tokenizer_of(args.model)
-        commandline.check_tokenizer(args.model, model, tokenizer)
+        model, tokenizer = commandline.load_base(args.model)
     return model.to(args.device), tokenizer
 
 

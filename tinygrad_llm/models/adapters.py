@@ -31,8 +31,10 @@ from tinygrad_llm.nn.lora import (
     put,
 )
 
+from . import hub
 from .gpt import GPTModel
 from .huggingface import PREFIX, read_json, read_safetensors, theirs
+from .huggingface import WEIGHTS as WHOLE
 from .stored import Stored
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -101,16 +103,28 @@ def _beside(model: GPTModel, layers: Mapping[str, Adapted]) -> list[str]:
     return found
 
 
+def is_adapter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter and not a whole model."""
+    return Path(folder, CONFIG).is_file() and not Path(folder, WHOLE).exists()
+
+
 def base_of(folder: str | os.PathLike[str]) -> str:
     """The model that the adapter in a folder adapts: a path, from the folder on if it leads to one, or a name.
 
-    Raises: FileNotFoundError; ValueError where the configuration does not tell it.
+    Raises: FileNotFoundError where it is not there; ValueError where the configuration does not tell it.
     """
     base = read_json(Path(folder, CONFIG)).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ValueError(f"{Path(folder, CONFIG)}: base_model_name_or_path is {base!r}; name there what it adapts")
     inside = Path(folder, base)
-    return str(inside) if inside.exists() else base
+    if inside.exists():
+        return str(inside)
+    if not Path(base).exists() and not hub.is_name(base):
+        raise FileNotFoundError(
+            f"{folder}: an adapter of {base}, and there is no such folder, file or known name; put it back, or write "
+            f"its place into {CONFIG} as base_model_name_or_path"
+        )
+    return base
 
 
 def classifies(model: GPTModel) -> bool:

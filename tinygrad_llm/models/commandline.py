@@ -7,21 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm import text
+from tinygrad_llm import dtypes, text
 from tinygrad_llm.data.instructions import CHATML, FORM_FILE, PHI3_CHAT, Form, alpaca, read_form
-from tinygrad_llm.dtypes import bfloat16, float16, float32
 from tinygrad_llm.nn.lora import merge_lora, remove_lora
 from tinygrad_llm.random import Generator
 
 from . import adapters
-from .checkpoint import WEIGHTS
 from .gpt import GPTModel
 from .pretrained import from_pretrained
 from .sampling import Sampling
 
 TOKENIZER = "tokenizer.json"
 END = "<|endoftext|>"
-DTYPES = {"float32": float32, "bfloat16": bfloat16, "float16": float16}
+DTYPES = {"float32": dtypes.float32, "bfloat16": dtypes.bfloat16, "float16": dtypes.float16}
 TEMPLATES: dict[str, Form] = {"phi3": PHI3_CHAT, "chatml": CHATML, "alpaca": alpaca}
 
 
@@ -39,10 +37,10 @@ def load_run(
         raise ValueError(f"--dtype {dtype}: unknown; choose float32, bfloat16 or float16")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder; examples/pretrain.py --out makes one")
-    path = Path(folder, TOKENIZER)
+    path = beside(folder, TOKENIZER)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; without its tokenizer a model reads no text")
-    tokenizer, model = text.load(path), load_model(Path(folder))
+    tokenizer, model = text.load(path), load_model(folder, dtype=None)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {model.config.vocab_size:,}; "
@@ -54,8 +52,14 @@ def load_run(
 def tokenizer_of(source: str | os.PathLike[str]) -> text.Tokenizer:
     """The tokenizer of the model that `from_pretrained` reads: the one beside its weights, else GPT-2's."""
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    beside = folder / TOKENIZER
-    return text.load(beside) if beside.is_file() else text.build("gpt2", "")
+    path = beside(folder, TOKENIZER)
+    return text.load(path) if path.is_file() else text.build("gpt2", "")
+
+
+def beside(folder: str | os.PathLike[str], name: str) -> Path:
+    """The file of that name in a model's folder; for a checkpoint, which has none, that of its run, two folders up."""
+    path, above = Path(folder, name), Path(folder).resolve().parent
+    return above.parent / name if not path.exists() and above.name == "checkpoints" else path
 
 
 def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: text.Tokenizer) -> None:
@@ -67,21 +71,47 @@ def check_tokenizer(source: str | os.PathLike[str], model: GPTModel, tokenizer: 
         )
 
 
-def load_model(folder: Path) -> GPTModel:
-    """The model in a folder that `from_pretrained` reads, or that whose adapter is there, merged into it.
+def load_base(source: str | os.PathLike[str], drop_rate: float | None = None) -> tuple[GPTModel, text.Tokenizer]:
+    """What a tuning begins with: the model that --model names, in float32, and the tokenizer beside it, else GPT-2's.
+
+    drop_rate: of dropout, by default what the source says.
 
     Raises: as `load_run`.
     """
-    if (folder / adapters.CONFIG).is_file() and not (folder / WEIGHTS).exists():
-        model = from_pretrained(adapters.base_of(folder))
+    model, tokenizer = load_model(source, drop_rate=drop_rate), tokenizer_of(source)
+    check_tokenizer(source, model, tokenizer)
+    return model, tokenizer
+
+
+def load_model(source: str | os.PathLike[str], **how: Any) -> GPTModel:
+    """The language model of `read_model`. Raises: as `load_run`."""
+    model = read_model(source, **how)
+    if adapters.classifies(model):
+        raise ValueError(f"{source}: the model tells classes apart and writes no text; use the one it was made from")
+    return model.eval()
+
+
+def read_model(
+    source: str | os.PathLike[str], dtype: dtypes.dtype | None = dtypes.float32, drop_rate: float | None = None
+) -> GPTModel:
+    """The model that `from_pretrained` reads, or one with the adapter of a folder merged into it; all of it may learn.
+
+    dtype, drop_rate: as there; what an adapter was merged into is float32.
+
+    Raises: as `load_run`.
+    """
+    folders: list[str | os.PathLike[str]] = []  # of adapters, each on what the next one gives
+    while adapters.is_adapter(source):
+        if any(Path(source).samefile(folder) for folder in folders):
+            raise ValueError(f"{source}: its base_model_name_or_path leads back to it; name there what it adapts")
+        folders.append(source)
+        source = adapters.base_of(source)
+    model = from_pretrained(source, dtype=dtypes.float32 if folders else dtype, drop_rate=drop_rate)
+    for folder in reversed(folders):
         adapters.load_adapter(model, folder)
         merge_lora(model)
         remove_lora(model)
-    else:
-        model = from_pretrained(folder, dtype=None)
-    if adapters.classifies(model):
-        raise ValueError(f"{folder}: the model tells classes apart and writes no text; use the one it was made from")
-    return model.eval()
+    return model.requires_grad_(True)
 
 
 def add_dtype_flag(page: Any) -> None:
@@ -103,7 +133,7 @@ def form(args: argparse.Namespace, folder: str | os.PathLike[str]) -> Form | Non
     Raises: ValueError for an unknown name or a damaged file.
     """
     if args.template is None:
-        path = Path(folder, FORM_FILE)
+        path = beside(folder, FORM_FILE)
         return read_form(path) if path.is_file() else None
     if args.template not in (*TEMPLATES, "none"):
         raise ValueError(f"--template {args.template}: unknown; choose one of {', '.join(TEMPLATES)} or none")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinygrad_llm import dtypes
 
-from . import book, hub, huggingface, tensorflow
+from . import adapters, book, hub, huggingface, tensorflow
 from .gpt import GPTConfig, GPTModel
 from .huggingface import CONFIG, WEIGHTS, read_json, read_safetensors
 from .stored import Piece, filled, parameters
@@ -45,6 +45,8 @@ def from_pretrained(
         raise ValueError(f"{path}: n_heads is for .pth files; this format says it itself")
     if path.is_dir() and not (path / CONFIG).is_file() and tensorflow.is_checkpoint(path):
         return tensorflow.read(path, dtype, drop_rate)
+    if adapters.is_adapter(path) and not (path / CONFIG).is_file():
+        raise ValueError(f"{path}: holds an adapter, not a model; load_adapter(model, folder) puts it on its base")
     if path.is_dir() and "emb_dim" in read_json(path / CONFIG):
         return _own(path, dtype, drop_rate)
     if path.is_dir() or (path.suffix == ".safetensors" and path.is_file()):

@@ -4,18 +4,22 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from tinygrad_llm import cuda, text
 from tinygrad_llm.commandline import Parser, add_device_flags, fail, os_reason, use_device
+from tinygrad_llm.training.configuration import KEPT
 from tinygrad_llm.training.recipe import PRESETS, Preset, Recipe, flag, preset
 
 __all__ = [
-    "RESUMING", "Parser", "add_graph_flag", "add_recipe_flags", "add_resume_flags", "add_run_flags", "check_flags",
-    "check_run_flags", "chosen_recipe", "fail", "os_reason", "warner",
+    "RESUMING", "SHAPE", "Parser", "add_graph_flag", "add_recipe_flags", "add_resume_flags", "add_run_flags",
+    "check_flags", "check_run_flags", "check_without", "chosen_recipe", "fail", "os_reason", "warner",
 ]  # fmt: skip
+
+SHAPE = ("layers", "heads", "channels")  # of a model that begins with nothing
 
 RESUMING = """\
   run.json                         every flag's value; --config takes it
@@ -85,8 +89,20 @@ def check_run_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--keep {args.keep}: at least 1 checkpoint must stay")
     if args.save_every < 0 or not 0 <= args.save_minutes < math.inf:
         raise ValueError(f"--save-every {args.save_every} and --save-minutes {args.save_minutes:g} must be at least 0")
-    if args.data == "" or args.out == "":
-        raise ValueError(f"--{'data' if args.data == '' else 'out'} is empty; name a path (. is the current folder)")
+    for name in ("data", "out", "model"):
+        if getattr(args, name, None) == "":
+            raise ValueError(f"--{name} is empty; name a path (. is the current folder)")
+
+
+def check_without(args: argparse.Namespace, other: str, names: Iterable[str]) -> None:
+    """Refuse flags that another one makes void, and that would be overlooked; their default is None.
+
+    Raises: ValueError naming both.
+    """
+    goes_on = args.resume and Path(args.out, KEPT).is_file()  # such a run was asked when it began
+    for name in names:
+        if getattr(args, other) is not None and getattr(args, name) is not None and not goes_on:
+            raise ValueError(f"{flag(name)} {getattr(args, name)}: means nothing beside --{other}; leave one out")
 
 
 def warner(program: str) -> Callable[[str], None]:

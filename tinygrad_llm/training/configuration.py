@@ -9,10 +9,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.commandline import told_by
 from tinygrad_llm.training.recipe import Recipe, flag
 
 LARGEST_CONFIGURATION = 2**20  # bytes
 KEPT = "run.json"  # every flag's value, beside what the run writes
+PROGRAM = "program"  # the key there that tells whose run it is
 OF_ONE_CALL = ("help", "config", "resume", "predict")
 # What a run that goes on may be told anew; everything else decides its numbers.
 ALWAYS_FREE = (
@@ -32,7 +34,8 @@ def effective_flags(
     """
     given = given_flags(page, argv)
     if "config" in given:
-        given = {**file_flags(page, given["config"]), **given}
+        with told_by("--config", given["config"]):
+            given = {**file_flags(page, given["config"]), **given}
     defaults = {action.dest: action.default for action in page._actions if action.dest != "help"}
     kept = Path(given.get("out", defaults["out"]) or ".", KEPT)
     before: dict[str, Any] = {}
@@ -42,11 +45,23 @@ def effective_flags(
     return argparse.Namespace(**{**defaults, **before, **given})
 
 
-def configuration(args: argparse.Namespace, recipe: Recipe | None = None) -> bytes:
-    """Every flag's value but those of one call alone, as JSON that --config takes; a recipe's go before."""
+def configuration(program: str, args: argparse.Namespace, recipe: Recipe | None = None) -> bytes:
+    """Whose run it is, and every flag's value but those of one call alone, as JSON that --config takes.
+
+    recipe: whose values go before.
+    """
     values = {**vars(args), **(dataclasses.asdict(recipe) if recipe else {})}
     kept = {k: v for k, v in values.items() if k not in ("out", *OF_ONE_CALL) and v is not None}
-    return (json.dumps(kept, indent=2) + "\n").encode()
+    return (json.dumps({PROGRAM: program, **kept}, indent=2) + "\n").encode()
+
+
+def program_of(folder: Path) -> str | None:
+    """The program whose run is in a folder; None where nothing tells it."""
+    try:
+        found = _table(folder / KEPT).get(PROGRAM)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -61,15 +76,10 @@ def file_flags(parser: argparse.ArgumentParser, path: str | os.PathLike[str]) ->
     Raises: OSError; ValueError naming the file and the key or value that is wrong.
     """
     path = Path(path)
-    if path.stat().st_size > LARGEST_CONFIGURATION:
-        raise ValueError(f"{path}: {path.stat().st_size:,} bytes are too many for a configuration")
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    try:
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a table of flags and values")
+    values = _table(path)
+    program = values.pop(PROGRAM, parser.prog)
+    if program != parser.prog:
+        raise ValueError(f"{path}: tells of a run of {program!s:.80}, not of {parser.prog}")
     argv = []
     for key, value in values.items():
         name = flag(key)
@@ -79,9 +89,23 @@ def file_flags(parser: argparse.ArgumentParser, path: str | os.PathLike[str]) ->
         if isinstance(value, bool) != isinstance(action, argparse.BooleanOptionalAction) or not isinstance(
             value, str | int | float
         ):
-            raise ValueError(f"{path}: {key} = {value!r}: not a value of {name}, {action.help}")
+            raise ValueError(f"{path}: {key} = {value!r}: not a value of {name} ({action.help})")
         argv.append(f"{name}={value}" if not isinstance(value, bool) else name if value else flag(f"no_{key}"))
     return given_flags(parser, argv)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """What a TOML or JSON file holds. Raises: OSError; ValueError naming the file."""
+    if path.stat().st_size > LARGEST_CONFIGURATION:
+        raise ValueError(f"{path}: {path.stat().st_size:,} bytes are too many for a configuration")
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a table of flags and values")
+    return values
 
 
 def check_same(before: dict[str, Any], given: dict[str, Any], free: Collection[str], folder: Path) -> None:

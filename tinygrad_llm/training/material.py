@@ -36,13 +36,17 @@ class Material:
         Raises: ValueError for an empty prompt, or one that the tokenizer has no ids for.
         """
         if prompt is None:
-            prompt = "\n\n" if "\n\n" in self.corpus.train else self.corpus.train[0]
+            usual = "\n\n" if "\n\n" in self.corpus.train else self.corpus.train[:1]
+            return self.tokenizer.encode_ordinary(usual) or self.train[:1].tolist()  # some drop white space
         if not prompt:
             raise ValueError("--prompt is empty; a sample needs at least one token to go on from")
         try:
-            return self.tokenizer.encode(prompt, allowed_special="all")
+            ids = self.tokenizer.encode(prompt, allowed_special="all")
         except ValueError as error:
             raise ValueError(f"--prompt {prompt!r}: {error}") from None
+        if not ids:
+            raise ValueError(f"--prompt {prompt!r}: the tokenizer {self.tokenizer.name} has no tokens for it")
+        return ids
 
 
 def load_material(

@@ -66,10 +66,10 @@ class Recipe:
             if f.type in (bool, str):
                 continue
             if not math.isfinite(value):
-                raise ValueError(f"{flag(f.name)} {value}: must be a finite number, {f.metadata['help']}")
+                raise ValueError(f"{flag(f.name)} {value}: must be a finite number ({f.metadata['help']})")
             if not low <= value < below:
                 allowed = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
-                raise ValueError(f"{flag(f.name)} {value}: must be {allowed}, {f.metadata['help']}")
+                raise ValueError(f"{flag(f.name)} {value}: must be {allowed} ({f.metadata['help']})")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"--schedule {self.schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
         check_dtype(self.dtype)

@@ -19,13 +19,12 @@ from tinygrad_llm.training.configuration import KEPT, configuration
 from tinygrad_llm.training.folder import CHECKPOINTS, EVENTS, METRICS, STEPS, RunFolder
 from tinygrad_llm.training.interrupt import StopOnInterrupt
 from tinygrad_llm.training.metrics import Evaluation
-from tinygrad_llm.training.out_folder import open_out
+from tinygrad_llm.training.out_folder import BASE, WRITTEN, in_use, open_out
 from tinygrad_llm.training.recipe import Recipe
 from tinygrad_llm.training.resumable import Resumable
 from tinygrad_llm.training.spikes import BadStep
 from tinygrad_llm.training.trainer import Trainer
 
-BASE = "base"  # the folder, in a run's, of what was trained before that run proper
 RUN_FILES = (METRICS, STEPS, KEPT, CHECKPOINTS, EVENTS)  # what each run writes as it goes
 MODELS = ("model.safetensors", "adapter_model.safetensors")  # what it writes at its end
 
@@ -38,20 +37,29 @@ def goes_on(args: argparse.Namespace, about: dict[str, str]) -> bool:
     if not args.resume:
         return False
     out = Path(args.out)
-    parts = [checkpoints_of(args, about, folder) for folder in (out, out / BASE)]
+    parts = [checkpoints_of(args, about, folder) for folder in (out, *([] if base_in_use(args) else [out / BASE]))]
     with _with_flags(out):
         for checkpoints in parts:
             checkpoints.check()
-    return any(part.steps() for part in parts) or not any((out / name).exists() for name in MODELS)
+    found = any(part.steps() for part in parts)
+    if not found:
+        print(f"--resume: there is no checkpoint in {out} to go on from; the run begins anew", flush=True)
+    return found or not any((out / name).exists() for name in MODELS)
+
+
+def base_in_use(args: argparse.Namespace) -> bool:
+    """Whether the folder `base` in --out is that of an earlier run, with which this one begins: there it stays."""
+    return in_use(getattr(args, "model", None), Path(args.out, BASE))
 
 
 @contextmanager
-def working_in(args: argparse.Namespace, files: Collection[str], about: dict[str, str]) -> Iterator[StopOnInterrupt]:
+def working_in(args: argparse.Namespace, about: dict[str, str]) -> Iterator[StopOnInterrupt]:
     """The folder --out, held, for a run that begins or goes on there; gives what tells that a signal came.
 
     Raises: as open_out and goes_on; ValueError for what the system did not let the run write.
     """
     out = Path(args.out)
+    files = [name for name in WRITTEN if name != BASE or not base_in_use(args)]
     with open_out(out, files, lambda: goes_on(args, about)), StopOnInterrupt() as stop:
         try:
             yield stop
@@ -94,7 +102,7 @@ def open_run(
     checkpoints.folder.parent.mkdir(exist_ok=True)
     with _with_flags(out):
         folder = RunFolder(checkpoints, trainer, args.resume, warner(program), args.tensorboard)
-    write_atomically(out / KEPT, configuration(args, recipe), durable=True)
+    write_atomically(out / KEPT, configuration(program, args, recipe), durable=True)
     if folder.resumed is not None:
         print(f"going on after step {folder.resumed} of {trainer.steps}\n", flush=True)
     return folder
