@@ -120,6 +120,42 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(np.asarray(array))
 
 
+def frombuffer(
+    buffer: Any, *, dtype: dtypes.dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """(count,) elements of a buffer from byte offset on, -1 for all of them; the memory is shared where it is writable.
+
+    Of memory that is read-only the tensor has a copy, so that no write to it can harm what others read.
+
+    Raises:
+        ValueError: the bytes do not fit, or the object is no buffer.
+    """
+    kind = dtypes.argument(dtype)
+    try:
+        data = np.frombuffer(memoryview(buffer).cast("B"), np.uint8)
+    except TypeError as error:
+        raise ValueError(f"object does not implement Python buffer protocol. (frombuffer: {error})") from None
+    size, width = data.size, kind.itemsize
+    if not size or not count:
+        raise ValueError(f"both buffer length ({size}) and count ({count}) must not be 0")
+    if not 0 <= offset < size:
+        raise ValueError(
+            f"offset ({offset} bytes) must be non-negative and no greater than buffer length ({size} bytes) minus 1"
+        )
+    if count < 0 and (size - offset) % width:
+        raise ValueError(
+            f"buffer length ({size} bytes) after offset ({offset} bytes) must be a multiple of element size ({width})"
+        )
+    count = (size - offset) // width if count < 0 else count
+    if count * width > size - offset:
+        raise ValueError(
+            f"requested buffer length ({count} * {width} bytes) after offset ({offset} bytes) must not be greater than "
+            f"actual buffer length ({size} bytes)"
+        )
+    array = data[offset : offset + count * width].view(kind.numpy)
+    return Tensor(array if array.flags.writeable else array.copy(), requires_grad=requires_grad)
+
+
 def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape, if no dimension of it is negative."""
     if any(n < 0 for n in shape):

@@ -85,7 +85,7 @@ class GPTConfig:
         if unknown:
             raise ValueError(f"GPTConfig: unknown key(s) {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
         if "n_heads" not in values and values.get("emb_dim", cls.emb_dim) != cls.emb_dim:
-            raise ValueError(f"GPTConfig: n_heads must be given with emb_dim {values['emb_dim']!r}, which it must divide")
+            raise ValueError(f"GPTConfig: n_heads must be given with emb_dim {values['emb_dim']!r}, which it divides")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
