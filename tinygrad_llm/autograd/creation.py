@@ -23,6 +23,11 @@ def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: b
     return tensor.requires_grad_() if requires_grad else tensor
 
 
+def placed(device: Any) -> Any:
+    """The device that was given, else the one of new tensors (`set_default_device`), None for main memory."""
+    return devices.default.now if device is None else device
+
+
 def _infer(data: Any, dtype: Any = None) -> Any:
     """Nested numbers, arrays and tensors as one array: floats in the default dtype, integers as int64.
 
@@ -96,11 +101,12 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
             stacklevel=2,
         )
         data = data.array
-    return finish(_infer(data, dtype), dtype, device, requires_grad)
+    return finish(_infer(data, dtype), dtype, placed(device), requires_grad)
 
 
 def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Tensor:
     """data as a tensor, without a copy where it is a tensor or an array of that dtype already."""
+    device = placed(device)
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
     return finish(data if isinstance(data, np.ndarray) else _infer(data, dtype), dtype, device, False)
@@ -164,6 +170,7 @@ def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+    device = placed(device)
     target = devices.CPU if device is None else devices.device(device)
     xp = devices.module_of(target)
     shape = checked(sizes(shape))
@@ -240,6 +247,7 @@ def arange(
     for bound in (start, end):
         dtypes.fill_value("arange", bound, dtypes.int64 if whole else dtypes.float64)
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
+    device = placed(device)
     target = devices.CPU if device is None else devices.device(device)
     with devices.on(target):
         values = devices.module_of(target).arange(count, dtype=np.int64 if whole else np.float64) * step + start
@@ -256,7 +264,7 @@ def linspace(
     kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
     for bound in (start, end):
         dtypes.fill_value("linspace", bound, kind)
-    return finish(np.linspace(start, end, steps), kind, device, requires_grad)
+    return finish(np.linspace(start, end, steps), kind, placed(device), requires_grad)
 
 
 def logspace(
@@ -266,23 +274,23 @@ def logspace(
     """base^start, ..., base^end, the exponents evenly spaced."""
     checked((steps,))
     powers = np.power(float(base), np.linspace(start, end, steps))
-    return finish(powers, dtype or dtypes.get_default_dtype(), device, requires_grad)
+    return finish(powers, dtype or dtypes.get_default_dtype(), placed(device), requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m): ones on the diagonal."""
     checked((n, n if m is None else m))
-    return finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
+    return finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), placed(device), requires_grad)
 
 
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the lower triangle: (2, count)."""
-    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+    return finish(np.stack(np.tril_indices(row, offset, col)), dtypes.int64, placed(None), False)
 
 
 def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the upper triangle: (2, count)."""
-    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+    return finish(np.stack(np.triu_indices(row, offset, col)), dtypes.int64, placed(None), False)
 
 
 def is_tensor(obj: Any) -> bool:
