@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import sizes
-from tinygrad_llm.autograd.tensor import Tensor, near, wrap
+from tinygrad_llm.autograd.tensor import Tensor, near
 
 
 def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
