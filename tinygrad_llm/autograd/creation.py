@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.tensor import Tensor, near
+from tinygrad_llm.warning import warn
 
 
 def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
@@ -94,11 +94,9 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
         ValueError: rows of unequal length, or of text. TypeError: text. RuntimeError: something else that is no number.
     """
     if isinstance(data, Tensor):
-        warnings.warn(
+        warn(
             "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() rather than "
             "torch.tensor(sourceTensor).",
-            UserWarning,
-            stacklevel=2,
         )
         data = data.array
     return finish(_infer(data, dtype), dtype, placed(device), requires_grad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,15 +14,15 @@ from tinygrad_llm.autograd.functions.common import check_tensor, dimension, dist
 from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.tensor import Tensor, method, near, wrap
 from tinygrad_llm.devices import array_module
+from tinygrad_llm.warning import warn
 
 
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """The coordinates of a grid: for vectors of n and m elements two (n, m) tensors, or (m, n) with indexing "xy"."""
     vectors = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else list(tensors)
     if indexing is None:
-        warnings.warn(
+        warn(
             "meshgrid: in an upcoming release, it will be required to pass the indexing argument; it is 'ij' now",
-            stacklevel=2,
         )
         indexing = "ij"
     if indexing not in ("ij", "xy"):
