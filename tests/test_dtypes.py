@@ -40,6 +40,24 @@ def test_what_a_dtype_says_of_itself(d: Any) -> None:
     assert d.is_signed == (d.name not in ("bool", "uint8"))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda d: ours.ones(2, dtype=d), lambda d: ours.ones(2).to(d), lambda d: ours.ones(2, 2).view(d),
+        lambda d: ours.tensor([1.0], dtype=d), lambda d: ours.nn.Linear(2, 2).to(d), ours.finfo, ours.iinfo,
+        lambda d: ours.promote_types(d, ours.float32), lambda d: ours.promote_types(d, d), ours.set_default_dtype,
+        lambda d: ours.ones(2).sum(dtype=d), lambda d: ours.ones(2).type(d), lambda d: ours.softmax(ours.ones(2), 0, d),
+        lambda d: ours.ones(2).new_zeros(2, dtype=d), lambda d: ours.frombuffer(bytearray(8), dtype=d),
+    ],
+)  # fmt: skip
+def test_complex64_has_a_name_and_refuses_to_be_used(use: Any) -> None:
+    d = ours.complex64
+    assert isinstance(d, ours.dtype) and d.is_complex and not d.is_floating_point and repr(d) == "torch.complex64"
+    assert pickle.loads(pickle.dumps(d)) is d
+    with pytest.raises(TypeError, match=r"torch\.complex64"):
+        use(d)
+
+
 # --- promotion: a join ---
 
 

@@ -11,7 +11,7 @@ PACKAGE = "tinygrad_llm"
 # The number of each module or folder right below the package; the package itself is the face and stands on all of them.
 LAYERS = {
     "dtypes": 0, "devices": 0, "files": 0, "kernels": 0, "cuda": 0, "backends": 0, "passthrough": 0, "interrupts": 0,
-    "commandline": 0,
+    "commandline": 0, "warning": 0,
     "random": 1, "autograd": 1, "profiler": 1,
     "nn": 2, "optim": 2, "utils": 2, "serialization": 2, "amp": 2,
     "text": 3, "data": 3, "models": 3,

@@ -38,6 +38,7 @@ from tinygrad_llm.autograd.creation import (
     empty_like,
     eye,
     from_numpy,
+    frombuffer,
     full,
     full_like,
     is_tensor,
@@ -82,9 +83,10 @@ from tinygrad_llm.autograd.functions.typed import (
     typename,
 )
 from tinygrad_llm.autograd.printing import set_printoptions
-from tinygrad_llm.devices import device
+from tinygrad_llm.devices import device, get_default_device, set_default_device
 from tinygrad_llm.dtypes import (
     bfloat16,
+    complex64,
     dtype,
     finfo,
     float16,
@@ -145,5 +147,6 @@ __all__ = [
     "set_default_dtype", "set_float32_matmul_precision", "set_grad_enabled", "set_num_threads", "set_printoptions",
     "set_rng_state", "short", "tensor", "tril_indices", "triu_indices", "typename", "uint8",
     "use_deterministic_algorithms", "utils", "zeros", "zeros_like",
-    "cosine_similarity", "hardshrink", "pairwise_distance", "prelu", "rms_norm",
+    "complex64", "cosine_similarity", "frombuffer", "get_default_device", "hardshrink", "pairwise_distance", "prelu",
+    "rms_norm", "set_default_device",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,7 +19,10 @@ import numpy as np
 
 
 class device:
-    """`device("cpu")`, `device("cuda")`, `device("cuda:1")` or `device("cuda", 1)`."""
+    """`device("cpu")`, `device("cuda")`, `device("cuda:1")` or `device("cuda", 1)`.
+
+    `with device("cuda"):` makes it the device of new tensors inside, in this thread.
+    """
 
     __slots__ = ("index", "type")
     type: str
@@ -50,6 +54,46 @@ class device:
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __enter__(self) -> device:
+        default.within.append(self)
+        default.now = self
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        default.within.pop()
+        default.now = default.within[-1] if default.within else default.given
+
+
+_device = device  # where an argument has its name
+
+
+class _Default(threading.local):
+    """Where this thread makes tensors that nobody gives a device; None is main memory."""
+
+    def __init__(self) -> None:
+        self.now: device | None = None
+        self.given: device | None = None  # by set_default_device
+        self.within: list[device] = []  # whose blocks it is in, outermost first
+
+
+default = _Default()
+
+
+def set_default_device(device: Any) -> None:
+    """Let new tensors be made on a device where none is given, in this thread; None is main memory again.
+
+    A block `with device(...):` has its own inside.
+    """
+    default.given = None if device is None else _device(device)
+    if not default.within:
+        default.now = default.given
+
+
+def get_default_device() -> device:
+    """The device of new tensors; of a GPU with its number."""
+    now = CPU if default.now is None else default.now
+    return device("cuda", current()) if now.type == "cuda" and now.index is None else now
 
 
 CPU = device("cpu")

@@ -57,6 +57,16 @@ int32 = dtype("int32", np.int32)
 int64 = dtype("int64", np.int64)
 bool_ = dtype("bool", np.bool_)
 
+
+class _Named(dtype):
+    """A dtype that tables of other libraries name. No tensor has it: where it is used, `argument` refuses it."""
+
+    __slots__ = ()
+    is_complex, is_floating_point = True, False
+
+
+complex64 = _Named("complex64", np.complex64)
+
 ALL = (float32, float64, float16, bfloat16, uint8, int8, int16, int32, int64, bool_)
 BY_NUMPY = {d.numpy: d for d in ALL}
 BY_PYTHON = {float: float64, int: int64, bool: bool_}
@@ -86,10 +96,12 @@ def argument(d: Any) -> Any:
     """What a `dtype=` argument names: one of the dtypes, or Python's float (float64), int (int64), bool. None is None.
 
     Raises:
-        TypeError: anything else, NumPy's dtypes and names included.
+        TypeError: anything else, NumPy's dtypes and names included, and complex64, of which there is only the name.
     """
-    if d is None or isinstance(d, dtype):
+    if d is None or type(d) is dtype:
         return d
+    if isinstance(d, dtype):
+        raise TypeError(f"no tensor has dtype {d} here: complex numbers are not computed with; use {float32}")
     if isinstance(d, type) and d in BY_PYTHON:
         return BY_PYTHON[d]
     raise TypeError(

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import tinygrad_llm as ours
 
@@ -69,6 +71,32 @@ def test_what_is_missing_is_named(tmp_path: Path, code: str, message: str) -> No
     (tmp_path / "script.py").write_text(code)
     done = run("-m", "tinygrad_llm.compat", "script.py", cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr
+
+
+def test_files_are_read_by_the_safetensors_library_in_its_form_for_pytorch(tmp_path: Path) -> None:
+    values = {"a": [[1.5, -2.0], [3.0, 4.0]], "half": [0.5], "none": np.zeros((0, 3)), "one": 3.0}
+    kinds = {"half": np.float16, "one": np.float64}
+    arrays = {name: np.array(value, kinds.get(name, np.float32)) for name, value in values.items()}
+    safetensors.numpy.save_file({**arrays, "ids": np.arange(3)}, tmp_path / "a.safetensors")
+    (tmp_path / "script.py").write_text(
+        "import torch\nfrom safetensors import safe_open\nfrom safetensors.torch import load, load_file\n"
+        "found = load_file('a.safetensors')\n"
+        "for name, x in sorted(found.items()):\n    print(name, x.dtype, list(x.shape), x.tolist())\n"
+        "found['a'].add_(1)\nagain = load(open('a.safetensors', 'rb').read())\nprint(again['a'].tolist())\n"
+        "with safe_open('a.safetensors', framework='pt') as file:\n    print(file.get_tensor('half') * 2)\n"
+        "model = torch.nn.Linear(2, 2, bias=False)\nprint(model.load_state_dict({'weight': found['a']}))\n"
+    )
+    done = run("-m", "tinygrad_llm.compat", "script.py", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "a torch.float32 [2, 2] [[1.5, -2.0], [3.0, 4.0]]",
+        "half torch.float16 [1] [0.5]",
+        "ids torch.int64 [3] [0, 1, 2]",
+        "none torch.float32 [0, 3] []",
+        "one torch.float64 [] 3.0",
+        "[[1.5, -2.0], [3.0, 4.0]]",
+        "tensor([1.], dtype=torch.float16)",
+        "<All keys matched successfully>",
+    ], done.stderr
 
 
 def test_a_missing_script_is_one_sentence() -> None:

@@ -176,6 +176,10 @@ def test_configuration_round_trip_and_unknown_keys():
     assert GPTConfig.from_dict(SMALL.to_dict()) == SMALL
     with pytest.raises(ValueError, match=r"unknown key\(s\) 'n_layer'; known are vocab_size, "):
         GPTModel({**SMALL.to_dict(), "n_layer": 3})
+    without = {key: value for key, value in SMALL.to_dict().items() if key != "n_heads"}
+    with pytest.raises(ValueError, match="n_heads must be given with emb_dim 12"):
+        GPTModel(without)  # 12 of GPT-2's heads would fit
+    assert GPTConfig.from_dict({**without, "emb_dim": 768}).n_heads == 12
     with pytest.raises(AttributeError):
         SMALL.emb_dim = 3
 

@@ -16,6 +16,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.models import GPTConfig, GPTModel, save_pretrained
 from tinygrad_llm.models import hub as hub_module
 from tinygrad_llm.models.tensorflow import crc32c, masked
+from tinygrad_llm.nn import init
 
 CONFIG = GPTConfig(vocab_size=19, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.1, qkv_bias=True)
 IDS = tg.tensor([[1, 5, 2, 18, 0, 7]])
@@ -254,6 +255,26 @@ class TestBook:
         (tmp_path / "model.pth").write_bytes(spoilt)
         with pytest.raises(ValueError, match=r"data/0 is damaged: its checksum"):
             GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=2)
+
+    def test_the_number_of_heads_is_never_guessed_but_for_gpt2s_sizes(self, tmp_path):
+        gpt = model(emb_dim=64, n_heads=4)
+        tg.save(book_names(gpt), tmp_path / "model.pth")
+        with pytest.raises(ValueError, match=r"64 channels in 2 layers .* say n_heads=.*save_pretrained\(folder\)"):
+            GPTModel.from_pretrained(tmp_path / "model.pth")
+        with pytest.raises(ValueError, match="n_heads must be a whole number of at least 1, not 0"):
+            GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=0)
+        GPTModel.from_pretrained(tmp_path / "model.pth", n_heads=4).save_pretrained(tmp_path / "folder")  # as it says
+        again = GPTModel.from_pretrained(tmp_path / "folder")
+        assert np.array_equal(again(IDS).detach().array, gpt(IDS).detach().array)
+
+    def test_gpt2s_own_heads_are_known(self, tmp_path):
+        sizes = {"vocab_size": 2, "context_length": 1, "qkv_bias": False}
+        with init.skip_random():
+            state = GPTModel({**sizes, "emb_dim": 768, "n_heads": 12, "n_layers": 12, "tie_weights": True}).state_dict()
+        for name in state:  # one number for all of a tensor, so that the file is no larger than its names
+            state[name] = tg.zeros(1).expand(state[name].shape)
+        tg.save(state, tmp_path / "model.pth")
+        assert GPTModel.from_pretrained(tmp_path / "model.pth", dtype=tg.float16).config.n_heads == 12
 
     def test_what_the_file_does_not_tell_must_be_said(self, tmp_path):
         state = book_names(model())

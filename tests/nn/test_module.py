@@ -113,6 +113,41 @@ def test_loading_that_is_not_strict_reports_what_it_skipped():
 
 
 @pytest.mark.torch
+def test_assigning_a_state_dict_is_pytorchs(torch):
+    def told(lib):
+        model = lib.nn.Sequential(lib.nn.Linear(2, 2), lib.nn.Module())
+        model[1].register_buffer("seen", lib.zeros(1, dtype=lib.int64))
+        model[0].bias.requires_grad = False
+        weight, bias = lib.ones(2, 2, dtype=lib.float64), lib.nn.Parameter(lib.ones(2))
+        seen = lib.ones(1, dtype=lib.int32)
+        result = model.load_state_dict({"0.weight": weight, "0.bias": bias, "1.seen": seen}, assign=True)
+        weight[0, 0] = 5.0
+        one = model[0]
+        return [
+            repr(result), str(one.weight.dtype), one.weight.tolist(), one.weight.requires_grad, one.bias is bias,
+            bias.requires_grad, model[1].seen is seen, [name for name, _ in model.named_parameters()],
+            [type(p).__name__ for p in model.parameters()], list(model.state_dict()),
+        ]  # fmt: skip
+
+    assert told(tg) == told(torch)
+
+
+def test_assigning_keeps_tied_weights_tied_and_checks_all_before_any():
+    model, other = Tree(), Tree()
+    before = list(model.parameters())
+    with pytest.raises(RuntimeError, match=r"scale: a parameter that requires a gradient cannot become .*int64"):
+        model.load_state_dict({**other.state_dict(), "scale": tg.ones(2, dtype=tg.int64)}, assign=True)
+    with pytest.raises(RuntimeError, match="size mismatch for scale"):
+        model.load_state_dict({**other.state_dict(), "scale": tg.ones(3)}, assign=True)
+    assert all(p is q for p, q in zip(model.parameters(), before, strict=True))
+    model.load_state_dict(other.state_dict(), assign=True)
+    assert model.twin.weight is model.first.weight and len(list(model.parameters())) == len(before)
+    assert model.first.weight.data_ptr() == other.first.weight.data_ptr() and model.first.weight.requires_grad
+    model(tg.ones(1, 2)).sum().backward()
+    assert model.first.weight.grad is not None and other.first.weight.grad is None
+
+
+@pytest.mark.torch
 def test_strict_message_is_pytorchs(torch):
     def message(library, tensors):
         model = library.nn.Sequential(library.nn.Linear(2, 3), library.nn.LayerNorm(3))

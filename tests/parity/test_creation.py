@@ -41,6 +41,13 @@ CALLS = [
     "as_tensor(3.5)",
     "asarray([1.0])", "from_numpy(np.arange(3))", "from_numpy(np.arange(6.0).reshape(2, 3).T)", "from_numpy([1])",
     "from_numpy(3)",
+    "frombuffer(bytearray(b'abcdefgh'), dtype=lib.int32)", "frombuffer(bytearray(9), dtype=lib.float32, offset=1)",
+    "frombuffer(bytearray(b'abcdefgh'), dtype=lib.uint8, count=3, offset=2)", "frombuffer(b'', dtype=lib.float32)",
+    "frombuffer(b'abc', dtype=lib.float32)", "frombuffer(bytearray(8), dtype=lib.float32, count=3)",
+    "frombuffer(bytearray(8), dtype=lib.float32, offset=8)", "frombuffer(bytearray(8), dtype=lib.bfloat16, count=0)",
+    "frombuffer(bytearray(8), dtype=lib.float32, offset=-1)", "frombuffer(5, dtype=lib.float32)",
+    "frombuffer(bytearray(8), dtype=lib.float32, requires_grad=True)", "frombuffer(bytearray(4), dtype=lib.float16)",
+    "frombuffer(np.arange(3.0), dtype=lib.float64)", "frombuffer(bytearray(8))",
     "is_tensor(lib.ones(1))", "is_tensor(3)", "numel(lib.ones(2, 3))", "Tensor([1, 2])", "Tensor([[1.0]])",
     "tensor([])", "tensor([[]])",
     "ones(2, 3).new_zeros((4,))", "ones(2).new_tensor([1, 2])", "arange(6).reshape(2, 3).T.contiguous()",
@@ -53,6 +60,16 @@ CALLS = [
 def test_makes_what_pytorch_makes(code: str) -> None:
     torch = pytest.importorskip("torch")
     assert same(torch, f"lib.{code}"), (told(ours, f"lib.{code}"), told(torch, f"lib.{code}"))
+
+
+def test_a_buffer_is_shared_where_it_may_be_written() -> None:
+    for lib in (ours, pytest.importorskip("torch")):
+        buffer = bytearray(8)
+        lib.frombuffer(buffer, dtype=lib.int32)[1] = 7
+        assert buffer == b"\0\0\0\0\7\0\0\0"
+    buffer = bytes(4)
+    ours.frombuffer(buffer, dtype=ours.uint8).fill_(1)
+    assert buffer == bytes(4)
 
 
 def test_made_tensors_take_a_device() -> None:

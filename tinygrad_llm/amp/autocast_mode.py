@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd import autocast as regions
+from tinygrad_llm.warning import warn
 
 KINDS = ("cuda", "cpu")
 
@@ -48,7 +48,7 @@ class autocast:
         elif device_type == "cuda" and (missing := devices.cuda_problem()):
             problem = f"CUDA is not available: {missing}"
         if enabled and problem:
-            warnings.warn(f"In {device_type.upper()} autocast, {problem}. Disabling autocast.", stacklevel=2)
+            warn(f"In {device_type.upper()} autocast, {problem}. Disabling autocast.")
         self.enabled = enabled and not problem
         self._entered: list[AbstractContextManager[None]] = []
 

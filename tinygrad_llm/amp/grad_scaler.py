@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tinygrad_llm import devices, dtypes, kernels
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.graph import note_write
 from tinygrad_llm.optim.optimizer import Optimizer
+from tinygrad_llm.warning import warn
 
 READY, UNSCALED, STEPPED = "READY", "UNSCALED", "STEPPED"
 
@@ -44,7 +44,7 @@ class GradScaler:
         enabled: bool = True,
     ):
         if enabled and device == "cuda" and (problem := devices.cuda_problem()):
-            warnings.warn(f"GradScaler is enabled, but CUDA is not available. Disabling. ({problem})", stacklevel=2)
+            warn(f"GradScaler is enabled, but CUDA is not available. Disabling. ({problem})")
             enabled = False
         if enabled and growth_factor <= 1.0:
             raise ValueError(f"The growth factor must be > 1.0, not {growth_factor}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import numpy as np
 from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.methods import near
-from tinygrad_llm.autograd.tensor import Tensor, wrap
+from tinygrad_llm.autograd.tensor import Tensor
+from tinygrad_llm.warning import warn
 
 
 def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
@@ -22,6 +22,11 @@ def finish(array: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: b
         array = devices.move(array, devices.device(device))
     tensor = Tensor(array)
     return tensor.requires_grad_() if requires_grad else tensor
+
+
+def placed(device: Any) -> Any:
+    """The device that was given, else the one of new tensors (`set_default_device`), None for main memory."""
+    return devices.default.now if device is None else device
 
 
 def _infer(data: Any, dtype: Any = None) -> Any:
@@ -90,18 +95,17 @@ def tensor(data: Any, *, dtype: dtypes.dtype | None = None, device: Any = None, 
         ValueError: rows of unequal length, or of text. TypeError: text. RuntimeError: something else that is no number.
     """
     if isinstance(data, Tensor):
-        warnings.warn(
+        warn(
             "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() rather than "
             "torch.tensor(sourceTensor).",
-            UserWarning,
-            stacklevel=2,
         )
         data = data.array
-    return finish(_infer(data, dtype), dtype, device, requires_grad)
+    return finish(_infer(data, dtype), dtype, placed(device), requires_grad)
 
 
 def as_tensor(data: Any, dtype: dtypes.dtype | None = None, device: Any = None) -> Tensor:
     """data as a tensor, without a copy where it is a tensor or an array of that dtype already."""
+    device = placed(device)
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
     return finish(data if isinstance(data, np.ndarray) else _infer(data, dtype), dtype, device, False)
@@ -121,6 +125,42 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return Tensor(np.asarray(array))
 
 
+def frombuffer(
+    buffer: Any, *, dtype: dtypes.dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """(count,) elements of a buffer from byte offset on, -1 for all of them; the memory is shared where it is writable.
+
+    Of memory that is read-only the tensor has a copy, so that no write to it can harm what others read.
+
+    Raises:
+        ValueError: the bytes do not fit, or the object is no buffer.
+    """
+    kind = dtypes.argument(dtype)
+    try:
+        data = np.frombuffer(memoryview(buffer).cast("B"), np.uint8)
+    except TypeError as error:
+        raise ValueError(f"object does not implement Python buffer protocol. (frombuffer: {error})") from None
+    size, width = data.size, kind.itemsize
+    if not size or not count:
+        raise ValueError(f"both buffer length ({size}) and count ({count}) must not be 0")
+    if not 0 <= offset < size:
+        raise ValueError(
+            f"offset ({offset} bytes) must be non-negative and no greater than buffer length ({size} bytes) minus 1"
+        )
+    if count < 0 and (size - offset) % width:
+        raise ValueError(
+            f"buffer length ({size} bytes) after offset ({offset} bytes) must be a multiple of element size ({width})"
+        )
+    count = (size - offset) // width if count < 0 else count
+    if count * width > size - offset:
+        raise ValueError(
+            f"requested buffer length ({count} * {width} bytes) after offset ({offset} bytes) must not be greater than "
+            f"actual buffer length ({size} bytes)"
+        )
+    array = data[offset : offset + count * width].view(kind.numpy)
+    return Tensor(array if array.flags.writeable else array.copy(), requires_grad=requires_grad)
+
+
 def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape, if no dimension of it is negative."""
     if any(n < 0 for n in shape):
@@ -129,6 +169,7 @@ def checked(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _filled(shape: Any, value: Any, dtype: dtypes.dtype | None, device: Any, requires_grad: bool) -> Tensor:
+    device = placed(device)
     target = devices.CPU if device is None else devices.device(device)
     xp = devices.module_of(target)
     shape = checked(sizes(shape))
@@ -205,6 +246,7 @@ def arange(
     for bound in (start, end):
         dtypes.fill_value("arange", bound, dtypes.int64 if whole else dtypes.float64)
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
+    device = placed(device)
     target = devices.CPU if device is None else devices.device(device)
     with devices.on(target):
         values = devices.module_of(target).arange(count, dtype=np.int64 if whole else np.float64) * step + start
@@ -221,7 +263,7 @@ def linspace(
     kind = dtypes.argument(dtype) or dtypes.get_default_dtype()
     for bound in (start, end):
         dtypes.fill_value("linspace", bound, kind)
-    return finish(np.linspace(start, end, steps), kind, device, requires_grad)
+    return finish(np.linspace(start, end, steps), kind, placed(device), requires_grad)
 
 
 def logspace(
@@ -231,23 +273,23 @@ def logspace(
     """base^start, ..., base^end, the exponents evenly spaced."""
     checked((steps,))
     powers = np.power(float(base), np.linspace(start, end, steps))
-    return finish(powers, dtype or dtypes.get_default_dtype(), device, requires_grad)
+    return finish(powers, dtype or dtypes.get_default_dtype(), placed(device), requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix (n, m): ones on the diagonal."""
     checked((n, n if m is None else m))
-    return finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), device, requires_grad)
+    return finish(np.eye(n, m), dtype or dtypes.get_default_dtype(), placed(device), requires_grad)
 
 
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the lower triangle: (2, count)."""
-    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+    return finish(np.stack(np.tril_indices(row, offset, col)), dtypes.int64, placed(None), False)
 
 
 def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """Rows and columns of the upper triangle: (2, count)."""
-    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+    return finish(np.stack(np.triu_indices(row, offset, col)), dtypes.int64, placed(None), False)
 
 
 def is_tensor(obj: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import devices, dtypes, random
-from tinygrad_llm.autograd.creation import checked, empty, finish
+from tinygrad_llm.autograd.creation import checked, empty, finish, placed
 from tinygrad_llm.autograd.functions.common import sizes
 from tinygrad_llm.autograd.grad_mode import no_grad
 from tinygrad_llm.autograd.methods import method
@@ -26,7 +26,7 @@ def rand(
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
     draw = (generator or random.default_generator).uniform(checked(sizes(size)), _float_dtype("rand", dtype))
-    return finish(draw, dtype, device, requires_grad)
+    return finish(draw, dtype, placed(device), requires_grad)
 
 
 def randn(
@@ -34,7 +34,7 @@ def randn(
 ) -> Tensor:
     """Standard normal numbers."""
     draw = (generator or random.default_generator).normal(checked(sizes(size)), _float_dtype("randn", dtype))
-    return finish(draw, dtype, device, requires_grad)
+    return finish(draw, dtype, placed(device), requires_grad)
 
 
 def randint(
@@ -47,7 +47,7 @@ def randint(
     if high <= low:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     draw = (generator or random.default_generator).integers(int(low), int(high), checked(sizes((tuple(size),))))
-    return finish(draw, dtype, device, requires_grad)
+    return finish(draw, dtype, placed(device), requires_grad)
 
 
 def randint_like(
@@ -67,7 +67,7 @@ def randperm(
 ) -> Tensor:
     """0, ..., n-1 in random order."""
     checked((n,))
-    return finish((generator or random.default_generator).permutation(n), dtype, device, requires_grad)
+    return finish((generator or random.default_generator).permutation(n), dtype, placed(device), requires_grad)
 
 
 def rand_like(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ from tinygrad_llm import devices, dtypes
 from tinygrad_llm.autograd.derivatives import grad
 from tinygrad_llm.autograd.grad_mode import enable_grad, no_grad
 from tinygrad_llm.autograd.tensor import Tensor, wrap
+from tinygrad_llm.warning import warn
 
 
 class GradcheckError(RuntimeError):
@@ -53,7 +53,7 @@ def gradcheck(
         )
     narrow = [f"{name} is {x.dtype}" for name, x in variables.items() if x.dtype is not dtypes.float64]
     if narrow:
-        warnings.warn(f"gradcheck: finite differences need float64, see .double(): {', '.join(narrow)}", stacklevel=2)
+        warn(f"gradcheck: finite differences need float64, see .double(): {', '.join(narrow)}")
     try:
         with enable_grad(), np.errstate(all="ignore"):  # what is not finite stands in the message
             _check(func, args, given, variables, eps, atol, rtol, nondet_tol, fast_mode)

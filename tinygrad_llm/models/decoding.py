@@ -9,7 +9,6 @@ while the next one is computed.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from tinygrad_llm.kernels import CUDA, of
 from tinygrad_llm.kernels.cuda.launch import REALS
 from tinygrad_llm.kernels.cuda.mail import Mail
 from tinygrad_llm.kernels.step import CHUNK, FEW
+from tinygrad_llm.warning import warn
 
 from .plain import Layer, PlainGPT
 from .sampling import Ahead, Sampling
@@ -198,7 +198,7 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
             finally:
                 graph.capture_end()
     except (RuntimeError, MemoryError) as error:
-        warnings.warn(f"generate: a step cannot be recorded and is given launch by launch ({error})", stacklevel=2)
+        warn(f"generate: a step cannot be recorded and is given launch by launch ({error})")
         return None
     cuda.current_stream().wait_stream(stream)
     return graph.replay

@@ -76,11 +76,16 @@ class GPTConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
-        """From a dictionary with these keys; what it leaves out takes the default, another key is a ValueError."""
+        """From a dictionary with these keys; what it leaves out takes the default, another key is a ValueError.
+
+        n_heads may be left out only with GPT-2 small's emb_dim: at another width its 12 heads would be a guess.
+        """
         known = [field.name for field in fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:
             raise ValueError(f"GPTConfig: unknown key(s) {', '.join(map(repr, unknown))}; known are {', '.join(known)}")
+        if "n_heads" not in values and values.get("emb_dim", cls.emb_dim) != cls.emb_dim:
+            raise ValueError(f"GPTConfig: n_heads must be given with emb_dim {values['emb_dim']!r}, which it divides")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def from_pretrained(
     and model.safetensors, perhaps in shards), or its .safetensors file; a folder of this project's runs; OpenAI's
     folder for TensorFlow; or a .pth file with the names of the book's model. dtype: of the model, None for that of the
     file. drop_rate: the probability of dropout in further training, by default what the source says, else 0.1. n_heads:
-    only for a .pth file, which does not say it.
+    only for a .pth file, which does not say it; needed where the model has other sizes than GPT-2's.
 
     The weights are read piece by piece, so that loading takes the model's memory and little more.
 

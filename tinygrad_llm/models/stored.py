@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm import dtypes, serialization
+from tinygrad_llm import devices, dtypes, serialization
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.creation import empty
 from tinygrad_llm.nn import Parameter, init
@@ -146,17 +146,17 @@ def filled(
         raise ValueError(f"{where}: its tensors are not those of its configuration: {'; '.join(errors)}")
     kinds = {np.dtype(tensors[name].dtype) for name in pieces}
     kind = dtype or (dtypes.BY_NUMPY[kinds.pop()] if len(kinds) == 1 else dtypes.float32)
-    with init.skip_random():
+    with init.skip_random(), devices.CPU:  # where the numbers are read to
         model = GPTModel(config)
         if classes is not None:
             model.replace_head(classes, bias=False)
     own = dict(model.named_parameters())
     for parameter in own.values():
         if parameter.dtype is not kind:
-            parameter.data = empty(parameter.shape, dtype=kind)
+            parameter.data = empty(parameter.shape, dtype=kind, device=devices.CPU)
     for name, piece in pieces.items():
         _fill(own[piece.ours], name, tensors[name], piece)
-    return model.eval()
+    return model.to(devices.get_default_device()).eval()
 
 
 def complaints(tensors: Mapping[str, Any], pieces: Mapping[str, Piece]) -> list[str]:

@@ -295,8 +295,13 @@ class Module:
                     state[_join(path, name)] = member if keep_vars else member.detach()
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> states.IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> states.IncompatibleKeys:
         """Copy the tensors of `state_dict` into this module's, matched by name; all are checked before any is copied.
+
+        assign: put them in the place of this module's instead, with their dtype and device, sharing their memory;
+        whether a parameter requires a gradient stays as it is here. An optimizer must be made afterwards.
 
         Raises: RuntimeError that lists every missing, unexpected and mis-shaped key; `strict=False` allows the
         missing and the unexpected and returns them. TypeError for something that is not a mapping.
@@ -304,16 +309,35 @@ class Module:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
         own = self.state_dict(keep_vars=True)
-        errors = states.complaints(own, state_dict, strict)
+        errors = states.complaints(own, state_dict, strict, assign)
         if errors:
             raise RuntimeError(
                 f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors)
             )
+        if assign:
+            self._assign(own, state_dict)
+            return states.compare(own, state_dict)
         with no_grad():
             for key, tensor in own.items():
                 if key in state_dict:
                     tensor.copy_(state_dict[key])
         return states.compare(own, state_dict)
+
+    def _assign(self, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+        """Let tensors of a state dict take the place of this module's."""
+        made: dict[tuple[int, int], Tensor] = {}  # a tensor under two names stays one where both are given one memory
+        for key, tensor in own.items():
+            if key not in given:
+                continue
+            value = given[key]
+            if isinstance(tensor, Parameter):
+                place = id(tensor), value.data_ptr()
+                if place not in made:
+                    made[place] = value if isinstance(value, Parameter) else Parameter(value.detach(), False)
+                    made[place].requires_grad = tensor.requires_grad
+                value = made[place]
+            path, _, name = key.rpartition(".")
+            setattr(self.get_submodule(path), name, value)
 
     # Changing every module or tensor ------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> Incompatible
     return IncompatibleKeys([key for key in own if key not in given], [key for key in given if key not in own])
 
 
-def complaints(own: Mapping[str, Tensor], given: Mapping[str, Any], strict: bool) -> list[str]:
-    """Everything that forbids copying `given` into `own`, in words; names count only if `strict`."""
+def complaints(own: Mapping[str, Tensor], given: Mapping[str, Any], strict: bool, assign: bool = False) -> list[str]:
+    """Everything that forbids copying `given` into `own`, or assigning it, in words; names count only if `strict`."""
     found = []
     missing, unexpected = compare(own, given)
     if strict and missing:
@@ -47,6 +47,8 @@ def complaints(own: Mapping[str, Tensor], given: Mapping[str, Any], strict: bool
                 f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, "
                 f"the shape in current model is {tensor.shape}."
             )
+        elif assign and tensor.requires_grad and not value.is_floating_point():
+            found.append(f"{key}: a parameter that requires a gradient cannot become one of {value.dtype}.")
     return found
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from tinygrad_llm import random
 from tinygrad_llm.autograd import Tensor, autocast, enable_grad, graph, is_grad_enabled
 from tinygrad_llm.nn import Sequential
+from tinygrad_llm.warning import warn
 
 EXPLICIT = (
     "the use_reentrant parameter should be passed explicitly; use_reentrant=False is recommended, and the only "
@@ -63,7 +63,7 @@ def checkpoint(
         CheckpointError: in backward, the second pass differs. RuntimeError: an argument was written to in between.
     """
     if use_reentrant is None:
-        warnings.warn(f"checkpoint: {EXPLICIT}", stacklevel=2)
+        warn(f"checkpoint: {EXPLICIT}")
     if use_reentrant is not False:
         if kwargs:
             raise ValueError(f"Unexpected keyword arguments: {','.join(kwargs)}; they need use_reentrant=False")
@@ -99,7 +99,7 @@ def checkpoint_sequential(
         ValueError: segments is not in 1..len(functions).
     """
     if use_reentrant is None:
-        warnings.warn(f"checkpoint_sequential: {EXPLICIT}", stacklevel=2)
+        warn(f"checkpoint_sequential: {EXPLICIT}")
         use_reentrant = True
     functions = list(functions)
     if not 1 <= segments <= len(functions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from tinygrad_llm.autograd.methods import method, near
 from tinygrad_llm.autograd.ops import index as index_ops
 from tinygrad_llm.autograd.ops import shape as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, wrap
+from tinygrad_llm.warning import warn
 
 
 @method
@@ -188,9 +188,8 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """The coordinates of a grid: for vectors of n and m elements two (n, m) tensors, or (m, n) with indexing "xy"."""
     vectors = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else list(tensors)
     if indexing is None:
-        warnings.warn(
-            "meshgrid: in an upcoming release, it will be required to pass the indexing argument; it is 'ij' now",
-            stacklevel=2,
+        warn(
+            "meshgrid: in an upcoming release, it will be required to pass the indexing argument; it is 'ij' now"
         )
         indexing = "ij"
     if indexing not in ("ij", "xy"):

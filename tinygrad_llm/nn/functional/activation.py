@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -18,6 +17,7 @@ from tinygrad_llm.autograd.in_place import write
 from tinygrad_llm.autograd.ops import elementwise as ops
 from tinygrad_llm.autograd.tensor import Tensor, apply, printing
 from tinygrad_llm.nn.functional.common import only_floating
+from tinygrad_llm.warning import warn
 
 
 def _maybe_in_place(input: Tensor, y: Tensor, name: str, inplace: bool) -> Tensor:
@@ -51,8 +51,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def _implicit_dim(name: str, input: Tensor, dim: int | None) -> int:
     if dim is None:
-        warnings.warn(
-            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X.", stacklevel=3
+        warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X."
         )
         return 0 if input.ndim in (0, 1, 3) else 1
     return dim

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 from tinygrad_llm.autograd.autocast import autocasts
 from tinygrad_llm.autograd.functions.elementwise import where
@@ -11,15 +10,15 @@ from tinygrad_llm.autograd.functions.reduce import sum_
 from tinygrad_llm.autograd.functions.shape import broadcast_tensors
 from tinygrad_llm.autograd.tensor import Tensor, printing
 from tinygrad_llm.nn.functional.loss import reduced
+from tinygrad_llm.warning import warn
 
 
 def _of_one_shape(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both broadcast to one shape, with PyTorch's warning where they have to be."""
     if input.array.shape != target.array.shape:
-        warnings.warn(
+        warn(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
             "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
         )
     first, second = broadcast_tensors(input, target)
     return first, second
@@ -95,10 +94,9 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
     reduction "batchmean" is the divergence itself, averaged over the first dimension; "mean" divides by all elements.
     """
     if reduction == "mean":
-        warnings.warn(
+        warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' divides "
             "only by the batch size, and aligns with the KL div math definition.",
-            stacklevel=2,
         )
     if log_target:
         losses = target.exp() * (target - input)

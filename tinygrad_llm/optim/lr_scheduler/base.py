@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
+
+from tinygrad_llm.warning import warn
 
 from ..optimizer import Optimizer
 
@@ -59,11 +60,9 @@ class LRScheduler:
         """Warn, as PyTorch does, if the first step comes before the optimizer's."""
         self._steps += 1
         if self._steps == 1 and type(self.optimizer).step is Optimizer.step and not self.optimizer._stepped:
-            warnings.warn(
+            warn(
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`. Call them in the opposite order: "
                 "`optimizer.step()` before `lr_scheduler.step()`; otherwise the schedule's first value is skipped.",
-                UserWarning,
-                stacklevel=3,
             )
 
     def _begin(self) -> None:

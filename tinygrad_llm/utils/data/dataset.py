@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -11,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.drawing import randperm
+from tinygrad_llm.warning import warn
 
 T = TypeVar("T", covariant=True)
 
@@ -153,7 +153,7 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) 
             counts[i % len(counts)] += 1
         for i, count in enumerate(counts):
             if count == 0:
-                warnings.warn(f"Length of split at index {i} is 0; its subset is empty", stacklevel=2)
+                warn(f"Length of split at index {i} is 0; its subset is empty")
     else:
         counts = list(lengths)  # type: ignore[arg-type]
     if sum(counts) != size:
