@@ -59,7 +59,8 @@ DIFFERENCES = (
     "`compile` returns what it is given; the switches of `backends` are accepted and change nothing, but on a GPU "
     "`backends.cuda.matmul.allow_tf32`, which `set_float32_matmul_precision` sets, `backends.cudnn.deterministic` and "
     "those of attention. `use_deterministic_algorithms` concerns a GPU's attention alone: all else has one order.",
-    "Random streams are those of PyTorch's CPU generator: uniform and normal numbers, permutations, initial "
+    "Random streams are those of PyTorch's CPU generator: uniform and normal numbers (these to within three units of "
+    "the last place, one in seven of them, since its logarithm and cosine are others), permutations, initial "
     "weights, samplers, and the dropout masks of machines where PyTorch draws them without MKL (AMD, Arm; on Intel's "
     "it draws others). `with random.fast_masks():` makes dropout about ten times faster, with masks of its own; "
     "`Trainer` does so. A GPU gets the CPU's numbers, but makes its dropout masks itself.",

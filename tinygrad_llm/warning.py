@@ -12,17 +12,8 @@ PACKAGE = os.path.dirname(__file__) + os.sep
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn of what the innermost line outside of this package has asked for."""
-    warnings.warn(message, category, stacklevel=_outside(sys._getframe(1))[1] + 1)
-
-
-def outside() -> FrameType | None:
-    """The innermost frame that is not of this package; None where all of them are."""
-    return _outside(sys._getframe(1))[0]
-
-
-def _outside(frame: FrameType | None) -> tuple[FrameType | None, int]:
-    """That frame, and how far it is from the one given, which is 1 away from what calls it."""
-    level = 1
+    frame: FrameType | None = sys._getframe(1)
+    level = 2  # of the frame that calls this one
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    return frame, level
+    warnings.warn(message, category, stacklevel=level)

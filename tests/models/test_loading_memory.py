@@ -23,7 +23,8 @@ from tinygrad_llm.models import GPTModel, pretrained
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()
-model = GPTModel.from_pretrained(sys.argv[1])
+heads = {"n_heads": 8} if sys.argv[1].endswith(".pth") else {}  # which a state dict does not tell
+model = GPTModel.from_pretrained(sys.argv[1], **heads)
 print(peak() - before, sum(p.array.nbytes for p in model.parameters()))
 """
 
