@@ -165,9 +165,9 @@ def test_a_hopper_s_products_are_taken_where_they_are_sooner_and_right(right, mo
         monkeypatch.setattr(emulated, "built", cache(emulated.built.__wrapped__))
         monkeypatch.setattr(launch, "source", lambda file: whole(file).replace("k % 4 * 32", "k % 4 * 16"))
     q, g, start = floats(1, 1, 70, 64).astype(BFLOAT16), floats(1, 1, 70, 64).astype(BFLOAT16), emulated.start
-    with emulated.gpu(), warnings.catch_warnings(record=True) as told:
+    with emulated.gpu(), monkeypatch.context() as patch, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        monkeypatch.setattr(launch, "start", lambda *args: (files.append((args[1], args[2])), start(*args)))
+        patch.setattr(launch, "start", lambda *args: (files.append((args[1], args[2])), start(*args)))
         arrays, g = moved([q, q, q]), moved(g)
         for _ in range(choice.BEFORE + 1):
             y, saved = CUDA.attention(*arrays, None, True, 0.1, None, 0.0)
